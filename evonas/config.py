@@ -1,0 +1,93 @@
+"""The settings of a run: frozen, stored with it, and read back strictly."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from .errors import EvonasError, did_you_mean
+
+# What fits ten minutes on two CPU cores, or on one GPU.
+DEVICE_DEFAULTS: dict[str, dict[str, Any]] = {
+    "cpu": {"space": "text-cpu", "context": 64, "population": 12, "tokens": 16_384, "validation_tokens": 8_192},
+    "cuda": {"space": "text-gpu", "context": 256, "population": 16, "tokens": 1_000_000, "validation_tokens": 65_536},
+}
+MAX_POPULATION, MAX_GENERATIONS, MAX_CONTEXT, MAX_WORKERS = 100_000, 1_000_000, 2**20, 1024
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that decides what a run computes.
+
+    ``tokens`` are the proxy's training tokens, ``validation_tokens`` the held-out ones of its loss; ``seeds`` the seed
+    genomes as {"label", "genes"}; ``timeout`` seconds per training, None for one derived from its peers.
+    """
+
+    task: str
+    data: str | None
+    context: int
+    objectives: tuple[str, ...]
+    constraints: tuple[str, ...]
+    population: int
+    generations: int
+    seed: int
+    device: str
+    tokens: int
+    validation_tokens: int
+    seeds: tuple[Mapping[str, Any], ...] = ()
+    timeout: float | None = None
+
+    def __post_init__(self) -> None:
+        _within("population", self.population, 2, MAX_POPULATION)
+        _within("generations", self.generations, 1, MAX_GENERATIONS)
+        _within("context", self.context, 2, MAX_CONTEXT)
+        _within("tokens", self.tokens, self.context, 10**15)
+        _within("validation tokens", self.validation_tokens, self.context, 10**12)
+        _within("seed", self.seed, 0, 2**63 - 1)
+        if not self.objectives or len(set(self.objectives)) != len(self.objectives):
+            raise EvonasError(f"objectives {', '.join(self.objectives)!r}: name at least one, each once")
+        if len(self.seeds) > self.population:
+            raise EvonasError(
+                f"{len(self.seeds)} seed genomes do not fit a population of {self.population}",
+                f"Write --population {2 * len(self.seeds)}.",
+            )
+        if self.timeout is not None and self.timeout <= 0:
+            raise EvonasError(f"timeout {self.timeout:g}; it takes seconds above 0")
+
+    def to_dict(self) -> dict[str, Any]:
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Settings:
+        """Raises EvonasError for an unknown key, naming the nearest one, and for a missing one."""
+        known = {f.name for f in fields(cls)}
+        for key in data:
+            if key not in known:
+                raise EvonasError(f"unknown setting {key!r}", did_you_mean(key, known))
+        try:
+            return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in data.items()})
+        except TypeError as error:
+            raise EvonasError(f"the settings are incomplete: {error}") from None
+
+
+def _within(name: str, value: int, low: int, high: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+        raise EvonasError(f"{name} is {value!r}; it takes a whole number from {low} to {high}")
+
+
+_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def parse_duration(text: str) -> float:
+    """Seconds of ``90s``, ``30m``, ``1.5h``, ``2d``; raises EvonasError saying what is allowed."""
+    number, unit = text.strip()[:-1], text.strip()[-1:].lower()
+    try:
+        seconds = float(number) * _UNITS[unit]
+    except (KeyError, ValueError):
+        raise EvonasError(
+            f"duration {text!r} is not a number with a unit", "For example: 90s, 30m, 1.5h, 2d."
+        ) from None
+    if not 0 < seconds < 10 * 365 * 86400:
+        raise EvonasError(f"duration {text!r}: it takes more than 0 and less than ten years")
+    return seconds

@@ -1,0 +1,145 @@
+"""Genome files (JSON) in and out, and where the shipped ones lie."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import EvonasError, did_you_mean
+from .genome import LAYER_GENES, Genome
+from .transformer import transformer_genome
+
+SCHEMA = 1
+MAX_BYTES = 4 * 2**20  # a genome of 1,024 layers takes some 50 kB
+_KEYS = ("schema", "name", "source", "context", "notes", "genes")
+
+
+@dataclass(frozen=True)
+class GenomeFile:
+    """A genome with what its file says about it. ``context`` is the training context in tokens, None if unstated."""
+
+    genome: Genome
+    name: str = ""
+    source: str = ""
+    context: int | None = None
+    notes: tuple[str, ...] = ()
+
+
+def shipped_folder() -> Path:
+    """The folder of the seed genomes and search spaces that come with evonas."""
+    here = Path(__file__).resolve().parents[1]
+    for folder in (here / "genomes", here.parent / "genomes"):
+        if folder.is_dir():
+            return folder
+    raise EvonasError(
+        "the shipped genomes are missing from this installation", "Reinstall: pip install --force-reinstall evonas"
+    )
+
+
+def shipped_file(name: str, suffix: str) -> Path | None:
+    """The shipped file called ``name``, with or without ``suffix``; None when there is none."""
+    if Path(name).name != name:
+        return None
+    path = shipped_folder() / (name if name.endswith(suffix) else name + suffix)
+    return path if path.is_file() else None
+
+
+def shipped_names(suffix: str) -> list[str]:
+    return sorted(p.name[: -len(suffix)] for p in shipped_folder().glob(f"*{suffix}"))
+
+
+def read_text(path: Path, what: str, limit: int = MAX_BYTES) -> str:
+    """The text of a user's file; raises EvonasError for a folder, a missing, unreadable, huge or non-UTF-8 one."""
+    if path.is_dir():
+        raise EvonasError(f"{path} is a folder; {what} is a file")
+    try:
+        if os.stat(path).st_size > limit:
+            raise EvonasError(f"{path} is larger than {limit // 2**20} MB, too large for {what}")
+        return path.read_bytes().decode("utf-8")
+    except FileNotFoundError:
+        raise EvonasError(f"no such file: {path}") from None
+    except UnicodeDecodeError as error:
+        raise EvonasError(f"{path} is not UTF-8 text (byte {error.start})") from None
+    except (OSError, ValueError) as error:
+        raise EvonasError(f"{path} can't be read: {error}") from None
+
+
+def read_json(path: Path, what: str) -> Any:
+    text = read_text(path, what)
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise EvonasError(f"{path}: not JSON, line {error.lineno} column {error.colno}: {error.msg}") from None
+    except (RecursionError, ValueError) as error:
+        raise EvonasError(f"{path}: not acceptable JSON: {str(error) or 'nested too deeply'}") from None
+
+
+def read_genome(path_or_name: str | os.PathLike) -> GenomeFile:
+    """Read a genome file, or a shipped one by name (``nanogpt-cpu``); raises EvonasError saying what is wrong."""
+    path = Path(path_or_name)
+    if not path.exists():
+        shipped = shipped_file(str(path_or_name), ".json")
+        if shipped is None:
+            names = shipped_names(".json")
+            raise EvonasError(
+                f"no genome file {str(path_or_name)!r}, and no shipped genome of that name",
+                did_you_mean(str(path_or_name), names),
+            )
+        path = shipped
+    data = read_json(path, "a genome")
+    try:
+        return genome_from_dict(data)
+    except EvonasError as error:
+        raise EvonasError(f"{path}: {error.message}", error.hint) from None
+
+
+def genome_from_dict(data: Any) -> GenomeFile:
+    """Read the JSON object of a genome file."""
+    if not isinstance(data, Mapping) or not isinstance(data.get("genes"), Mapping):
+        hint = "For a Hugging Face config.json: evonas genome import config.json -o genome.json"
+        raise EvonasError("not a genome file: it has no object 'genes'", hint)
+    for key in data:
+        if key not in _KEYS:
+            raise EvonasError(f"unknown key {key!r}", did_you_mean(key, _KEYS))
+    schema = data.get("schema")
+    if schema != SCHEMA or isinstance(schema, bool):
+        cure = (
+            "Upgrade evonas: pip install -U evonas"
+            if isinstance(schema, int) and schema > SCHEMA
+            else f'Write "schema": {SCHEMA}.'
+        )
+        raise EvonasError(f"genome schema {schema!r}; this evonas reads schema {SCHEMA}", cure)
+    context = data.get("context")
+    if context is not None and (isinstance(context, bool) or not isinstance(context, int) or not 1 <= context <= 2**24):
+        raise EvonasError(f"context is {context!r}; it takes a whole number of tokens from 1 to {2**24}")
+    notes = data.get("notes", [])
+    texts = [data.get("name", ""), data.get("source", ""), *(notes if isinstance(notes, list) else [None])]
+    if not all(isinstance(t, str) for t in texts):
+        raise EvonasError("name and source take a text, notes a list of texts")
+    genome = transformer_genome(data["genes"])
+    return GenomeFile(genome, data.get("name", ""), data.get("source", ""), context, tuple(notes))
+
+
+def genome_to_dict(
+    genome: Genome, *, name: str = "", source: str = "", context: int | None = None, notes: Sequence[str] = ()
+) -> dict[str, Any]:
+    """The JSON object of a genome file; a per-layer gene that is the same in every layer is written once."""
+    genes = {}
+    for key, value in genome.items():
+        uniform = key in LAYER_GENES and len(set(value)) == 1
+        genes[key] = value[0] if uniform else list(value) if isinstance(value, tuple) else value
+    out = {"schema": SCHEMA, "name": name, "source": source, "context": context, "notes": list(notes), "genes": genes}
+    return {key: value for key, value in out.items() if value not in ("", None, [])}
+
+
+def write_genome(path: str | os.PathLike, genome: Genome, **about: Any) -> None:
+    """Write a genome file; keywords as in ``genome_to_dict``."""
+    text = json.dumps(genome_to_dict(genome, **about), indent=2, ensure_ascii=False) + "\n"
+    try:
+        Path(path).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise EvonasError(f"{path} can't be written: {error.strerror}") from None

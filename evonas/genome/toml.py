@@ -1,0 +1,233 @@
+"""Search spaces in TOML: read, checked, and written back as plain data."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..errors import EvonasError, did_you_mean
+from .gene import Gene
+from .genome import ARCHITECTURE_GENES, LAYER_GENES, TRAINING_GENES
+from .io import read_text, shipped_file, shipped_names
+from .rules import Rule
+from .space import SearchSpace
+from .transformer import TRAINING_DEFAULTS, value_problem
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+SCHEMA = 1
+MAX_OPTIONS = 10_000
+_TOP_KEYS = ("schema", "name", "kind", "length", "genes", "layers", "rules", "active")
+_GENE_KEYS = ("choices", "low", "high", "step", "log")
+_TRANSFORMER_RULES = (
+    "head_dim is not none or d_model % n_heads == 0",
+    "n_heads % n_kv_heads == 0",
+    "position != 'rope' or head_dim is not none or d_model // n_heads % 2 == 0",
+)
+_TRANSFORMER_ACTIVE = {"n_kv_heads": "kv_rank is none"}
+
+
+def read_space(path_or_name: str | os.PathLike) -> SearchSpace:
+    """Read a search space from a TOML file, or a shipped one by name (``text-cpu``).
+
+    Raises EvonasError naming the key that is wrong and what it takes.
+    """
+    path = Path(path_or_name)
+    if not path.exists():
+        shipped = shipped_file(str(path_or_name), ".toml")
+        if shipped is None:
+            hint = did_you_mean(str(path_or_name), shipped_names(".toml"))
+            raise EvonasError(f"no file {str(path_or_name)!r}, and no shipped search space of that name", hint)
+        path = shipped
+    text = read_text(path, "a search space")
+    try:
+        data = tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise EvonasError(f"{path}: not TOML: {error}") from None
+    try:
+        return space_from_dict(data, default_name=path.stem)
+    except EvonasError as error:
+        raise EvonasError(f"{path}: {error.message}", error.hint) from None
+
+
+def space_from_dict(data: Mapping[str, Any], default_name: str = "") -> SearchSpace:
+    """Build a space from the tables of a TOML file (or from what ``space_to_dict`` gave)."""
+    for key in data:
+        if key not in _TOP_KEYS:
+            raise EvonasError(f"unknown key {key!r}", did_you_mean(key, _TOP_KEYS))
+    if data.get("schema", SCHEMA) != SCHEMA:
+        raise EvonasError(
+            f"schema: {data['schema']!r}; this evonas reads {SCHEMA}", "Upgrade evonas: pip install -U evonas"
+        )
+    kind, name = data.get("kind", "transformer"), data.get("name", default_name)
+    if kind not in ("transformer", "custom"):
+        raise EvonasError(f"kind: {kind!r}; allowed: transformer, custom")
+    if not isinstance(name, str):
+        raise EvonasError(f"name: {name!r}; it takes a text")
+    genes = [_gene(key, spec, "genes", kind) for key, spec in _table(data, "genes").items()]
+    genes += [_gene(key, spec, "layers", kind) for key, spec in _table(data, "layers").items()]
+    rules = data.get("rules", [])
+    if not isinstance(rules, list):
+        raise EvonasError(
+            "rules: takes a list of texts", 'For example: rules = ["kv_rank is none or kv_rank <= d_model"]'
+        )
+    active = _table(data, "active")
+    if kind == "transformer":
+        genes = _complete(genes)
+        rules = [*rules, *(r for r in _TRANSFORMER_RULES if r not in rules)]
+        active = {**_TRANSFORMER_ACTIVE, **active}
+    length = data.get("length", "n_layers" if any(g.per_layer for g in genes) else None)
+    _check_length(genes, length)
+    space = SearchSpace(
+        genes,
+        [Rule(r) for r in rules],
+        active={n: Rule(r) for n, r in active.items()},
+        length=length,
+        name=name,
+        kind=kind,
+    )
+    space.repair({})  # rules that can't be met are found now
+    return space
+
+
+def space_to_dict(space: SearchSpace) -> dict[str, Any]:
+    """Plain data from which ``space_from_dict`` builds an equal space."""
+
+    def spec(gene: Gene) -> Any:
+        if gene.choices is not None:
+            return [_none_word(gene.name) if c is None else c for c in gene.choices]
+        out = {"low": gene.low, "high": gene.high}
+        return {**out, **({"step": gene.step} if gene.step is not None else {}), **({"log": True} if gene.log else {})}
+
+    out = {
+        "schema": SCHEMA,
+        "name": space.name,
+        "kind": space.kind,
+        "genes": {g.name: spec(g) for g in space.scalar_genes},
+        "layers": {g.name: spec(g) for g in space.layer_genes},
+        "rules": [r.text for r in space.rules],
+        "active": {n: r.text for n, r in space.active.items()},
+    }
+    return {**out, "length": space.length} if space.length else out
+
+
+def _table(data: Mapping, key: str) -> Mapping:
+    table = data.get(key, {})
+    if not isinstance(table, Mapping):
+        raise EvonasError(f"{key}: takes a table", f"Write [{key}] and one gene per line under it.")
+    return table
+
+
+def _gene(name: str, spec: Any, table: str, kind: str) -> Gene:
+    where = f"{table}.{name}"
+    if kind == "transformer":
+        known = (
+            LAYER_GENES
+            if table == "layers"
+            else tuple(n for n in ARCHITECTURE_GENES + TRAINING_GENES if n not in LAYER_GENES)
+        )
+        if name not in known:
+            other = "layers" if table == "genes" else "genes"
+            belongs = name in ARCHITECTURE_GENES + TRAINING_GENES
+            hint = f"It belongs under [{other}]." if belongs else did_you_mean(name, known)
+            raise EvonasError(f"{where}: a transformer has no such gene here", hint)
+    if isinstance(spec, Mapping):
+        for key in spec:
+            if key not in _GENE_KEYS:
+                raise EvonasError(f"{where}.{key}: unknown key", did_you_mean(key, _GENE_KEYS))
+        if "choices" not in spec:
+            return _range(name, spec, where, table == "layers", kind)
+        if len(spec) > 1:
+            raise EvonasError(f"{where}: takes choices, or low and high, not both")
+        spec = spec["choices"]
+    choices = spec if isinstance(spec, list) else [spec]
+    return _choices(name, choices, where, table == "layers", kind)
+
+
+def _choices(name: str, choices: list, where: str, per_layer: bool, kind: str) -> Gene:
+    if not 1 <= len(choices) <= MAX_OPTIONS:
+        raise EvonasError(f"{where}: takes 1 to {MAX_OPTIONS} choices, got {len(choices)}")
+    words = ("none", "full") if name in ("window", "kv_rank", "head_dim") else ("none",)
+    values = [None if c in words and isinstance(c, str) else c for c in choices]
+    for value in values:
+        if value is not None and not isinstance(value, (str, bool, int, float)):
+            raise EvonasError(f"{where}: {value!r} is not a number, a text, true or false")
+        if kind == "transformer" and (problem := value_problem(name, value)):
+            raise EvonasError(f"{where}: {problem}")
+    if len({(type(v), v) for v in values}) != len(values):
+        raise EvonasError(f"{where}: a choice is listed twice")
+    if all(v is None or (isinstance(v, (int, float)) and not isinstance(v, bool)) for v in values):
+        values.sort(key=lambda v: float("inf") if v is None else v)
+    return Gene(name, per_layer, tuple(values))
+
+
+def _range(name: str, spec: Mapping, where: str, per_layer: bool, kind: str) -> Gene:
+    for key in ("low", "high"):
+        if key not in spec:
+            raise EvonasError(
+                f"{where}.{key}: missing", f"Write {name} = {{ low = .., high = .. }} or a list of choices."
+            )
+    for key in ("low", "high", "step"):
+        value = spec.get(key, 1)
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, (int, float))
+            or value != value
+            or abs(value) == float("inf")
+        ):
+            raise EvonasError(f"{where}.{key}: {value!r} is not a number")
+        if key != "step" and kind == "transformer" and (problem := value_problem(name, value)):
+            raise EvonasError(f"{where}.{key}: {problem}")
+    low, high, log = spec["low"], spec["high"], spec.get("log", False)
+    whole = isinstance(low, int) and isinstance(high, int)
+    step = spec.get("step", 1 if whole and not log else None)
+    if high < low:
+        raise EvonasError(f"{where}: low {low} is above high {high}", "Swap them.")
+    if not isinstance(log, bool):
+        raise EvonasError(f"{where}.log: {log!r}; allowed: true, false")
+    if log and (low <= 0 or step is not None):
+        cure = "step" if step is not None else "low"
+        raise EvonasError(
+            f"{where}.{cure}: a log scale needs low above 0 and no step", "List choices instead, or drop log."
+        )
+    if step is not None and step <= 0:
+        raise EvonasError(f"{where}.step: {step} is not above 0", f"Write step = {abs(step) or 1}.")
+    if step is not None and (high - low) / step > MAX_OPTIONS:
+        raise EvonasError(f"{where}.step: {step} gives more than {MAX_OPTIONS} values", "Take a larger step.")
+    gene = Gene(name, per_layer, None, low, high, step, log)
+    if kind == "transformer" and gene.options and (problem := value_problem(name, gene.options[-1])):
+        raise EvonasError(f"{where}: {problem}")
+    return gene
+
+
+def _complete(genes: list[Gene]) -> list[Gene]:
+    """Training genes and the two optional per-layer genes that the file leaves out, fixed at their defaults."""
+    present = {g.name for g in genes}
+    for name in ARCHITECTURE_GENES:
+        if name not in present and name not in ("window", "kv_rank", "head_dim"):
+            table = "layers" if name in LAYER_GENES else "genes"
+            raise EvonasError(f"{table}.{name}: missing", f"Add it under [{table}]; one fixed value will do.")
+    genes = genes + [Gene(n, True, (None,)) for n in ("window", "kv_rank") if n not in present]
+    return genes + [Gene(n, False, (v,)) for n, v in TRAINING_DEFAULTS.items() if n not in present]
+
+
+def _check_length(genes: list[Gene], length: Any) -> None:
+    gene = next((g for g in genes if g.name == length), None)
+    if length is None:
+        return
+    options = gene.options if gene is not None and not gene.per_layer else None
+    if options is None or not all(isinstance(o, int) and not isinstance(o, bool) and 1 <= o <= 1024 for o in options):
+        raise EvonasError(
+            f"length: {length!r} must be a gene under [genes] with whole numbers from 1 to 1024",
+            "Per-layer genes take as many values as it says.",
+        )
+
+
+def _none_word(name: str) -> str:
+    return "full" if name == "window" else "none"

@@ -1,0 +1,80 @@
+"""Causal scaled dot-product attention, in full or within a window.
+
+B batch, T sequence, H heads, K KV heads, E head width, W window,
+C queries per block, L queries of the first block, N further blocks
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from ..genome.graph import attention_block, first_block
+
+
+class CausalDotProduct(nn.Module):
+    """Token t attends to tokens t - W + 1 .. t; ``window`` None is all of 0 .. t.
+
+    A window costs O(T * W) time and memory: queries are cut into blocks of C = max(W, 32), each against its own
+    and the W keys before it, under one additive band mask that all blocks share (block-local attention as in
+    Longformer, Beltagy et al. 2020, sec. 3.1). The mask is made once, for up to ``context`` tokens; longer
+    sequences work and make their own. Scores are scaled by 1/sqrt(E). There is no dropout on the attention
+    probabilities: only the block's outputs are dropped.
+    """
+
+    def __init__(self, window: int | None, context: int) -> None:
+        super().__init__()
+        self.window = window
+        size = 0 if window is None or context <= window else min(2 * attention_block(window), context)
+        band = _band(size, window or 1, torch.device("cpu"), torch.get_default_dtype())
+        self.register_buffer("band", band, persistent=False)
+
+    def forward(self, q_BHTE: torch.Tensor, k_BKTE: torch.Tensor, v_BKTE: torch.Tensor) -> torch.Tensor:
+        """Returns y_BTHE, heads last, ready to be projected."""
+        length = q_BHTE.shape[2]
+        groups = q_BHTE.shape[1] // k_BKTE.shape[1]
+        if groups > 1 and k_BKTE.is_cuda:
+            # CUDA's kernels for float32 and for masks don't share KV heads and would fall back to O(T^2) memory.
+            k_BKTE, v_BKTE = k_BKTE.repeat_interleave(groups, 1), v_BKTE.repeat_interleave(groups, 1)
+            groups = 1
+        if self.window is None or length <= self.window:
+            y_BHTE = F.scaled_dot_product_attention(q_BHTE, k_BKTE, v_BKTE, is_causal=True, enable_gqa=groups > 1)
+            return y_BHTE.transpose(1, 2)
+        return self._windowed(q_BHTE, k_BKTE, v_BKTE, groups > 1)
+
+    def _windowed(self, q_BHTE: torch.Tensor, k_BKTE: torch.Tensor, v_BKTE: torch.Tensor, gqa: bool) -> torch.Tensor:
+        window, length = self.window, q_BHTE.shape[2]
+        block, first = attention_block(window), first_block(length, window)
+        band = self.band
+        if band.shape[0] < min(2 * block, length):
+            band = _band(min(2 * block, length), window, band.device, band.dtype)
+        q, k, v = q_BHTE[:, :, :first], k_BKTE[:, :, :first], v_BKTE[:, :, :first]
+        if first <= window:
+            y = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=gqa)
+        else:
+            y = F.scaled_dot_product_attention(q, k, v, attn_mask=band[:first, :first], enable_gqa=gqa)
+        y_BLHE = y.transpose(1, 2)
+        if first == length:
+            return y_BLHE
+        batch, heads, width = q_BHTE.shape[0], q_BHTE.shape[1], q_BHTE.shape[3]
+        blocks = (length - first) // block
+        q = q_BHTE[:, :, first:].unflatten(2, (blocks, block)).transpose(1, 2).flatten(0, 1)  # (B*N, H, C, E)
+        k, v = (self._block_keys(x, first, block) for x in (k_BKTE, v_BKTE))  # (B*N, K, W+C, E)
+        mask = band[window : window + block, : window + block]  # query i of a block is key W + i
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=gqa)
+        y_BRHE = y.transpose(1, 2).reshape(batch, length - first, heads, width)
+        return torch.cat((y_BLHE, y_BRHE), 1)
+
+    def _block_keys(self, x_BKTE: torch.Tensor, first: int, block: int) -> torch.Tensor:
+        """Each block's own and W earlier entries: overlapping views, copied only where B > 1."""
+        windows = x_BKTE[:, :, first - self.window :].unfold(2, self.window + block, block)  # (B, K, N, E, W+C)
+        return windows.permute(0, 2, 1, 4, 3).flatten(0, 1)
+
+
+def _band(size: int, window: int, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
+    """(size, size): 0 where query i sees key j, that is 0 <= i - j < window, else -inf."""
+    position = torch.arange(size, device=device)
+    distance = position[:, None] - position
+    hidden = (distance < 0) | (distance >= window)
+    return torch.zeros(size, size, dtype=dtype, device=device).masked_fill_(hidden, -torch.inf)

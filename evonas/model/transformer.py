@@ -1,0 +1,193 @@
+"""A decoder language model for any valid transformer genome.
+
+B batch, T sequence, D d_model, V vocabulary
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.nn.utils import skip_init
+
+from ..errors import EvonasError
+from ..genome import Genome, Layer
+from ..genome.graph import check_buildable, rope_dim
+from .attention import Attention
+from .cache import Cache, LayerCache
+from .dot_product import CausalDotProduct
+from .feed_forward import FEED_FORWARDS
+from .latent_attention import LatentAttention
+from .norm import NORMS
+from .rotary import Rotary
+
+INIT_STD = 0.02
+
+
+class Block(nn.Module):
+    """Pre-norm residual block: attention, then feed-forward; x_BTD -> x_BTD."""
+
+    def __init__(self, genome: Genome, layer: Layer, attention: nn.Module) -> None:
+        super().__init__()
+        norm = NORMS[genome.norm]
+        self.dropout = float(genome.dropout)
+        self.attention_norm = norm(genome.d_model)
+        self.attention = attention
+        self.ffn_norm = norm(genome.d_model)
+        self.ffn = FEED_FORWARDS[genome.activation](genome.d_model, genome.ffn_hidden_of(layer))
+
+    def forward(self, x: torch.Tensor, cache: LayerCache | None = None) -> torch.Tensor:
+        if self.training and self.dropout:
+            x = x + F.dropout(self.attention(self.attention_norm(x), cache), self.dropout)
+            return x + F.dropout(self.ffn(self.ffn_norm(x)), self.dropout)
+        x = x + self.attention(self.attention_norm(x), cache)
+        return x + self.ffn(self.ffn_norm(x))
+
+    def decode(self, x: torch.Tensor, cache: LayerCache, position: int) -> torch.Tensor:
+        x = x + self.attention.decode(self.attention_norm(x), cache, position)
+        return x + self.ffn(self.ffn_norm(x))
+
+
+class Transformer(nn.Module):
+    """Decoder language model over ``vocab_size`` tokens; use ``build``.
+
+    Dropout (the genome's rate) acts on the embeddings and on the outputs of attention and feed-forward, not on the
+    attention probabilities; it draws from torch's own generator, which alone torch's dropout can use. With tied
+    embeddings there is no ``head`` module: the logits come from ``token_embedding.weight``.
+    """
+
+    def __init__(self, genome: Genome, vocab_size: int, context: int) -> None:
+        super().__init__()
+        check_buildable(genome, vocab_size, context)
+        self.genome, self.vocab_size, self.context = genome, vocab_size, context
+        self.dropout = float(genome.dropout)
+        self.token_embedding = skip_init(nn.Embedding, vocab_size, genome.d_model)
+        learned = genome.position == "learned"
+        self.position_embedding = skip_init(nn.Embedding, context, genome.d_model) if learned else None
+        self.blocks = nn.ModuleList(_blocks(genome, context))
+        self.norm = NORMS[genome.norm](genome.d_model)
+        tied = genome.tied_embeddings
+        self.head = None if tied else skip_init(nn.Linear, genome.d_model, vocab_size, bias=False)
+
+    def init_weights(self, generator: torch.Generator | None = None) -> None:
+        """GPT-2's: N(0, 0.02), and 0.02 / sqrt(2 n_layers) for what writes to the residual stream."""
+        residual_std = INIT_STD / (2 * len(self.blocks)) ** 0.5
+        for name, parameter in self.named_parameters():
+            if parameter.dim() < 2:
+                nn.init.ones_(parameter)
+                continue
+            residual = name.endswith(("attention.out.weight", "ffn.down.weight"))
+            nn.init.normal_(parameter, 0.0, residual_std if residual else INIT_STD, generator=generator)
+
+    def forward(self, tokens_BT: torch.Tensor) -> torch.Tensor:
+        """Logits (B, T, V) of the token after each of ``tokens_BT``.
+
+        Raises EvonasError where tokens are not (B, T), or T exceeds ``context`` and positions are learned (rope
+        extrapolates).
+        """
+        x_BTD = self._embed(tokens_BT)
+        for block in self.blocks:
+            x_BTD = block(x_BTD)
+        return self._logits(x_BTD)
+
+    def new_cache(self, batch_size: int = 1) -> Cache:
+        """An empty KV cache in the model's dtype and on its device: ``min(window, context)`` slots a layer."""
+        layers = self.genome.layers
+        slots = [min(layer.window or self.context, self.context) for layer in layers]
+        caches = [block.attention.new_cache(batch_size, n) for block, n in zip(self.blocks, slots)]
+        # With rope and every window inside its ring, nothing ever needs a token the ring has dropped.
+        endless = self.position_embedding is None and all(layer.window == n for layer, n in zip(layers, slots))
+        return Cache(caches, batch_size, None if endless else self.context)
+
+    @torch.no_grad()
+    def prefill(self, tokens_BT: torch.Tensor, cache: Cache) -> torch.Tensor:
+        """Like ``forward`` over the first tokens of an empty ``cache``, which then holds them; logits (B, T, V)."""
+        if cache.length:
+            raise EvonasError(
+                f"prefill needs an empty cache; this one holds {cache.length} tokens", "Call cache.reset() first."
+            )
+        self._check_room(tokens_BT, cache)
+        x_BTD = self._embed(tokens_BT)
+        for block, layer_cache in zip(self.blocks, cache.layers):
+            x_BTD = block(x_BTD, layer_cache)
+        cache.length = tokens_BT.shape[1]
+        return self._logits(x_BTD)
+
+    @torch.no_grad()
+    def decode(self, tokens_B1: torch.Tensor, cache: Cache) -> torch.Tensor:
+        """Logits (B, V) after one more token, which ``cache`` then holds. Dropout is never applied.
+
+        Raises EvonasError where tokens are not (B, 1) or the cache is full.
+        """
+        self._check_room(tokens_B1, cache)
+        if tokens_B1.shape[1] != 1:
+            raise EvonasError(f"decode takes tokens of shape (B, 1), got {tuple(tokens_B1.shape)}", "Use prefill.")
+        position = cache.length
+        x_B1D = self.token_embedding(tokens_B1)
+        if self.position_embedding is not None:
+            x_B1D = x_B1D + self.position_embedding.weight[position]
+        for block, layer_cache in zip(self.blocks, cache.layers):
+            x_B1D = block.decode(x_B1D, layer_cache, position)
+        cache.length = position + 1
+        return self._logits(x_B1D)[:, 0]
+
+    def _embed(self, tokens_BT: torch.Tensor) -> torch.Tensor:
+        if tokens_BT.dim() != 2 or not tokens_BT.shape[1]:
+            raise EvonasError(f"tokens have shape {tuple(tokens_BT.shape)}; expected (batch, sequence), sequence >= 1")
+        x_BTD = self.token_embedding(tokens_BT)
+        if self.position_embedding is not None:
+            length = tokens_BT.shape[1]
+            if length > self.context:
+                raise EvonasError(
+                    f"{length} tokens exceed the context of {self.context} learned positions",
+                    "Give fewer tokens, or build with a longer context or position 'rope'.",
+                )
+            x_BTD = x_BTD + self.position_embedding.weight[:length]
+        return F.dropout(x_BTD, self.dropout) if self.training and self.dropout else x_BTD
+
+    def _logits(self, x_BTD: torch.Tensor) -> torch.Tensor:
+        x_BTD = self.norm(x_BTD)
+        return F.linear(x_BTD, self.token_embedding.weight) if self.head is None else self.head(x_BTD)
+
+    def _check_room(self, tokens_BT: torch.Tensor, cache: Cache) -> None:
+        if tokens_BT.dim() != 2 or tokens_BT.shape[0] != cache.batch_size:
+            raise EvonasError(
+                f"tokens have shape {tuple(tokens_BT.shape)}; this cache holds a batch of {cache.batch_size}",
+                "Make the cache with model.new_cache(batch_size).",
+            )
+        if cache.limit is not None and cache.length + tokens_BT.shape[1] > cache.limit:
+            raise EvonasError(
+                f"the cache holds {cache.length} of at most {cache.limit} tokens; {tokens_BT.shape[1]} more do not fit",
+                "Build the model with a longer context.",
+            )
+
+
+def build(genome: Genome, vocab_size: int, context: int, *, generator: torch.Generator | None = None) -> Transformer:
+    """The network of ``genome`` with fresh weights, in training mode, on the CPU in float32.
+
+    ``context`` is the longest sequence it is meant for. ``generator`` draws the weights; None is torch's default
+    generator. Raises EvonasError for a genome that can't be built.
+    """
+    model = Transformer(genome, vocab_size, context)
+    model.init_weights(generator)
+    return model
+
+
+def _blocks(genome: Genome, context: int) -> list[Block]:
+    """The blocks; layers of one window share its mask, layers of one rotary width share its tables."""
+    cores: dict[int | None, CausalDotProduct] = {}
+    rotaries: dict[int, Rotary] = {}
+    blocks = []
+    for layer in genome.layers:
+        head_dim = genome.head_dim_of(layer)
+        core = cores[layer.window] = cores.get(layer.window) or CausalDotProduct(layer.window, context)
+        rotary = None
+        if genome.position == "rope":
+            width = head_dim if layer.kv_rank is None else rope_dim(head_dim)
+            rotary = rotaries[width] = rotaries.get(width) or Rotary(width, context)
+        if layer.kv_rank is None:
+            attention = Attention(genome.d_model, layer.n_heads, layer.n_kv_heads, head_dim, core, rotary)
+        else:
+            attention = LatentAttention(genome.d_model, layer.n_heads, head_dim, layer.kv_rank, core, rotary)
+        blocks.append(Block(genome, layer, attention))
+    return blocks
