@@ -1,0 +1,67 @@
+"""The command line. Only click is imported here; everything heavy waits inside its command."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+
+import click
+
+from .. import __version__
+from ..errors import EXIT_FAILED, EXIT_INTERRUPTED, EvonasError
+from .evolve import evolve, resume
+from .genome import genome
+from .report import report
+from .train import train
+
+CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
+
+
+@click.group(context_settings=CONTEXT)
+@click.version_option(__version__, prog_name="evonas")
+def cli() -> None:
+    """Evolve transformers: more accurate at a given latency than tuned by hand.
+
+    \b
+    evonas evolve                              search on the embedded corpus, 50 generations
+    evonas evolve --data my.txt --budget 30m   search on your text for half an hour
+    evonas report                              the Pareto front of the newest run
+    evonas train RUN:ID                        train one of its genomes in full
+    """
+
+
+for command in (evolve, resume, report, genome, train):
+    cli.add_command(command)
+
+
+def main() -> None:
+    """The one place where errors become messages and exit codes."""
+    try:
+        code = cli(standalone_mode=False)
+    except click.exceptions.Abort:
+        code = EXIT_INTERRUPTED
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except EvonasError as error:
+        if os.environ.get("EVONAS_DEBUG"):
+            traceback.print_exc()
+        click.echo(f"Error: {error.message}", err=True)
+        if error.hint:
+            click.echo(f"  {error.hint}", err=True)
+        code = error.exit_code
+    except KeyboardInterrupt:
+        click.echo("Interrupted.", err=True)
+        code = EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # The reader of our output went away, as `evonas report | head` does.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = EXIT_FAILED
+    except Exception as error:
+        if os.environ.get("EVONAS_DEBUG"):
+            traceback.print_exc()
+        click.echo(f"Error: unexpected {type(error).__name__}: {error}", err=True)
+        click.echo("  This is a bug in evonas; EVONAS_DEBUG=1 shows where.", err=True)
+        code = EXIT_FAILED
+    sys.exit(code if isinstance(code, int) else 0)

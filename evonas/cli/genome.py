@@ -1,0 +1,220 @@
+"""``evonas genome``: show, check, cost, diff, import."""
+
+from __future__ import annotations
+
+import click
+
+from ..errors import EXIT_FAILED, EvonasError
+
+_DEFAULT_VOCABULARY, _DEFAULT_CONTEXT = 256, 1024
+
+
+@click.group()
+def genome() -> None:
+    """Look at genomes: shipped ones by name, files, a Hugging Face config.json, or RUN:ID."""
+
+
+@genome.command()
+@click.argument("reference", required=False)
+@click.option("--json", "as_json", is_flag=True, help="Print the genome file instead.")
+def show(reference, as_json) -> None:
+    """Print a genome; without REFERENCE, list the shipped ones.
+
+    \b
+    evonas genome show nanogpt-cpu
+    evonas genome show my-run:3f2a --json > genome.json
+    """
+    from rich.table import Table
+
+    from .terminal import output
+
+    console = output()
+    if reference is None:
+        _list_shipped(console)
+        return
+    from ..report.short import architecture_line, training_line
+    from .reference import read_reference
+
+    found = read_reference(reference)
+    if as_json:
+        click.echo(_as_json(found))
+        return
+    g = found.genome
+    console.print(f"[bold]{found.name}[/]  id {g.id}  {found.source}", highlight=False)
+    console.print(architecture_line(g), highlight=False, markup=False)
+    console.print(training_line(g), highlight=False, markup=False)
+    table = Table(
+        "layer", "heads", "KV heads", "head width", "window", "KV rank", "feed-forward", box=None, header_style="bold"
+    )
+    for first, last, layer in _runs(g.layers):
+        place = str(first) if first == last else f"{first}-{last}"
+        kv = "-" if layer.kv_rank is not None else str(layer.n_kv_heads)
+        hidden = f"{g.ffn_hidden_of(layer)} ({layer.ffn_ratio:.3g}x)"
+        window, rank = str(layer.window or "full"), str(layer.kv_rank or "-")
+        table.add_row(place, str(layer.n_heads), kv, str(g.head_dim_of(layer)), window, rank, hidden)
+    console.print(table)
+    rate = g.learning_rate_at(g.batch_size)
+    console.print(f"learning rate at its batch of {g.batch_size}: {rate:.3g}", highlight=False)
+    for note in found.notes:
+        console.print(f"note: {note}", highlight=False, markup=False)
+
+
+@genome.command()
+@click.argument("reference")
+@click.option("--space", metavar="FILE.toml", help="Also check that it lies in this search space.")
+def check(reference, space) -> None:
+    """Check that a genome can be built, and lies in a search space.
+
+    \b
+    evonas genome check my-genome.json --space text-cpu
+    """
+    from ..genome import check_transformer, read_space
+    from .reference import read_reference
+
+    found = read_reference(reference)
+    problems = check_transformer(found.genome)
+    if space and not problems:
+        problems = read_space(space).check(found.genome)
+    for problem in problems:
+        click.echo(f"{found.name}: {problem}", err=True)
+    if problems:
+        raise EvonasError(
+            f"{found.name} has {len(problems)} problem{'s' * (len(problems) > 1)}",
+            "evonas evolve --widen takes it all the same." if space else "",
+            exit_code=EXIT_FAILED,
+        )
+    click.echo(f"{found.name}: fine ({found.genome.id}){f', inside {space}' if space else ''}")
+
+
+@genome.command()
+@click.argument("references", nargs=-1, required=True)
+@click.option(
+    "--context", type=click.IntRange(1, 2**24), metavar="T", help="Tokens. Default: the genome's own, or 1024."
+)
+@click.option(
+    "--vocab",
+    type=click.IntRange(2, 2**24),
+    default=_DEFAULT_VOCABULARY,
+    show_default=True,
+    metavar="V",
+    help="Vocabulary size.",
+)
+def cost(references, context, vocab) -> None:
+    """Parameters, FLOPs and KV-cache bytes, by formula.
+
+    \b
+    evonas genome cost gpt2 --vocab 50257 --context 1024
+    evonas genome cost qwen3-0.6b deepseek-v2-lite --context 4096
+    """
+    from rich.table import Table
+
+    from ..genome.graph import cost as analytic_cost
+    from .reference import read_reference
+    from .terminal import output
+
+    table = Table("genome", "context", "parameters", "FLOPs forward", "KV cache (fp32)", box=None, header_style="bold")
+    for reference in references:
+        found = read_reference(reference)
+        length = context or found.context or _DEFAULT_CONTEXT
+        c = analytic_cost(found.genome, vocab, length)
+        table.add_row(
+            found.name,
+            f"{length:,}",
+            f"{c.params:,}",
+            _scaled(c.flops, "FLOP", 1000),
+            _scaled(c.kv_cache_bytes, "B", 1000),
+        )
+    output().print(table)
+
+
+@genome.command()
+@click.argument("first")
+@click.argument("second")
+def diff(first, second) -> None:
+    """The genes in which two genomes differ.
+
+    \b
+    evonas genome diff nanogpt-cpu my-run:3f2a
+    """
+    from rich.table import Table
+
+    from ..report.short import per_layer
+    from .reference import read_reference
+    from .terminal import output
+
+    a, b = read_reference(first), read_reference(second)
+    table = Table("gene", a.name, b.name, box=None, header_style="bold")
+    for name in dict.fromkeys((*a.genome, *b.genome)):
+        values = [r.genome.get(name) for r in (a, b)]
+        if values[0] != values[1]:
+            table.add_row(name, *(per_layer(v) if isinstance(v, tuple) else str(v) for v in values))
+    if a.genome == b.genome:
+        click.echo(f"{a.name} and {b.name} are the same genome ({a.genome.id})")
+    else:
+        output().print(table)
+
+
+@genome.command(name="import")
+@click.argument("reference")
+@click.option(
+    "-o", "--output", type=click.Path(), metavar="FILE.json", help="Write the genome there. Default: print it."
+)
+def import_(reference, output) -> None:
+    """Make a genome file from a Hugging Face config.json (or its folder), or from RUN:ID.
+
+    What a genome can't say about that model is printed, and kept in the file's notes.
+
+    \b
+    evonas genome import ./Llama-3.2-1B/config.json -o llama.json
+    """
+    from ..genome import write_genome
+    from .reference import read_reference
+
+    found = read_reference(reference)
+    for note in found.notes:
+        click.echo(f"Note: {note}", err=True)
+    if output is None:
+        click.echo(_as_json(found))
+        return
+    write_genome(output, found.genome, name=found.name, source=found.source, context=found.context, notes=found.notes)
+    click.echo(f"Wrote {output} ({found.genome.id})", err=True)
+
+
+def _as_json(found) -> str:
+    import json
+
+    from ..genome import genome_to_dict
+
+    about = {"name": found.name, "source": found.source, "context": found.context, "notes": found.notes}
+    return json.dumps(genome_to_dict(found.genome, **about), indent=2, ensure_ascii=False)
+
+
+def _runs(layers):
+    """(first, last, layer) of every run of equal layers."""
+    start = 0
+    for i, layer in enumerate(layers):
+        if i + 1 == len(layers) or layers[i + 1] != layer:
+            yield start, i, layer
+            start = i + 1
+
+
+def _list_shipped(console) -> None:
+    from rich.table import Table
+
+    from ..genome import read_genome
+    from ..genome.io import shipped_names
+    from ..report.short import architecture_line
+
+    table = Table("genome", "architecture", box=None, header_style="bold")
+    for name in shipped_names(".json"):
+        table.add_row(name, architecture_line(read_genome(name).genome))
+    console.print(table)
+    console.print(f"search spaces: {', '.join(shipped_names('.toml'))}", highlight=False)
+
+
+def _scaled(value: float, unit: str, base: int) -> str:
+    for prefix in ("", "k", "M", "G", "T", "P"):
+        if abs(value) < base or prefix == "P":
+            return f"{value:.3g} {prefix}{unit}"
+        value /= base
+    raise AssertionError("unreachable")

@@ -1,0 +1,162 @@
+"""What a person sees while a search runs, and when it has ended."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from ..config import MAX_GENERATIONS, Settings
+from ..record import OBJECTIVES, Record
+from ..search import Listener, Search, failures
+from .terminal import output
+
+if TYPE_CHECKING:
+    from ..store import Store
+
+_RECENT = 5  # generations over which speed is estimated
+
+
+class Progress(Listener):
+    """Progress of one search on stderr: a live panel on a terminal, one line per generation elsewhere."""
+
+    def __init__(self, settings: Settings, goal: int, deadline: float | None, folder: Path) -> None:
+        self.settings, self.goal, self.deadline, self.folder = settings, goal, deadline, folder
+        self.console = Console(stderr=True)
+        self.started = time.monotonic()
+        self.evaluations = 0  # in this session
+        self.failures: dict[str, int] = {}
+        self.generation, self.done, self.of = 0, 0, 0
+        self.row: Mapping = {}
+        self.ends: list[float] = []
+        self.live: Live | None = None
+
+    @contextlib.contextmanager
+    def showing(self, search: Search) -> Iterator[None]:
+        """Show progress within the block."""
+        s = self.settings
+        source = search.evaluator.task.source if hasattr(search.evaluator.task, "source") else s.task
+        self.failures = failures(search.store.records)
+        if search.store.generations:
+            self.row = search.store.generations[-1]
+        self.console.print(
+            f"[bold]{self.folder.name}[/]: {s.task}, {source}; {s.device}, {search.executor.workers} workers; "
+            f"context {s.context}, {s.tokens:,} tokens per candidate; objectives {', '.join(s.objectives)}",
+            highlight=False,
+        )
+        if not self.console.is_terminal:
+            yield
+            return
+        with Live(get_renderable=self._panel, console=self.console, refresh_per_second=4, transient=True) as self.live:
+            yield
+        self.live = None
+
+    def generation_started(self, generation: int, candidates: int) -> None:
+        self.generation, self.done, self.of = generation, 0, candidates
+
+    def evaluated(self, record: Record) -> None:
+        self.done += 1
+        self.evaluations += 1
+        if not record.ok:
+            self.failures[record.status] = self.failures.get(record.status, 0) + 1
+
+    def generation_finished(self, row: Mapping) -> None:
+        self.row = row
+        self.ends = [*self.ends[-_RECENT:], time.monotonic()]
+        if self.live is None:
+            print(self._line(), file=sys.stderr, flush=True)
+
+    # -- rendering ----------------------------------------------------------------------------------------------
+
+    def _figures(self) -> dict[str, str]:
+        row, out = self.row, {}
+        out["front"] = f"{row['front_size']}" if row else "-"
+        out["hypervolume"] = f"{row['hypervolume']:.4f}" if row and row["hypervolume"] is not None else "-"
+        for name, value in (row.get("best") or {}).items():
+            out[f"best {name}"] = f"{value:.4g} {OBJECTIVES[name].unit}".strip()
+        elapsed = max(time.monotonic() - self.started, 1e-9)
+        out["evaluations"] = f"{self.evaluations} ({self.evaluations / elapsed:.1f}/s)"
+        out["failures"] = ", ".join(f"{n} {kind}" for kind, n in sorted(self.failures.items())) or "none"
+        out["time left"] = self._time_left()
+        return out
+
+    def _time_left(self) -> str:
+        limits = []
+        if self.deadline is not None:
+            limits.append(max(0.0, self.deadline - time.monotonic()))
+        if self.goal < MAX_GENERATIONS:
+            marks = [self.started, *self.ends]
+            recent = marks[-(_RECENT + 1) :]
+            if len(recent) > 1:
+                pace = (recent[-1] - recent[0]) / (len(recent) - 1)
+                done = self.row["generation"] + 1
+                limits.append(max(0.0, (self.goal - done) * pace - (time.monotonic() - recent[-1])))
+        return _clock(min(limits)) if limits else "..."
+
+    def _goal(self) -> str:
+        return str(self.goal) if self.goal < MAX_GENERATIONS else "..."
+
+    def _line(self) -> str:
+        figures = ", ".join(f"{k} {v}" for k, v in self._figures().items())
+        return f"generation {self.row['generation'] + 1}/{self._goal()}: {figures}"
+
+    def _panel(self) -> Group:
+        share = (self.generation + (self.done / self.of if self.of else 0.0)) / self.goal
+        if self.deadline is not None:
+            elapsed = time.monotonic() - self.started
+            share = max(
+                share if self.goal < MAX_GENERATIONS else 0.0, elapsed / max(self.deadline - self.started, 1e-9)
+            )
+        table = Table.grid(padding=(0, 2))
+        table.add_row("generation", f"{self.generation + 1}/{self._goal()}, candidate {self.done}/{self.of}")
+        for name, value in self._figures().items():
+            table.add_row(name, value)
+        return Group(ProgressBar(total=1.0, completed=min(share, 1.0), width=60), table)
+
+    # -- the end ------------------------------------------------------------------------------------------------
+
+    def summary(self, store: Store, ended: str) -> None:
+        """The front as a table, a plot file, and what to type next, on stdout."""
+        from ..report import build_report, plot, render_table
+
+        console = output()
+        report = build_report(store)
+        render_table(report, console)
+        picture = self.folder / "front.png"
+        plot(store, picture)
+        name = self.folder.name
+        done = self.row["generation"] + 1 if self.row else 0
+        why = {
+            "generations": "",
+            "budget": " The time budget is spent.",
+            "exhausted": " Every genome of the space has been seen.",
+        }
+        spent = _clock(time.monotonic() - self.started)
+        console.print(f"\n{done} generations, {self.evaluations} evaluations in {spent}.{why[ended]}", highlight=False)
+        console.print(f"Plot: {picture}   Data: {self.folder / 'population.h5'}", highlight=False, soft_wrap=True)
+        if report["front"]:
+            best = report["front"][0]["id"]
+            nexts = (
+                (f"evonas report {name} --html {name}.html", "a page to keep"),
+                (f"evonas train {name}:{best[:6]}", "train the most accurate one in full"),
+                (f"evonas resume {name} --generations {done + 30}", "search on"),
+            )
+            grid = Table.grid(padding=(0, 3))
+            for command, meaning in nexts:
+                grid.add_row(Text("  " + command, style="bold"), meaning)
+            console.print("Next:", grid)
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}h{minutes:02d}m" if hours else f"{minutes}m{rest:02d}s" if minutes else f"{rest}s"

@@ -1,0 +1,62 @@
+"""What a user may give where a genome is asked for: a shipped name, a file, a Hugging Face config, or RUN:ID."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import EvonasError
+
+if TYPE_CHECKING:
+    from ..genome import Genome
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A genome and where it came from. ``settings`` are those of its run, empty for a file."""
+
+    genome: Genome
+    name: str
+    context: int | None = None
+    source: str = ""
+    notes: tuple[str, ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+def read_reference(text: str) -> Reference:
+    """Read a genome reference; raises EvonasError naming what is allowed."""
+    from ..convert import read_config
+    from ..genome import read_genome
+    from ..genome.io import read_json
+
+    path = Path(text)
+    if path.is_dir():
+        path = path / "config.json"
+        if not path.is_file():
+            raise EvonasError(
+                f"{text} is a folder without a config.json", "Give a genome file, a config.json or RUN:ID."
+            )
+    if path.is_file():
+        data = read_json(path, "a genome")
+        if isinstance(data, dict) and "genes" not in data and ("model_type" in data or "architectures" in data):
+            found = read_config(path)
+            return Reference(found.genome, found.name, found.context, str(path), tuple(found.notes))
+        return _from_file(read_genome(path), path.stem)
+    run, colon, _ = text.rpartition(":")
+    if colon and run:
+        return _from_run(text, run)
+    return _from_file(read_genome(text), text)
+
+
+def _from_file(found, fallback: str) -> Reference:
+    return Reference(found.genome, found.name or fallback, found.context, found.source, found.notes)
+
+
+def _from_run(text: str, run: str) -> Reference:
+    from ..store import Store, find_run, load_genome_ref
+
+    genome, label = load_genome_ref(text)
+    settings = Store.open(find_run(run)).header["settings"]
+    return Reference(genome, label, settings.get("context"), f"run {run}", (), settings)

@@ -1,0 +1,56 @@
+"""``evonas report``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from ..errors import EvonasError
+
+
+@click.command()
+@click.argument("run", required=False)
+@click.option(
+    "--format", "form", type=click.Choice(["table", "json", "csv", "markdown"]), default="table", show_default=True
+)
+@click.option(
+    "--plot",
+    "plot_path",
+    type=click.Path(),
+    metavar="FILE.png",
+    help="Write the front and the hypervolume as a picture.",
+)
+@click.option("--html", "html_path", type=click.Path(), metavar="FILE.html", help="Write one self-contained page.")
+def report(run, form, plot_path, html_path) -> None:
+    """The Pareto front of RUN, against its seed genomes. Default: the newest run. Works while it runs.
+
+    \b
+    evonas report
+    evonas report my-run --format csv > front.csv
+    evonas report my-run --plot front.png --html front.html
+    """
+    from ..report import build_report, plot, png, render_table, to_csv, to_html, to_json, to_markdown
+    from ..store import Store, find_run
+
+    store = Store.open(find_run(run))
+    built = build_report(store)
+    if form == "table":
+        from .terminal import output
+
+        render_table(built, output())
+    else:
+        click.echo({"json": to_json, "csv": to_csv, "markdown": to_markdown}[form](built).rstrip("\n"))
+    if plot_path:
+        plot(store, Path(plot_path))
+        click.echo(f"Plot: {plot_path}", err=True)
+    if html_path:
+        _write(Path(html_path), to_html(built, png(store)))
+        click.echo(f"Page: {html_path}", err=True)
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise EvonasError(f"{path} can't be written: {error.strerror}") from None

@@ -1,0 +1,142 @@
+"""``evonas train``: one genome in full."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import click
+
+from ..errors import EXIT_FAILED, EvonasError
+
+DEFAULT_TOKENS = 1_536_000  # nanoGPT's CPU training: 2,000 steps of 12 x 64
+_EVALUATIONS = 20
+
+
+@click.command()
+@click.argument("reference", metavar="FILE|RUN:ID")
+@click.option(
+    "--tokens", type=click.IntRange(1), default=DEFAULT_TOKENS, show_default=True, metavar="N", help="Training tokens."
+)
+@click.option("--task", metavar="NAME", help="Default: the run's, or text.")
+@click.option("--data", type=click.Path(), metavar="PATH", help="Default: the run's, or the embedded corpus.")
+@click.option(
+    "--context",
+    type=click.IntRange(2),
+    metavar="T",
+    help="Default: the run's or the genome file's, or 64; 256 on a GPU.",
+)
+@click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda")
+@click.option(
+    "--seed",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    metavar="INT",
+    help="Of initial weights and data order.",
+)
+@click.option("-o", "--output", type=click.Path(), metavar="DIR", help="Default: runs/train-NAME. Must not exist.")
+def train(reference, tokens, task, data, context, device, seed, output) -> None:
+    """Train one genome in full and keep its best weights.
+
+    The schedule runs to its end; the held-out loss is taken on all held-out data 20 times on the way. Writes
+    weights.safetensors (of the lowest held-out loss), genome.json and curve.csv, and prints loss and latency.
+
+    \b
+    evonas train my-run:3f2a
+    evonas train nanogpt-cpu --data input.txt --tokens 1536000
+    """
+    from ..config import DEVICE_DEFAULTS
+    from ..fitness import resolve_device
+    from ..genome import bounded_windows, write_genome
+    from ..store import runs_folder
+    from ..tasks import load_task
+    from .reference import read_reference
+
+    found = read_reference(reference)
+    device = resolve_device(device)
+    context = context or found.context or DEVICE_DEFAULTS[device]["context"]
+    genome = bounded_windows(found.genome, context)
+    task_name = task or found.settings.get("task", "text")
+    data = data or (found.settings.get("data") if task_name == found.settings.get("task") else None)
+    loaded = load_task(task_name, data, context)
+    folder = Path(output) if output else runs_folder() / f"train-{found.name.replace(':', '-')}"
+    if folder.exists() and any(folder.iterdir() if folder.is_dir() else [folder]):
+        raise EvonasError(f"{folder} exists and is not empty", "Choose another folder with -o DIR.")
+    _make(folder)
+    write_genome(folder / "genome.json", genome, name=found.name, source=found.source, context=context)
+    best, curve = _train(genome, loaded, tokens, seed, device, folder)
+    loss, spread, latency = best
+    click.echo(f"{found.name} ({genome.id}): {curve[-1][0]:,} tokens of {task_name}, context {context}, {device}")
+    click.echo(f"loss     {loss:.4f} nats +- {spread:.4f} (lowest held-out), {curve[-1][1]:.4f} at the end")
+    click.echo(f"latency  {latency.value:.3f} ms +- {latency.spread:.3f}, one forward pass of {context} tokens")
+    click.echo(f"Wrote {folder / 'weights.safetensors'}, genome.json, curve.csv")
+
+
+def _train(genome, task, tokens: int, seed: int, device: str, folder: Path):
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from ..fitness.latency import forward_latency
+    from ..fitness.train import DivergenceError, steps_for, train
+
+    best: dict = {"loss": float("inf"), "spread": 0.0}
+    console = Console(stderr=True)
+    columns = (TextColumn("training"), BarColumn(), TextColumn("{task.fields[loss]}"), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        row = bar.add_task("", total=steps_for(genome, task.context, tokens), loss="")
+
+        def on_step(step: int) -> None:
+            bar.update(row, completed=step)
+
+        def on_evaluation(step: int, steps: int, loss: float, spread: float, model) -> None:
+            bar.update(row, completed=step, loss=f"held-out loss {loss:.4f}")
+            if not console.is_terminal:
+                click.echo(f"step {step}/{steps}: held-out loss {loss:.4f}", err=True)
+            if loss < best["loss"]:
+                best.update(loss=loss, spread=spread)
+                _save(model, folder / "weights.safetensors")
+
+        try:
+            done = train(
+                genome, task, tokens, seed=seed, device=device, evaluations=_EVALUATIONS, on_evaluation=on_evaluation,
+                on_step=on_step,
+            )  # fmt: skip
+        except DivergenceError as error:
+            raise EvonasError(
+                f"the training diverged: {error}", "Lower learning_rate in the genome.", exit_code=EXIT_FAILED
+            ) from None
+    _write_curve(folder / "curve.csv", done.curve)
+    latency = forward_latency(done.model.eval(), device, seconds=1.0)
+    return (best["loss"], best["spread"], latency), done.curve
+
+
+def _save(model, path: Path) -> None:
+    """Write the weights beside ``path`` and rename: a kill leaves the last good ones."""
+    from safetensors.torch import save_file
+
+    weights = {name: tensor.contiguous().cpu() for name, tensor in model.state_dict().items()}
+    metadata = {
+        "format": "pt",
+        "genome": model.genome.id,
+        "vocab_size": str(model.vocab_size),
+        "context": str(model.context),
+    }
+    partial = path.with_suffix(".partial")
+    try:
+        save_file(weights, partial, metadata=metadata)
+        os.replace(partial, path)
+    except OSError as error:
+        raise EvonasError(f"{path} can't be written: {error}", exit_code=EXIT_FAILED) from None
+
+
+def _write_curve(path: Path, curve) -> None:
+    path.write_text("tokens,loss\n" + "".join(f"{tokens},{json.dumps(loss)}\n" for tokens, loss in curve))
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise EvonasError(f"{folder} can't be made: {error.strerror}", "Choose another folder with -o DIR.") from None

@@ -1,0 +1,281 @@
+"""The ask/tell engine: an evolutionary search over any SearchSpace, driven by any evaluator."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from deap import base
+
+from ..errors import EXIT_FAILED, EvonasError
+from ..genome import Genome, SearchSpace
+from ..record import Objective
+from .environment import select_nsga2, select_nsga3, select_parents
+from .fitness import Individual, ParetoFitness
+from .sampling import stratified
+from .selection import hypervolume, hypervolume_box, non_dominated
+from .variation import mate, mutate
+
+NSGA3_FROM = 4  # objectives
+_MATE, _MUTATE_CHILD = 0.6, 0.8
+_ATTEMPTS = 200
+_STRATA_ATTEMPTS = 50
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A genome to evaluate, with the ids of its parents, the operator that made it and its place in the run."""
+
+    genome: Genome
+    parents: tuple[str, ...]
+    operator: str
+    generation: int
+    index: int
+
+
+class Engine:
+    """Multi-objective evolution with ``ask`` and ``tell``; it never evaluates and needs no torch.
+
+    Args:
+        space: where genomes come from.
+        objectives: names with directions; all are needed in ``tell``.
+        population_size: candidates per generation, and members kept, at least 2.
+        seed: every draw comes from (seed, generation, index).
+        seed_genomes: evaluated first, with mutants around them in the first population. They must lie in the space.
+        screen: genome -> constraint violation that is known for free; candidates above 0 are not asked for.
+
+    Example::
+
+        engine = Engine(space, [Objective("error"), Objective("size")], population_size=20, seed=0)
+        for _ in range(30):
+            for candidate in engine.ask():
+                engine.tell(candidate, evaluate(candidate.genome))   # {"error": 0.1, "size": 3}; None if it failed
+        for member in engine.front():
+            print(member.genome, member.fitness.values)
+
+    ``ask(n)`` may be called with candidates outstanding and ``tell`` in any order: a generation's selection happens
+    when its last candidate is told. The same seed and the same order of calls give the same run. Operators are
+    registered in ``engine.toolbox``, a DEAP toolbox (mate, mutate, select, select_parents), and may be replaced.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        objectives: Sequence[Objective],
+        *,
+        population_size: int = 20,
+        seed: int = 0,
+        seed_genomes: Sequence[Genome] = (),
+        screen: Callable[[Genome], float] | None = None,
+    ) -> None:
+        if population_size < 2:
+            raise EvonasError(f"population size {population_size}; it takes at least 2")
+        if not objectives or len({o.name for o in objectives}) != len(objectives):
+            raise EvonasError("a search needs at least one objective, each named once")
+        for genome in seed_genomes:
+            problems = space.check(genome)
+            if problems:
+                raise EvonasError(f"seed genome {genome.id} lies outside the space: {'; '.join(problems)}")
+        self.space, self.objectives = space, tuple(objectives)
+        self.directions = tuple(o.direction for o in objectives)
+        self.population_size, self.seed = population_size, seed
+        self.seed_genomes = tuple(dict.fromkeys(seed_genomes))[:population_size]
+        self.screen = screen or (lambda genome: 0.0)
+        self.generation = 0  # generations whose selection is done
+        self.population: list[Individual] = []
+        self.archive: dict[str, Individual] = {}  # every candidate that was evaluated and did not fail
+        self.seen: set[str] = set()  # every genome ever asked for
+        self.box: tuple[np.ndarray, np.ndarray] | None = None  # ideal and reference point of the hypervolume
+        self._asked = 0
+        self._outstanding: dict[int, set[int]] = {}
+        self._told: dict[int, list[Individual]] = {}
+        self._first: list[Candidate] = []
+        self.toolbox = base.Toolbox()
+        self.toolbox.register("mate", mate)
+        self.toolbox.register("mutate", mutate)
+        self.toolbox.register("select", select_nsga3 if len(objectives) >= NSGA3_FROM else select_nsga2)
+        self.toolbox.register("select_parents", select_parents)
+
+    # -- ask ----------------------------------------------------------------------------------------------------
+
+    def ask(self, n: int | None = None) -> list[Candidate]:
+        """The next ``n`` candidates (a generation by default), none of them ever asked for before. Fewer, even none,
+        when the space is exhausted."""
+        out = []
+        for _ in range(self.population_size if n is None else n):
+            generation, index = divmod(self._asked, self.population_size)
+            candidate = self._propose(generation, index)
+            if candidate is None:
+                break
+            self._asked += 1
+            self.seen.add(candidate.genome.id)
+            self._outstanding.setdefault(generation, set()).add(index)
+            out.append(candidate)
+        return out
+
+    def prepare(self) -> None:
+        """Draw the first population now. Raises EvonasError when no genome passes the screen."""
+        if not self._first:
+            self._first = self._first_population()
+
+    def _propose(self, generation: int, index: int) -> Candidate | None:
+        if generation == 0:
+            self.prepare()
+            return self._first[index] if index < len(self._first) else None
+        rng = np.random.default_rng((self.seed, generation, index))
+        for _ in range(_ATTEMPTS):
+            genome, parents, operator = self._offspring(rng)
+            if genome.id not in self.seen and self.screen(genome) <= 0:
+                return Candidate(genome, parents, operator, generation, index)
+        for _ in range(_ATTEMPTS):
+            genome = self.space.sample(rng)
+            if genome.id not in self.seen and self.screen(genome) <= 0:
+                return Candidate(genome, (), "sample", generation, index)
+        return None
+
+    def _offspring(self, rng: np.random.Generator) -> tuple[Genome, tuple[str, ...], str]:
+        if not self.population:
+            return self.space.sample(rng), (), "sample"
+        first, second = (p.genome for p in self.toolbox.select_parents(self.population, 2, rng))
+        if first != second and rng.random() < _MATE:
+            child = self.toolbox.mate(first, second, self.space, rng)
+            parents = (first.id, second.id)
+            if rng.random() < _MUTATE_CHILD or child in (first, second):
+                child, name = self.toolbox.mutate(child, self.space, rng)
+                return child, parents, f"mate+{name}"
+            return child, parents, "mate"
+        child, name = self.toolbox.mutate(first, self.space, rng)
+        return child, (first.id,), name
+
+    def _first_population(self) -> list[Candidate]:
+        rng = np.random.default_rng((self.seed, 0, 0))
+        out = [Candidate(g, (), "seed", 0, i) for i, g in enumerate(self.seed_genomes)]
+        taken = {c.genome.id for c in out}
+
+        def add(genome: Genome, parents: tuple[str, ...], operator: str) -> None:
+            if len(out) < self.population_size and genome.id not in taken and self.screen(genome) <= 0:
+                taken.add(genome.id)
+                out.append(Candidate(genome, parents, operator, 0, len(out)))
+
+        mutants = (self.population_size - len(out)) // 2 if self.seed_genomes else 0
+        for k in range(mutants):
+            parent = self.seed_genomes[k % len(self.seed_genomes)]
+            child = parent
+            for _ in range(1 + k // 2):  # from close to the seed to several mutations away
+                child, name = self.toolbox.mutate(child, self.space, rng)
+            add(child, (parent.id,), name)
+        for _ in range(_STRATA_ATTEMPTS):
+            missing = self.population_size - len(out)
+            if missing == 0:
+                break
+            for genome in stratified(self.space, max(missing, 8), rng):
+                add(genome, (), "stratified")
+        if not out:
+            raise EvonasError(
+                "no genome of the space meets the constraints that are known before training",
+                "Loosen the constraint or widen the space.",
+                exit_code=EXIT_FAILED,
+            )
+        return out
+
+    # -- tell ---------------------------------------------------------------------------------------------------
+
+    def tell(self, candidate: Candidate, values: Mapping[str, float] | None, violation: float = 0.0) -> None:
+        """Report one result.
+
+        Args:
+            values: one finite number per objective; None for a failed or infeasible candidate.
+            violation: by how much constraints are broken, 0 when they are met. A candidate with ``values`` None and
+                ``violation`` 0 has failed: it is never a parent and never on a front.
+        """
+        waiting = self._outstanding.get(candidate.generation, set())
+        if candidate.index not in waiting:
+            raise EvonasError(f"candidate {candidate.genome.id} was not asked for, or told twice")
+        individual = self._individual(candidate, values, violation)
+        waiting.discard(candidate.index)
+        told = self._told.setdefault(candidate.generation, [])
+        if individual is not None:
+            told.append(individual)
+            if individual.feasible:
+                self.archive[candidate.genome.id] = individual
+        while self._is_complete(self.generation):
+            self._finish_generation()
+
+    def _individual(
+        self, candidate: Candidate, values: Mapping[str, float] | None, violation: float
+    ) -> Individual | None:
+        birth = candidate.generation * self.population_size + candidate.index
+        if violation > 0:
+            return Individual(candidate.genome, ParetoFitness(self.directions, (), violation), birth)
+        if values is None:
+            return None
+        missing = [o.name for o in self.objectives if o.name not in values]
+        if missing:
+            raise EvonasError(f"tell needs a value for every objective; missing: {', '.join(missing)}")
+        return Individual(
+            candidate.genome, ParetoFitness(self.directions, [values[o.name] for o in self.objectives]), birth
+        )
+
+    def _is_complete(self, generation: int) -> bool:
+        asked = self._asked - generation * self.population_size
+        size = len(self._first) if generation == 0 else self.population_size
+        exhausted = 0 < asked < size and not self._outstanding.get(generation)
+        return generation in self._outstanding and not self._outstanding[generation] and (asked >= size or exhausted)
+
+    def _finish_generation(self) -> None:
+        told = sorted(self._told.pop(self.generation, []), key=lambda i: i.index)
+        rng = np.random.default_rng((self.seed, self.generation, 2**31))
+        self.population = self.toolbox.select([*self.population, *told], self.population_size, rng)
+        del self._outstanding[self.generation]
+        self.generation += 1
+        # A short last generation (space exhausted) ends here: numbering goes on with the next one.
+        self._asked = max(self._asked, self.generation * self.population_size)
+        if self.box is None and self.archive:
+            self.box = hypervolume_box(self._points())
+
+    # -- state and results --------------------------------------------------------------------------------------
+
+    def restore(
+        self,
+        told: Iterable[tuple[Candidate, Mapping[str, float] | None, float]],
+        population: Sequence[str],
+        generation: int,
+        box: tuple[Sequence[float], Sequence[float]] | None,
+    ) -> None:
+        """Continue after ``generation`` finished generations, exactly as if this engine had run them.
+
+        Args:
+            told: every candidate of the finished generations with what ``tell`` was given, in order of birth.
+            population: genome ids of the members, in order.
+            box: the hypervolume's ideal and reference point, None if no candidate has succeeded yet.
+        """
+        members = {}
+        for candidate, values, violation in told:
+            self.seen.add(candidate.genome.id)
+            individual = self._individual(candidate, values, violation)
+            if individual is not None:
+                members[candidate.genome.id] = individual
+                if individual.feasible:
+                    self.archive[candidate.genome.id] = individual
+        unknown = [i for i in population if i not in members]
+        if unknown:
+            raise EvonasError(f"population member {unknown[0]} has no evaluation to restore it from")
+        self.population = [members[i] for i in population]
+        self.generation, self._asked = generation, generation * self.population_size
+        self.box = None if box is None else (np.array(box[0], float), np.array(box[1], float))
+
+    def _points(self) -> np.ndarray:
+        # wvalues are maximised by DEAP's convention; arrays here are minimised.
+        rows = [[-w for w in i.fitness.wvalues] for i in self.archive.values()]
+        return np.array(rows, dtype=float).reshape(-1, len(self.objectives))
+
+    def front(self) -> list[Individual]:
+        """The non-dominated individuals of everything evaluated so far, best in the first objective first."""
+        members = list(self.archive.values())
+        chosen = [m for m, keep in zip(members, non_dominated(self._points())) if keep]
+        return sorted(chosen, key=lambda m: (tuple(-w for w in m.fitness.wvalues), m.index))
+
+    def hypervolume(self) -> float:
+        """Hypervolume of ``front()`` in units of the first generation's box; 0 before that generation is done."""
+        return 0.0 if self.box is None else hypervolume(self._points(), *self.box)

@@ -1,0 +1,54 @@
+"""DEAP fitness and individual, made for runs whose objectives are chosen at run time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from deap import base
+
+from ..genome import Genome
+
+
+class ParetoFitness(base.Fitness):
+    """A ``deap.base.Fitness`` that carries its own weights and a constraint violation.
+
+    ``directions`` are "min" or "max", one per objective. An individual with ``violation`` > 0 is dominated by every
+    feasible one, and by infeasible ones of smaller violation (Deb 2000, "An efficient constraint handling method for
+    genetic algorithms"). Non-finite values are refused: DEAP would rank a NaN into the first front.
+    """
+
+    weights: tuple[float, ...] = ()
+
+    def __init__(self, directions: Sequence[str] = (), values: Sequence[float] = (), violation: float = 0.0) -> None:
+        self.weights = tuple(1.0 if d == "max" else -1.0 for d in directions)
+        self.violation = float(violation)
+        if not all(math.isfinite(v) for v in (*values, self.violation)):
+            raise ValueError(f"a fitness takes finite values, got {tuple(values)}, violation {violation}")
+        super().__init__(values)
+
+    def dominates(self, other: ParetoFitness, obj: slice = slice(None)) -> bool:
+        if self.violation != other.violation:
+            return self.violation < other.violation
+        return super().dominates(other, obj)
+
+    def __deepcopy__(self, memo: dict) -> ParetoFitness:
+        copy = type(self)()
+        copy.weights, copy.wvalues, copy.violation = self.weights, self.wvalues, self.violation
+        return copy
+
+
+class Individual:
+    """A genome with its fitness, as DEAP's selection operators expect it; ``index`` is the order of birth."""
+
+    __slots__ = ("fitness", "genome", "index")
+
+    def __init__(self, genome: Genome, fitness: ParetoFitness, index: int) -> None:
+        self.genome, self.fitness, self.index = genome, fitness, index
+
+    @property
+    def feasible(self) -> bool:
+        return self.fitness.violation == 0.0
+
+    def __repr__(self) -> str:
+        return f"Individual({self.genome.id}, {self.fitness.values})"

@@ -1,0 +1,52 @@
+"""The first population: stratified by size, field by field."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..genome import TRAINING_GENES, Genome, SearchSpace
+from ..genome.gene import Gene
+
+_JITTERS = (0.0, 0.1, 0.25)  # spread of a per-layer gene around its field's level
+
+
+def stratified(space: SearchSpace, n: int, rng: np.random.Generator) -> list[Genome]:
+    """``n`` genomes that cover the space from its small to its large end.
+
+    Drawn independently, per-layer genes average out and the ends are never seen. Here each field (a gene with all its
+    layers) gets one level per genome by Latin hypercube (McKay et al. 1979); half of a genome's size fields take the
+    genome's overall size instead, so that all-small and all-large networks occur.
+    """
+    size = _strata(n, rng)
+    levels = {gene.name: _strata(n, rng) for gene in space.genes.values()}
+    return [_genome(space, i, size[i], levels, rng) for i in range(n)]
+
+
+def _genome(space: SearchSpace, i: int, size: float, levels: dict[str, np.ndarray], rng: np.random.Generator) -> Genome:
+    def level(gene: Gene) -> float:
+        follows = _is_size(space, gene) and rng.random() < 0.5
+        return size if follows else levels[gene.name][i]
+
+    values: dict[str, Any] = {g.name: g.from_unit(level(g)) for g in space.scalar_genes}
+    for gene in space.layer_genes:
+        depth = values[space.length]
+        if gene.is_ordered:
+            jitter = _JITTERS[rng.integers(len(_JITTERS))]
+            units = np.clip(level(gene) + jitter * rng.standard_normal(depth), 0.0, 1 - 1e-12)
+        else:
+            units = rng.random(depth)
+        values[gene.name] = tuple(gene.from_unit(u) for u in units)
+    return space.repair(values)
+
+
+def _is_size(space: SearchSpace, gene: Gene) -> bool:
+    if space.kind == "transformer" and gene.name in TRAINING_GENES:
+        return False
+    return gene.is_ordered and not gene.log
+
+
+def _strata(n: int, rng: np.random.Generator) -> np.ndarray:
+    """One draw from each of ``n`` equal parts of [0, 1), in random order."""
+    return (rng.permutation(n) + rng.random(n)) / n

@@ -1,0 +1,198 @@
+"""The contract every executor keeps: calls in, results or failures out."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import EvonasError
+
+# Why a call has no result; the names of `record.STATUSES`, and "deadline".
+FAILURES = {
+    "error": "the target raised an exception",
+    "out_of_memory": "the device or the host ran out of memory, also when nothing else was running",
+    "timeout": "took longer than allowed",
+    "crash": "the worker process died, twice",
+    "deadline": "stopped, or never started, because the time for the whole run was over",
+}
+
+# A first attempt that crashed or ran out of memory is repeated once.
+MAX_ATTEMPTS = 2
+
+
+@dataclass(frozen=True)
+class Call:
+    """``getattr(target, method)(*args)``; ``key`` comes back with the result and never leaves the parent."""
+
+    method: str
+    args: tuple = ()
+    key: Any = None
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Stands where a result would be.
+
+    ``status`` is a key of FAILURES. ``reason`` is for a person: its first line says what happened, the last
+    lines of a traceback follow where there is one. ``attempts`` counts how often the call was started; it is
+    0 for a call that the deadline kept from starting.
+    """
+
+    status: str
+    reason: str
+    attempts: int = 1
+
+    def __post_init__(self) -> None:
+        assert self.status in FAILURES, self.status
+
+
+class WorkerTraceback(Exception):
+    """The cause of an EvonasError that a worker raised: its traceback there, as text."""
+
+
+class Executor(ABC):
+    """Runs the methods of one object, the target, in one or more workers.
+
+    Ownership
+        The target belongs to the caller. Every worker gets its own copy, once, through pickle; what a call
+        changes in that copy stays in that worker, and the caller's object never changes. Arguments and results
+        cross by pickle too, on every backend. A target must therefore not count on what an earlier call left
+        behind (a cache is fine), and draws its random numbers from seeds in the arguments: then a result
+        depends neither on the backend, nor on the number of workers, nor on the order of finishing.
+        The executor owns its workers; ``close`` (or leaving the ``with`` block) ends them all. It also happens
+        when the executor is garbage-collected, when the interpreter exits, and when the parent is killed.
+
+    Threads
+        An executor is used from one thread. Only one iterator is active at a time: starting a second before
+        the first is exhausted or closed is a RuntimeError. Scheduling happens inside ``next()``: while the
+        consumer works on a result the running calls go on, but no new one starts.
+
+    Failures
+        A call that fails is a ``Failure`` in the place of its result, and the run goes on:
+
+        - an exception: "error", or "out_of_memory" where it says so. Out of memory is retried once, alone.
+        - a worker that dies (``os._exit``, a signal, the out-of-memory killer): it is replaced, the call is
+          retried once in the fresh worker, then failed as "crash".
+        - a call that runs longer than ``timeout``: its worker is killed and replaced. It is not retried.
+        - the deadline: what runs is stopped, what has not started never does.
+
+        An EvonasError raised by the target is a user's mistake that would hit every call: it is raised again
+        in the parent, and ends the iterator.
+
+    Attributes:
+        workers: how many calls run at the same time, at most.
+        restarts: how many workers were started in place of one that died or had to be stopped.
+    """
+
+    workers: int
+    restarts: int = 0
+
+    def __init__(self, workers: int) -> None:
+        self.workers = workers
+        self._active = False
+        self._closed = False
+
+    def map(
+        self, calls: Iterable[Call], timeout: float | None = None, deadline: float | None = None
+    ) -> Iterator[tuple[Any, Any]]:
+        """Run the calls, at most ``workers`` at a time, and yield (key, result or Failure) as they finish.
+
+        Every call is yielded exactly once. Closing the iterator early stops what runs; the executor stays usable.
+
+        Args:
+            calls: taken whole before the first one starts.
+            timeout: seconds one call may take, its worker's start not included; None for no limit.
+            deadline: the ``time.monotonic()`` moment at which the run ends. From then on nothing starts, and
+                everything unfinished is yielded as ``Failure("deadline", ...)``.
+
+        Raises:
+            EvonasError: a timeout that is not positive, an argument that cannot be pickled, workers that cannot
+                start, or the one that the target raised.
+        """
+        return self._begin(calls, timeout, deadline, alone=False)
+
+    def map_alone(
+        self, calls: Iterable[Call], timeout: float | None = None, deadline: float | None = None
+    ) -> Iterator[tuple[Any, Any]]:
+        """Like ``map``, but one call at a time, in the order given, always in the same worker (or the one that
+        replaced it), while nothing else of this executor runs or starts: for measuring time and memory."""
+        return self._begin(calls, timeout, deadline, alone=True)
+
+    @abstractmethod
+    def close(self) -> None:
+        """End all workers. May be called again; nothing else may."""
+
+    @abstractmethod
+    def _run(self, calls: list[Call], timeout: float | None, deadline: float | None, alone: bool) -> Iterator:
+        """The generator behind ``map`` and ``map_alone``."""
+
+    def _begin(self, calls, timeout, deadline, alone: bool) -> Iterator:
+        if timeout is not None and not timeout > 0:
+            raise EvonasError(f"a timeout of {timeout} s is not positive", "Give more than 0 seconds, or none.")
+        self._check_open()
+        return self._exclusive(self._run(list(calls), timeout, deadline, alone))
+
+    def _exclusive(self, results: Iterator) -> Iterator:
+        self._check_open()
+        if self._active:
+            raise RuntimeError("an executor has one active iterator; exhaust or close the other one first")
+        self._active = True
+        try:
+            yield from results
+        finally:
+            self._active = False
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise RuntimeError("this executor is closed")
+
+    def __enter__(self) -> Executor:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def default_workers() -> int:
+    """One per CPU this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def dump_target(target: Any) -> bytes:
+    """The pickled target; raises EvonasError saying why it has no copy."""
+    try:
+        return pickle.dumps(target, protocol=pickle.HIGHEST_PROTOCOL)
+    except Exception as error:
+        raise EvonasError(
+            f"{type(target).__qualname__} cannot be sent to a worker: {type(error).__name__}: {error}",
+            "Define it at the top level of a module, and let it hold paths and settings, not open files, "
+            "locks, lambdas or models.",
+        ) from error
+
+
+def dump_call(call: Call) -> bytes:
+    """The pickled method name and arguments; raises EvonasError naming the call."""
+    try:
+        return pickle.dumps((call.method, call.args), protocol=pickle.HIGHEST_PROTOCOL)
+    except Exception as error:
+        raise EvonasError(
+            f"the arguments of call {call.key!r} ({call.method}) cannot be sent to a worker: "
+            f"{type(error).__name__}: {error}",
+            "Pass plain data.",
+        ) from error
+
+
+def load_reply(blob: bytes) -> tuple[str, Any]:
+    """("ok", result), ("error", reason) or ("out_of_memory", reason); raises the EvonasError of the target."""
+    try:
+        kind, value = pickle.loads(blob)
+    except Exception as error:
+        return "error", f"{type(error).__name__}: {error}\nThe result arrived, but could not be unpickled here."
+    if kind == "user_error":
+        message, hint, exit_code, trace = value
+        raise EvonasError(message, hint, exit_code=exit_code) from WorkerTraceback(trace)
+    return kind, value

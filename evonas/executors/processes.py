@@ -1,0 +1,243 @@
+"""The executor over processes of this machine, one pipe each: the default."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import multiprocessing
+import multiprocessing.connection
+import os
+import signal
+import sys
+import threading
+import time
+import types
+import weakref
+from collections.abc import Iterator, Mapping
+from multiprocessing import resource_tracker
+from typing import Any
+
+from ..errors import EXIT_FAILED, EvonasError
+from .pool import Event, PoolExecutor, Worker, WorkerDied
+from .worker import HELLO, READY, REPLY, UNUSABLE, serve
+
+# Seconds between asking a worker to end and killing it.
+GRACE = 2.0
+# How a worker ends that, while it imports the user's script, is told to start workers of its own.
+_UNGUARDED = 88
+
+# A target up to this size fits into the pipe before the worker reads, so that it need not wait for a map.
+_EAGER_BYTES = 8192
+
+# The start of a worker changes this process for a moment.
+_START = threading.Lock()
+
+
+class ProcessExecutor(PoolExecutor):
+    """Runs calls in ``workers`` processes of this machine, all started at once by the constructor.
+
+    Processes are spawned, not forked: a fork of a process that has used CUDA or OpenMP threads hangs. The
+    script that was started is imported again in the workers only where the target is defined in it.
+
+    Args:
+        target: see ``Executor``.
+        workers: how many processes.
+        env: environment variables set in the workers before they import anything.
+    """
+
+    def __init__(self, target: Any, workers: int, env: Mapping[str, str] | None = None) -> None:
+        if getattr(multiprocessing.current_process(), "_inheriting", False):
+            raise SystemExit(_UNGUARDED)  # the parent's message says what to do; see _count_failed_start
+        super().__init__(target, workers)
+        self._env = {name: str(value) for name, value in (env or {}).items()}
+        self._needs_main = b"__main__" in self._target
+        # multiprocessing joins its processes at exit; registered after it, this runs before it.
+        self._finalizer = weakref.finalize(self, _end, self._lanes, os.getpid())
+        self._finalizer.atexit = False
+        if os.name == "posix":
+            resource_tracker.ensure_running()  # its own start would unblock the interrupts that ours blocks
+        try:
+            self._start_missing(self._lanes)
+        except BaseException:
+            self._finalizer()
+            raise
+        atexit.register(self._finalizer)
+
+    def close(self) -> None:
+        self._closed = True
+        self._finalizer()
+        atexit.unregister(self._finalizer)
+
+    def _new_worker(self) -> Worker:
+        try:
+            return _ProcessWorker(self._target, self._env, self._needs_main)
+        except OSError as error:
+            raise EvonasError(
+                f"a worker process could not be started: {error}", "Ask for fewer workers.", exit_code=EXIT_FAILED
+            ) from error
+
+    def _wait(self, workers: list[Worker], seconds: float) -> dict[Worker, Event]:
+        handles = {}
+        for worker in workers:
+            handles[worker.connection] = handles[worker.process.sentinel] = worker
+        hit = {handles[handle] for handle in multiprocessing.connection.wait(list(handles), seconds)}
+        # The sentinel is a pipe: something that the worker has started may hold it open after its death.
+        hit |= {worker for worker in workers if worker not in hit and not worker.process.is_alive()}
+        events = ((worker, worker.event()) for worker in workers if worker in hit)
+        return {worker: event for worker, event in events if event is not None}
+
+    def _count_failed_start(self, how: str) -> None:
+        if how == f"exit status {_UNGUARDED}":
+            raise EvonasError(
+                f"{getattr(sys.modules['__main__'], '__file__', 'the script')} defines the target and starts the "
+                "search when it is imported, which every worker has to do",
+                'Put what starts the search under `if __name__ == "__main__":`, or the target into a module.',
+                exit_code=EXIT_FAILED,
+            )
+        super()._count_failed_start(how)
+
+
+class _ProcessWorker(Worker):
+    def __init__(self, target: bytes, env: Mapping[str, str], needs_main: bool) -> None:
+        self._target = target
+        context = multiprocessing.get_context("spawn")
+        self.connection, theirs = context.Pipe(duplex=True)
+        from_main_thread = threading.current_thread() is threading.main_thread()
+        # Not a daemon: those may not have children, and a data loader is one.
+        self.process = context.Process(
+            target=serve, args=(theirs, os.getpid(), from_main_thread), name="evonas-worker", daemon=False
+        )
+        with theirs, _START, _environment(env), _interrupts_blocked(), _main_module(needs_main):
+            self.process.start()
+        self._sent = len(target) <= _EAGER_BYTES
+        if self._sent:
+            self._send_target()
+
+    def event(self) -> Event | None:
+        """The next message, or how the process ended; None when there is nothing to tell."""
+        try:
+            if self.connection.poll():
+                return self._understand(self.connection.recv_bytes())
+            if self.process.is_alive():
+                return None
+        except (EOFError, OSError):
+            multiprocessing.connection.wait([self.process.sentinel], GRACE)  # let it end its own way
+        self._kill_group()  # before it is reaped, while the id is certainly its own
+        self.process.join()
+        return Event("died", _how(self.process.exitcode))
+
+    def _understand(self, message: bytes) -> Event | None:
+        kind, data = message[:1], message[1:]
+        if kind == HELLO:
+            if not self._sent:
+                self._send_target()
+            return None
+        if kind == READY:
+            return Event("ready")
+        if kind == UNUSABLE:
+            return Event("unusable", data.decode())
+        assert kind == REPLY, kind
+        return Event("reply", data)
+
+    def _send_target(self) -> None:
+        with contextlib.suppress(OSError):  # dead already: its end is the next event
+            self.connection.send_bytes(self._target)
+
+    def send(self, call: bytes) -> None:
+        try:
+            self.connection.send_bytes(call)
+        except OSError as error:
+            raise WorkerDied from error
+
+    def stop(self) -> None:
+        self.connection.close()
+        self._kill_group()
+        self.process.join()
+
+    def terminate(self) -> None:
+        """Ask it to end."""
+        self.connection.close()
+        self._signal_group("SIGTERM")
+        self.process.terminate()
+
+    def _kill_group(self) -> None:
+        self._signal_group("SIGKILL")
+        self.process.kill()
+
+    def _signal_group(self, name: str) -> None:
+        """Reach what the worker has started, too, where there are process groups; see ``worker.serve``."""
+        if hasattr(os, "killpg"):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.process.pid, getattr(signal, name))
+
+
+def _end(lanes: list, owner: int) -> None:
+    """Ask all workers to end, wait a grace time for all together, kill the rest and whatever they have started."""
+    if os.getpid() != owner:  # a fork of the parent; the workers are not its children
+        return
+    workers = [lane.worker for lane in lanes if lane.worker is not None]
+    for lane in lanes:
+        lane.worker, lane.ready, lane.task, lane.retry = None, False, None, None
+    for worker in workers:
+        worker.terminate()
+    end = time.monotonic() + GRACE
+    for worker in workers:
+        multiprocessing.connection.wait([worker.process.sentinel], max(0.0, end - time.monotonic()))
+        worker.stop()
+
+
+def _how(exitcode: int | None) -> str:
+    if exitcode is None or exitcode >= 0:
+        return f"exit status {exitcode}"
+    try:
+        name = signal.Signals(-exitcode).name
+    except ValueError:
+        name = str(-exitcode)
+    note = ", as the system does when memory runs out" if name == "SIGKILL" else ""
+    return f"killed by signal {name}{note}"
+
+
+@contextlib.contextmanager
+def _environment(env: Mapping[str, str]) -> Iterator[None]:
+    """A spawned process takes this one's environment: change it for the moment of the start."""
+    before = {name: os.environ.get(name) for name in env}
+    os.environ.update(env)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+@contextlib.contextmanager
+def _interrupts_blocked() -> Iterator[None]:
+    """The child inherits the mask, so that Ctrl-C cannot hit it before it ignores the signal itself."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextlib.contextmanager
+def _main_module(needed: bool) -> Iterator[None]:
+    """Unless needed, hide the user's script from multiprocessing, which would run it again in every worker.
+
+    That is slow, prints again what the script prints, fails for a script read from stdin, and never ends for
+    one without an ``if __name__ == "__main__":``.
+    """
+    if needed:
+        yield
+        return
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main

@@ -1,0 +1,131 @@
+"""What runs inside a worker: one call in, one reply out. Imports nothing heavy, so that a worker starts fast."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import gc
+import os
+import pickle
+import signal
+import sys
+import threading
+import traceback
+from typing import Any
+
+from ..errors import EvonasError
+
+HELLO, READY, UNUSABLE, REPLY = b"h", b"r", b"u", b"="
+
+_TRACEBACK_LINES = 12
+_MESSAGE_CHARACTERS = 1000
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory")
+_PR_SET_PDEATHSIG = 1
+
+
+def run_call(target: Any, call: bytes) -> bytes:
+    """Run one pickled (method, args) and return the pickled (kind, value) that ``base.load_reply`` reads."""
+    try:
+        method, args = pickle.loads(call)
+        return _dump("ok", getattr(target, method)(*args))
+    except EvonasError as error:
+        return _dump("user_error", (error.message, error.hint, error.exit_code, tail(error)))
+    except (Exception, SystemExit) as error:
+        kind, reason = "out_of_memory" if is_out_of_memory(error) else "error", tail(error)
+    if kind == "out_of_memory":
+        gc.collect()  # the exception is gone here, and what its frames held with it
+    return _dump(kind, reason)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether the host or the device had no memory left; torch's error is known by its name, without torch."""
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+        return True
+    if any(cls.__name__ == "OutOfMemoryError" for cls in type(error).__mro__):
+        return True
+    text = _message(error).lower()
+    return any(sign in text for sign in _OUT_OF_MEMORY)
+
+
+def _dump(kind: str, value: Any) -> bytes:
+    return pickle.dumps((kind, value), protocol=pickle.HIGHEST_PROTOCOL)
+
+
+def _message(error: BaseException) -> str:
+    try:
+        return str(error)[:_MESSAGE_CHARACTERS]
+    except Exception:  # a user's __str__ may fail, too
+        return ""
+
+
+def tail(error: BaseException) -> str:
+    """Type and message, then the last lines of the traceback, without the frame of ``run_call``."""
+    first = f"{type(error).__name__}: {_message(error)}"
+    trace = error.__traceback__.tb_next if error.__traceback__ else None
+    lines = "".join(traceback.format_exception(type(error), error, trace)).rstrip().splitlines()
+    return "\n".join([first, *(line[:_MESSAGE_CHARACTERS] for line in lines[-_TRACEBACK_LINES:])])
+
+
+def serve(connection, parent: int, from_main_thread: bool) -> None:
+    """The life of a worker process: greet, take the target, then answer calls until the pipe ends.
+
+    Args:
+        connection: one end of a duplex ``multiprocessing.Pipe``.
+        parent: process id of the parent.
+        from_main_thread: whether the parent's main thread started this process.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # blocked by the parent until here
+    if hasattr(os, "setpgid"):
+        with contextlib.suppress(OSError):
+            os.setpgid(0, 0)  # one signal then also ends what the target has started
+    _die_with_parent(parent, from_main_thread)
+    stdout_to_stderr()
+    with contextlib.suppress(EOFError, OSError):
+        connection.send_bytes(HELLO)
+        blob = connection.recv_bytes()
+        try:
+            target = pickle.loads(blob)
+        except (Exception, SystemExit) as error:
+            connection.send_bytes(UNUSABLE + tail(error).encode())
+            return
+        connection.send_bytes(READY)
+        while True:
+            connection.send_bytes(REPLY + run_call(target, connection.recv_bytes()))
+
+
+def stdout_to_stderr() -> None:
+    """Send what the target prints to stderr: stdout belongs to the parent's results."""
+    sys.stdout.flush()
+    sys.stdout = sys.stderr
+    with contextlib.suppress(OSError):
+        os.dup2(2, 1)
+
+
+def _die_with_parent(parent: int, from_main_thread: bool) -> None:
+    """End this process when the parent does, even when that was killed while a call runs here."""
+    # The signal comes when the *thread* that started us ends, so it is only safe from the main thread.
+    if from_main_thread and sys.platform == "linux" and _ask_for_death_signal():
+        if os.getppid() != parent:  # it died before we asked
+            os._exit(1)
+        return
+    threading.Thread(target=_wait_for_parent, daemon=True).start()
+
+
+def _ask_for_death_signal() -> bool:
+    try:
+        import ctypes
+
+        return ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) == 0
+    except (ImportError, OSError, AttributeError):
+        return False
+
+
+def _wait_for_parent() -> None:
+    import multiprocessing
+
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

@@ -1,0 +1,134 @@
+"""Time and memory of a network on this device, as its user will feel them."""
+
+from __future__ import annotations
+
+import gc
+import time
+import weakref
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from ..model import Transformer
+from ..record import Measure
+
+WARM_UP_SECONDS = 0.02
+MIN_REPEATS, MAX_REPEATS = 20, 2_000
+CPU_THREADS = 1  # of a timed forward pass: small networks gain nothing from more, and the figure is steadier
+
+
+def forward_latency(model: Transformer, device: str, seconds: float) -> Measure:
+    """Milliseconds of one forward pass over the model's context at batch 1 (prefill)."""
+    tokens = _tokens(model, model.context, device)
+    return _timed(lambda: model(tokens), device, seconds)
+
+
+def decode_latency(model: Transformer, device: str, seconds: float) -> Measure:
+    """Milliseconds of one token at the end of the context, with the KV cache filled up to it."""
+    tokens = _tokens(model, model.context, device)
+    cache = model.new_cache(1)
+    if model.context > 1:
+        model.prefill(tokens[:, :-1], cache)
+    last, filled = tokens[:, -1:], cache.length
+
+    def step() -> None:
+        cache.length = filled
+        model.decode(last, cache)
+
+    return _timed(step, device, seconds)
+
+
+@torch.inference_mode()
+def forward_memory(model: Transformer, device: str) -> Measure:
+    """Peak megabytes (10^6 bytes) while one forward pass over the context fills the KV cache: weights, cache and
+    activations. From the allocator on a GPU; on a CPU the sum of live tensors, without what a kernel uses inside."""
+    model.eval()
+    weights = sum(p.numel() * p.element_size() for p in model.parameters())
+    tokens, cache = _tokens(model, model.context, device), model.new_cache(1)
+    if device != "cpu":
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        model.prefill(tokens, cache)
+        torch.cuda.synchronize()
+        extra = torch.cuda.max_memory_allocated() - before
+    else:
+        with LiveTensors() as live:
+            model.prefill(tokens, cache)
+        extra = live.peak
+    return Measure((weights + cache.bytes + extra) / 1e6, 0.0, "measured", device)
+
+
+class LiveTensors(TorchDispatchMode):
+    """Counts the bytes of tensors made and still alive within the block; ``peak`` is the most there were."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bytes = self.peak = 0
+        self._known: set[int] = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        for tensor in _tensors((args, kwargs or {})):
+            self._known.add(tensor.untyped_storage()._cdata)  # came from outside: not ours to count
+        out = func(*args, **(kwargs or {}))
+        for tensor in _tensors(out):
+            self._count(tensor.untyped_storage())
+        return out
+
+    def _count(self, storage: torch.UntypedStorage) -> None:
+        key, size = storage._cdata, storage.nbytes()
+        if key in self._known:
+            return
+        self._known.add(key)
+        self.bytes += size
+        self.peak = max(self.peak, self.bytes)
+        weakref.finalize(storage, self._free, key, size)
+
+    def _free(self, key: int, size: int) -> None:
+        self._known.discard(key)
+        self.bytes -= size
+
+
+def _tensors(tree) -> list[torch.Tensor]:
+    if isinstance(tree, torch.Tensor):
+        return [tree]
+    if isinstance(tree, dict):
+        tree = tree.values()
+    return [t for part in tree for t in _tensors(part)] if isinstance(tree, (list, tuple, type({}.values()))) else []
+
+
+def _tokens(model: Transformer, length: int, device: str) -> torch.Tensor:
+    # Any tokens will do: no operation's time depends on them.
+    return (torch.arange(length, device=device) % model.vocab_size).unsqueeze(0)
+
+
+@torch.inference_mode()
+def _timed(call: Callable[[], object], device: str, seconds: float) -> Measure:
+    """Median milliseconds of ``call`` over about ``seconds`` of repeats, and half their interquartile range."""
+    wait = torch.cuda.synchronize if device != "cpu" else (lambda: None)
+    threads = torch.get_num_threads()
+    if device == "cpu":
+        torch.set_num_threads(CPU_THREADS)
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        until = time.perf_counter() + WARM_UP_SECONDS
+        call()
+        while time.perf_counter() < until:
+            call()
+        wait()
+        times: list[int] = []
+        until = time.perf_counter() + seconds
+        while len(times) < MIN_REPEATS or (time.perf_counter() < until and len(times) < MAX_REPEATS):
+            start = time.perf_counter_ns()
+            call()
+            wait()
+            times.append(time.perf_counter_ns() - start)
+    finally:
+        if collecting:
+            gc.enable()
+        torch.set_num_threads(threads)
+    low, median, high = np.percentile(times, [25, 50, 75]) / 1e6
+    return Measure(float(median), float(high - low) / 2, "measured", device)

@@ -1,0 +1,32 @@
+"""Learning-rate schedules over a known number of steps."""
+
+from __future__ import annotations
+
+import math
+
+FINAL_SHARE = 0.1  # of the peak rate, as nanoGPT's min_lr
+RESTARTS = (1 / 7, 3 / 7, 1.0)  # ends of cycles of length 1, 2, 4
+
+
+def learning_rates(schedule: str, peak: float, warmup: float, steps: int) -> list[float]:
+    """The learning rate of each of ``steps`` steps.
+
+    ``warmup`` is the share of steps over which the rate rises linearly to ``peak``. After it: "cosine" falls to a tenth
+    of the peak; "cosine_restarts" does so in three cycles, each twice as long as the last (Loshchilov and Hutter 2017,
+    "SGDR", T_mult = 2); "constant" stays.
+    """
+    rising = min(round(warmup * steps), steps - 1)
+    rates = [peak * (k + 1) / (rising + 1) for k in range(rising)]
+    span = steps - rising
+    for k in range(span):
+        done = k / max(span - 1, 1)
+        if schedule == "constant":
+            rates.append(peak)
+            continue
+        if schedule == "cosine_restarts":
+            end = next(e for e in RESTARTS if done <= e)
+            start = max((e for e in RESTARTS if e < end), default=0.0)
+            done = (done - start) / (end - start)
+        fall = 0.5 * (1 + math.cos(math.pi * done))
+        rates.append(peak * (FINAL_SHARE + (1 - FINAL_SHARE) * fall))
+    return rates

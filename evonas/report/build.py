@@ -1,0 +1,77 @@
+"""One mapping that holds all a report says: the contract of ``evonas report --format json``."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from typing import Any
+
+from ..record import Measure, Record
+from ..store import Store
+from .against import against_seeds
+from .compare import Comparison, compare
+
+
+def build_report(store: Store) -> dict[str, Any]:
+    """Everything a report shows, as JSON holds it.
+
+    Returns:
+        ``run``, ``task``, ``device``, ``seed``, ``objectives`` [{name, unit, direction}], ``generations`` (committed),
+        ``evaluations``, ``failures`` {status: count}, ``hypervolume`` [one per generation], ``front`` [{id,
+        generation, parents, objectives {name: {value, spread, fidelity}}, genome}] over all ok records of the
+        highest fidelity, ``seeds`` [the same for seed genomes, with what was measured of them], ``against_seed``
+        (see ``against_seeds``), ``fidelity`` {name: text} of the front, ``left_out`` (ok records of another
+        fidelity), ``created``, ``seconds``, ``versions``, ``status_of_run`` {generations_asked, generations_done}.
+    """
+    header = store.header
+    comparison = compare(store)
+    records, generations = store.records, store.generations
+    asked = header["settings"].get("generations")
+    return {
+        "run": store.name,
+        "task": header["settings"].get("task", ""),
+        "device": header["device"],
+        "seed": header["seed"],
+        "objectives": [{key: o[key] for key in ("name", "unit", "direction")} for o in header["objectives"]],
+        "generations": len(generations),
+        "evaluations": len(records),
+        "failures": dict(Counter(r.status for r in records if not r.ok).most_common()),
+        "hypervolume": [g["hypervolume"] for g in generations],
+        "front": [_member(store, record, comparison.names) for record in comparison.front_records()],
+        "seeds": _seeds(store, comparison),
+        "against_seed": against_seeds(store, comparison),
+        "fidelity": comparison.fidelity,
+        "left_out": comparison.left_out,
+        "created": header["created"],
+        "seconds": store.seconds,
+        "versions": header["versions"],
+        "status_of_run": {
+            "generations_asked": asked if isinstance(asked, int) else None,
+            "generations_done": len(generations),
+        },
+    }
+
+
+def _seeds(store: Store, comparison: Comparison) -> list[dict[str, Any]]:
+    out = []
+    for seed in store.header["seed_genomes"]:
+        record = comparison.record_of(seed["id"]) or store.record_of(seed["id"])
+        if record is not None:
+            out.append(_member(store, record, comparison.names))
+    return out
+
+
+def _member(store: Store, record: Record, names: tuple[str, ...]) -> dict[str, Any]:
+    entry = store.genomes[record.genome_id]
+    return {
+        "id": record.genome_id,
+        "generation": entry.generation,
+        "parents": list(entry.parents),
+        "objectives": {name: _measure(record.measures[name]) for name in names if name in record.measures},
+        "genome": {k: list(v) if isinstance(v, tuple) else v for k, v in entry.genome.items()},
+    }
+
+
+def _measure(measure: Measure) -> dict[str, Any]:
+    spread = measure.spread if math.isfinite(measure.spread) else None
+    return {"value": measure.value, "spread": spread, "fidelity": measure.fidelity}

@@ -1,0 +1,110 @@
+"""The rows that the terminal table, Markdown and HTML share: plain text, cell by cell."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..genome import Genome
+from .against import sentence
+from .short import (
+    architecture_cells,
+    architecture_line,
+    axis_label,
+    clean,
+    duration,
+    is_transformer,
+    percent,
+    training_parts,
+    with_spread,
+)
+
+ALWAYS_SHOWN = ("learning_rate", "batch_size", "optimizer")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One genome. ``cells`` is by column; ``objectives`` holds (value with spread, change against the first seed)."""
+
+    id: str
+    label: str
+    is_seed: bool
+    cells: dict[str, str]
+    objectives: list[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class Table:
+    """``shared`` are the training genes in which all rows agree: said once instead of in every row."""
+
+    columns: list[str]
+    objectives: list[str]
+    front: list[Row]
+    seeds: list[Row]
+    shared: list[str]
+
+
+def table_of(report: Mapping[str, Any]) -> Table:
+    """The front, then the seeds. Columns that say nothing (no layer has a window, none a KV rank) are left out."""
+    objectives = report["objectives"]
+    labels = {entry["id"]: clean(entry["label"]) or "seed" for entry in report["against_seed"]}
+    reference = report["seeds"][0]["objectives"] if report["seeds"] else {}
+    members = [*report["front"], *report["seeds"]]
+    genomes = [Genome(member["genome"]) for member in members]
+    parts = [training_parts(g) for g in genomes if is_transformer(g)]
+    shared = [gene for gene in parts[0] if len({p[gene] for p in parts}) == 1] if len(parts) > 1 else []
+    shared = [gene for gene in shared if gene not in ALWAYS_SHOWN]
+    rows = [_row(m, g, shared, objectives, labels, reference) for m, g in zip(members, genomes)]
+    columns = list(dict.fromkeys(name for row in rows for name in row.cells))
+    for name, nothing in (("window", "full"), ("kv rank", "·")):
+        if name in columns and all(row.cells.get(name, nothing) == nothing for row in rows):
+            columns.remove(name)
+    count = len(report["front"])
+    texts = [parts[0][gene] for gene in shared]
+    return Table(columns, [axis_label(o) for o in objectives], rows[:count], rows[count:], texts)
+
+
+def _row(member: Mapping, genome: Genome, shared: list[str], objectives: list, labels: Mapping, seed: Mapping) -> Row:
+    if is_transformer(genome):
+        training = " ".join(text for gene, text in training_parts(genome).items() if gene not in shared)
+        cells = {**architecture_cells(genome), "training": training}
+    else:
+        cells = {"genes": architecture_line(genome)}
+    values = []
+    for objective in objectives:
+        measure = member["objectives"].get(objective["name"])
+        if measure is None:
+            values.append(("-", ""))
+            continue
+        other = seed.get(objective["name"])
+        # Numbers of different fidelity have no percentage between them.
+        same = other is not None and other["fidelity"] == measure["fidelity"]
+        values.append((with_spread(measure), percent(measure["value"], other["value"]) if same else ""))
+    label = labels.get(member["id"], "")
+    return Row(member["id"], label, member["id"] in labels, cells, values)
+
+
+def summary_lines(report: Mapping[str, Any], table: Table) -> list[str]:
+    """What surrounds the table, in sentences: shared genes, failures, what was left out, the gain over each seed."""
+    lines = []
+    if table.shared:
+        lines.append(f"All of them: {', '.join(table.shared)}.")
+    if report["failures"]:
+        counts = ", ".join(f"{count} {status}" for status, count in report["failures"].items())
+        lines.append(f"Failed: {counts} (of {report['evaluations']} evaluations).")
+    if report["left_out"]:
+        lines.append(f"{report['left_out']} evaluations of another fidelity are not compared.")
+    return lines + [sentence(entry, report["objectives"]) + "." for entry in report["against_seed"]]
+
+
+def title_line(report: Mapping[str, Any]) -> str:
+    """``run demo: task text on cpu, seed 7, generation 12 of 20, 312 evaluations in 41.0 min, 14 on the front``"""
+    done, asked = report["generations"], report["status_of_run"]["generations_asked"]
+    generations = f"{done} of {asked}" if asked is not None else str(done)
+    task = f"task {clean(report['task'])} " if report["task"] else ""
+    on = f"on {clean(report['device'])}, " if report["device"] else ""
+    return (
+        f"run {clean(report['run'])}: {task}{on}seed {report['seed']}, generations {generations}, "
+        f"{report['evaluations']} evaluations in {duration(report['seconds'])}, {len(report['front'])} on the front"
+    )

@@ -1,0 +1,96 @@
+"""Which records of a run may be compared, and which of them form the front."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..evolution.selection import minimised, non_dominated
+from ..record import Record
+from ..store import Store
+
+_COUNT = re.compile(r"\d+(?:\.\d+)?")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The records of the highest fidelity, one per genome, in the order they finished.
+
+    ``values`` (n, m) holds their objectives as measured, ``front`` (n,) marks the non-dominated ones (equal rows
+    all), ``fidelity`` names how each objective was obtained, ``left_out`` counts ok records of other fidelity.
+    """
+
+    names: tuple[str, ...]
+    directions: tuple[str, ...]
+    records: tuple[Record, ...]
+    values: np.ndarray
+    front: np.ndarray
+    fidelity: dict[str, str]
+    left_out: int
+
+    def record_of(self, genome_id: str) -> Record | None:
+        return next((r for r in self.records if r.genome_id == genome_id), None)
+
+    def front_records(self) -> list[Record]:
+        """The front, best in the first objective first."""
+        signed = minimised(self.values, self.directions)
+        order = sorted(np.flatnonzero(self.front), key=lambda k: (*signed[k], self.records[k].genome_id))
+        return [self.records[k] for k in order]
+
+
+def compare(store: Store) -> Comparison:
+    """Group the ok records that hold every objective by fidelity, and take the dearest group.
+
+    Numbers of different fidelity, or clocked on different devices, are never ranked against each other. Of several
+    records of one genome the last counts.
+    """
+    objectives = store.header["objectives"]
+    names = tuple(o["name"] for o in objectives)
+    directions = tuple(o["direction"] for o in objectives)
+    groups: dict[tuple, dict[str, Record]] = {}
+    complete = 0
+    for record in store.records:
+        if names and _has(record, names):
+            complete += 1
+            group = groups.setdefault(_fidelity_key(record, names), {})
+            group.pop(record.genome_id, None)
+            group[record.genome_id] = record
+    if not groups:
+        empty = np.zeros((0, len(names)))
+        return Comparison(names, directions, (), empty, np.zeros(0, dtype=bool), {}, 0)
+    key = max(groups, key=lambda k: (tuple(map(_fidelity_rank, k)), len(groups[k])))
+    records = tuple(groups[key].values())
+    values = np.array([[r.measures[name].value for name in names] for r in records])
+    left_out = complete - sum(_fidelity_key(r, names) == key for r in store.records if _has(r, names))
+    fidelity = {name: fidelity for name, (fidelity, _) in zip(names, key)}
+    return Comparison(
+        names, directions, records, values, non_dominated(minimised(values, directions)), fidelity, left_out
+    )
+
+
+def _has(record: Record, names: Sequence[str]) -> bool:
+    return record.ok and all(record.value(name) is not None for name in names)
+
+
+def _fidelity_key(record: Record, names: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """(fidelity, device) of each objective; the device only where a clock or a meter was read."""
+    measures = [record.measures[name] for name in names]
+    return tuple((m.fidelity, m.device if m.fidelity == "measured" else "") for m in measures)
+
+
+def _fidelity_rank(fidelity_device: tuple[str, str]) -> tuple[int, float]:
+    """Order of fidelities: exact, measured, then by the number of tokens (or whatever is counted)."""
+    fidelity = fidelity_device[0]
+    if fidelity in ("exact", "measured"):
+        return (2, 0.0) if fidelity == "exact" else (1, 0.0)
+    count = _COUNT.search(fidelity)
+    return (0, float(count.group()) if count else 0.0)
+
+
+def gain(objective: dict[str, Any], value: float, reference: float) -> float:
+    """How much better ``value`` is than ``reference``, in the objective's unit; negative where it is worse."""
+    return value - reference if objective["direction"] == "max" else reference - value

@@ -1,0 +1,305 @@
+"""The loop that joins engine, executor and store. The evaluator comes as an argument."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Protocol
+
+from .errors import EXIT_FAILED, EvonasError
+from .evolution import Candidate, Engine
+from .executors import Call, Executor, Failure
+from .genome import Genome
+from .record import Constraint, Measure, Outcome, Record, total_violation
+from .store import Store
+
+MIN_TIMEOUT, FIRST_TIMEOUT, TIMEOUT_FACTOR = 60.0, 900.0, 20.0  # seconds, seconds, times the slowest peer
+_HOPELESS_GENERATIONS = 5  # in a row without a candidate that meets the constraints
+
+
+class Evaluator(Protocol):
+    """What a search needs of an evaluator; picklable, as every worker gets a copy.
+
+    ``exact`` is free and runs in this process; ``measure`` runs alone on the device, once per architecture; ``train``
+    runs in any worker. The three tuples name what each gives; what is empty is not called.
+    """
+
+    exact_names: tuple[str, ...]
+    measured_names: tuple[str, ...]
+    trained_names: tuple[str, ...]
+
+    def exact(self, genome: Genome) -> Mapping[str, Measure]: ...
+
+    def measure(self, genome: Genome) -> Outcome: ...
+
+    def train(self, genome: Genome) -> Outcome: ...
+
+
+class Listener:
+    """Told how a run goes; does nothing. Subclass it to show progress."""
+
+    def generation_started(self, generation: int, candidates: int) -> None: ...
+
+    def evaluated(self, record: Record) -> None: ...
+
+    def generation_finished(self, row: Mapping) -> None: ...
+
+
+class Search:
+    """One run, from where its store stands.
+
+    Args:
+        engine: fresh; it is brought to the store's state here.
+        store: open for writing. Every finished evaluation is on disk before the engine hears of it.
+        executor: its target is ``evaluator``.
+        constraints: candidates that break one are not trained.
+        timeout: seconds per training; None for 20 times the slowest so far, at least a minute.
+        labels: genome id -> name, of seed genomes.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        store: Store,
+        executor: Executor,
+        evaluator: Evaluator,
+        *,
+        constraints: Sequence[Constraint] = (),
+        timeout: float | None = None,
+        labels: Mapping[str, str] | None = None,
+        listener: Listener | None = None,
+    ) -> None:
+        self.engine, self.store, self.executor, self.evaluator = engine, store, executor, evaluator
+        self.constraints, self.timeout = tuple(constraints), timeout
+        self.labels, self.listener = dict(labels or {}), listener or Listener()
+        self._measured: dict[str, Outcome] = {}  # architecture id -> what is known of it
+        self._slowest = 0.0
+        self._hopeless = 0
+        self._restore()
+
+    # -- the loop -----------------------------------------------------------------------------------------------
+
+    def run(self, generations: int, deadline: float | None = None) -> str:
+        """Go on until ``generations`` are done in all, or the ``time.monotonic()`` moment ``deadline``.
+
+        Returns why it ended: "generations", "budget" or "exhausted" (no genome of the space is left).
+
+        Raises:
+            EvonasError: every candidate of a generation failed, or none has met the constraints for several
+                generations. The run can be resumed.
+        """
+        while self.engine.generation < generations:
+            if deadline is not None and time.monotonic() >= deadline:
+                return "budget"
+            candidates = self.engine.ask()
+            if not candidates:
+                self._give_up_if_empty()
+                return "exhausted"
+            generation = candidates[0].generation
+            self.listener.generation_started(generation, len(candidates))
+            records = self._evaluate(candidates, deadline)
+            if len(records) < len(candidates):
+                return "budget"
+            for candidate in candidates:
+                self.engine.tell(candidate, *self._told(records[candidate.index]))
+            self._commit(generation, list(records.values()))
+        return "generations"
+
+    def _commit(self, generation: int, records: list[Record]) -> None:
+        front = self.engine.front()
+        if self.store.header["reference"] is None and self.engine.box is not None:
+            ideal, reference = (point.tolist() for point in self.engine.box)
+            self.store.set_header(reference={"ideal": ideal, "reference": reference})
+        names = [o.name for o in self.engine.objectives]
+        best = {
+            n: (max if o.direction == "max" else min)(m.fitness.values[k] for m in front)
+            for k, (n, o) in enumerate(zip(names, self.engine.objectives))
+            if front
+        }
+        row = {
+            "generation": generation,
+            "evaluations": len(self.store.records),
+            "front_size": len(front),
+            "hypervolume": self.engine.hypervolume(),
+            "failures": failures(self.store.records),
+            "rng": {"seed": self.engine.seed, "next_generation": self.engine.generation},
+            "best": best,
+        }
+        self.store.commit(row, [m.genome.id for m in self.engine.population])
+        self.listener.generation_finished(row)
+        self._give_up_if_hopeless(generation, records)
+
+    def _give_up_if_hopeless(self, generation: int, records: list[Record]) -> None:
+        if not any(r.status in ("ok", "infeasible") for r in records):
+            kinds = ", ".join(f"{n} {kind}" for kind, n in failures(records).items())
+            raise EvonasError(
+                f"all {len(records)} candidates of generation {generation} failed ({kinds}); "
+                f"the first: {records[0].reason}",
+                f"Mend the cause, then: evonas resume {self.store.name}",
+                exit_code=EXIT_FAILED,
+            )
+        self._hopeless = 0 if self.engine.archive else self._hopeless + 1
+        if self._hopeless >= _HOPELESS_GENERATIONS:
+            self._give_up_if_empty()
+
+    def _give_up_if_empty(self) -> None:
+        """Raise EvonasError where nothing has met the constraints so far, naming what came closest."""
+        infeasible = [r for r in self.store.records if r.status == "infeasible"]
+        if self.engine.archive or not infeasible:
+            return
+        closest = min(infeasible, key=self._violation)
+        seen = ", ".join(
+            f"{c.name} {closest.value(c.name):.4g}" for c in self.constraints if closest.value(c.name) is not None
+        )
+        raise EvonasError(
+            f"no candidate has met {' and '.join(map(str, self.constraints))} in {len(self.store.records)} tries; "
+            f"the closest has {seen}",
+            "Loosen the constraint or widen the space, then start anew.",
+            exit_code=EXIT_FAILED,
+        )
+
+    # -- one generation -----------------------------------------------------------------------------------------
+
+    def _evaluate(self, candidates: list[Candidate], deadline: float | None) -> dict[int, Record]:
+        """A record for every candidate, by index; fewer when the deadline came first."""
+        records = {c.index: r for c in candidates if (r := self._stored(c)) is not None}
+        todo = [c for c in candidates if c.index not in records]
+        if self.evaluator.measured_names:
+            self._measure(todo, deadline)
+        to_train = []
+        for candidate in todo:
+            known = self._known(candidate.genome)
+            if known is None:
+                continue  # the deadline came before its measurement
+            record = _record(candidate, known)
+            broken = total_violation(self.constraints, record)
+            if broken > 0:
+                record = _record(candidate, known, Outcome("infeasible", reason=self._broken(record)))
+            if record.ok and self.evaluator.trained_names:
+                to_train.append((candidate, known))
+            else:
+                records[candidate.index] = self._keep(candidate, record)
+        for candidate, record in self._train(to_train, deadline):
+            records[candidate.index] = self._keep(candidate, record)
+        return records
+
+    def _measure(self, candidates: list[Candidate], deadline: float | None) -> None:
+        unknown = {
+            c.genome.architecture_id: c.genome for c in candidates if c.genome.architecture_id not in self._measured
+        }
+        calls = [Call("measure", (genome,), architecture) for architecture, genome in unknown.items()]
+        for architecture, result in self.executor.map_alone(calls, timeout=self._timeout(), deadline=deadline):
+            if isinstance(result, Failure):
+                if result.status == "deadline":
+                    continue
+                result = Outcome(result.status, reason=result.reason)
+            self._measured[architecture] = result
+
+    def _train(
+        self, candidates: list[tuple[Candidate, Outcome]], deadline: float | None
+    ) -> Iterator[tuple[Candidate, Record]]:
+        # Longest first: the workers then finish together.
+        ordered = sorted(candidates, key=lambda pair: -_size(pair[0].genome))
+        calls = [Call("train", (c.genome,), k) for k, (c, _) in enumerate(ordered)]
+        for k, result in self.executor.map(calls, timeout=self._timeout(), deadline=deadline):
+            candidate, known = ordered[k]
+            if isinstance(result, Failure):
+                if result.status == "deadline":
+                    continue
+                result = Outcome(result.status, reason=result.reason)
+            record = _record(candidate, known, result)
+            self._slowest = max(self._slowest, record.cost.get("seconds", 0.0))
+            if record.ok and total_violation(self.constraints, record) > 0:
+                record = _record(
+                    candidate, known, Outcome("infeasible", result.measures, self._broken(record), result.cost)
+                )
+            yield candidate, record
+
+    def _keep(self, candidate: Candidate, record: Record) -> Record:
+        label = self.labels.get(record.genome_id, "")
+        self.store.append(candidate.genome, record, candidate.parents, candidate.operator, label)
+        self.listener.evaluated(record)
+        return record
+
+    # -- what is known ------------------------------------------------------------------------------------------
+
+    def _known(self, genome: Genome) -> Outcome | None:
+        """Exact and measured objectives of the genome; None when it should be measured and is not."""
+        measured = self._measured.get(genome.architecture_id) if self.evaluator.measured_names else Outcome()
+        if measured is None:
+            return None
+        exact = self.evaluator.exact(genome) if self.evaluator.exact_names else {}
+        return Outcome(
+            measured.status, {**exact, **measured.measures}, measured.reason, measured.cost, measured.provenance
+        )
+
+    def _stored(self, candidate: Candidate) -> Record | None:
+        """The record of this candidate from before an interruption."""
+        for record in self.store.records_of(candidate.genome.id):
+            if (record.generation, record.index) == (candidate.generation, candidate.index):
+                return record
+        return None
+
+    def _told(self, record: Record) -> tuple[dict[str, float] | None, float]:
+        """What the engine is told of a record: values, violation."""
+        if record.ok:
+            return {o.name: record.measures[o.name].value for o in self.engine.objectives}, 0.0
+        return None, self._violation(record) if record.status == "infeasible" else 0.0
+
+    def _violation(self, record: Record) -> float:
+        return total_violation(self.constraints, record)
+
+    def _broken(self, record: Record) -> str:
+        parts = [(c, record.value(c.name)) for c in self.constraints]
+        return "; ".join(f"{c} is broken: {v:.4g}" for c, v in parts if v is not None and c.violation(v) > 0)
+
+    def _timeout(self) -> float:
+        if self.timeout is not None:
+            return self.timeout
+        return max(MIN_TIMEOUT, TIMEOUT_FACTOR * self._slowest) if self._slowest else FIRST_TIMEOUT
+
+    def _restore(self) -> None:
+        """Bring the engine to the last committed generation, and recall every measurement."""
+        names = self.evaluator.measured_names
+        for record in self.store.records:
+            self._slowest = max(self._slowest, record.cost.get("seconds", 0.0))
+            measures = {n: m for n, m in record.measures.items() if n in names}
+            if names and len(measures) == len(names):
+                architecture = self.store.genomes[record.genome_id].genome.architecture_id
+                self._measured[architecture] = Outcome(measures=measures, provenance=record.provenance)
+        if not self.store.generations:
+            return
+        done = self.store.generations[-1]["generation"] + 1
+        told = []
+        for record in sorted(self.store.records, key=lambda r: (r.generation, r.index)):
+            if record.generation < done:
+                entry = self.store.genomes[record.genome_id]
+                candidate = Candidate(entry.genome, entry.parents, entry.operator, record.generation, record.index)
+                told.append((candidate, *self._told(record)))
+        reference = self.store.header["reference"]
+        box = None if reference is None else (reference["ideal"], reference["reference"])
+        self.engine.restore(told, self.store.population(), done, box)
+
+
+def _record(candidate: Candidate, *outcomes: Outcome) -> Record:
+    """One record from the outcomes of all steps; the last one's status counts."""
+    last = outcomes[-1]
+    merged: dict[str, dict] = {"measures": {}, "cost": {}, "provenance": {}}
+    for outcome in outcomes:
+        for name, into in merged.items():
+            into.update(getattr(outcome, name))
+    return Record(candidate.genome.id, candidate.generation, candidate.index, last.status, reason=last.reason, **merged)
+
+
+def _size(genome: Genome) -> float:
+    """Rough training cost, to order a batch by."""
+    return float(genome.get("n_layers", 1)) * float(genome.get("d_model", 1)) ** 2
+
+
+def failures(records: Sequence[Record]) -> dict[str, int]:
+    """How many records have each status other than ok."""
+    counts: dict[str, int] = {}
+    for record in records:
+        if not record.ok:
+            counts[record.status] = counts.get(record.status, 0) + 1
+    return counts

@@ -1,0 +1,56 @@
+"""The run's only state: one folder per run, written by one process, read by anyone with plain h5py or pandas.
+
+``runs/<name>/`` holds
+
+``population.h5``
+    Everything up to the last committed generation. It is never changed in place: a commit copies it, appends to
+    the copy, fsyncs the copy, renames it over the old one and fsyncs the folder. At every instant it is one
+    complete, consistent HDF5 file.
+``journal.jsonl``
+    The evaluations finished since then: one JSON line with a CRC32 each, fsynced before ``append`` returns. It is
+    replaced by an empty file only after ``population.h5`` holds its rows.
+``lock``
+    JSON with pid, host and start time of the writer that holds the file lock; a dead writer's lock is free.
+
+What a kill leaves behind. In ``append``: the line is whole or torn; a torn last line was never acknowledged and is
+dropped (a bad line further up is an error, never skipped). In ``commit`` before the rename: the old file and the
+full journal. Between the rename and the emptying of the journal: rows in both; each evaluation carries its sequence
+number, so none counts twice. A reader takes the journal first and ``population.h5`` after it: it may run beside a
+writer, takes no lock, and misses nothing that was acknowledged before it looked.
+
+Layout of ``population.h5``, schema 1. Root attributes:
+
+``schema`` (int), ``created`` (ISO 8601), ``command``, ``device`` (text), ``seed`` (int), and as JSON: ``settings``,
+``space``, ``versions``, ``objectives`` (list of {name, unit, direction}), ``constraints``, ``reference``
+(hypervolume ideal and reference points, null until set), ``seed_genomes`` (list of {id, label}), ``notes``.
+
+Groups of 1-D datasets of equal length, one row per entry:
+
+``genomes``
+    id, genes (JSON), parents (JSON list of ids), operator, generation, label.
+``evaluations``
+    sequence (0, 1, 2, ...), genome_id, generation, index, status, reason, finished (seconds since the run began,
+    cumulative over resumes), provenance (JSON), cost_seconds, cost_tokens and any further ``cost_<name>``; for each
+    objective ``<name>``, ``<name>_spread``, ``<name>_fidelity``, ``<name>_device``. NaN and "" mean not measured; a
+    column that appears later is NaN or "" in earlier rows.
+``generations``
+    generation, evaluations, front_size, hypervolume, seconds, failures (JSON), rng (JSON), best (JSON), extra (JSON:
+    whatever else the search noted).
+``population``
+    generation, genome_id, rank (0 is the non-dominated front of that population, -1 has no complete measurement);
+    the members of each generation in the order the search gave them.
+
+Numbers are float64 or int64, text is variable-length UTF-8 (``d.asstr()[:]``), so this is a table::
+
+    with h5py.File("runs/NAME/population.h5") as f:
+        table = pd.DataFrame({k: d[:] for k, d in f["evaluations"].items()})
+
+No pickle anywhere. Numbers that JSON can't hold (NaN, infinity) are null in JSON columns.
+"""
+
+from __future__ import annotations
+
+from .runs import find_run, load_genome_ref, newest_run, runs_folder
+from .store import Entry, Store
+
+__all__ = ["Entry", "Store", "find_run", "load_genome_ref", "newest_run", "runs_folder"]

@@ -1,0 +1,228 @@
+"""The HDF5 tables: fixed columns, appending rows, reading them back with limits."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from ..errors import EXIT_FAILED, EvonasError, did_you_mean
+
+SCHEMA = 1
+MAX_ROWS = 5_000_000  # per table; a file that claims more is refused before anything is allocated
+MAX_COLUMNS = 4096
+MAX_TEXT = 16 * 2**20  # characters of one attribute or cell
+
+INT, FLOAT, TEXT = "int", "float", "text"
+TABLES: dict[str, dict[str, str]] = {
+    "genomes": {"id": TEXT, "genes": TEXT, "parents": TEXT, "operator": TEXT, "generation": INT, "label": TEXT},
+    "evaluations": {
+        "sequence": INT, "genome_id": TEXT, "generation": INT, "index": INT, "status": TEXT, "reason": TEXT,
+        "cost_seconds": FLOAT, "cost_tokens": FLOAT, "finished": FLOAT, "provenance": TEXT,
+    },
+    "generations": {
+        "generation": INT, "evaluations": INT, "front_size": INT, "hypervolume": FLOAT, "seconds": FLOAT,
+        "failures": TEXT, "rng": TEXT, "best": TEXT, "extra": TEXT,
+    },
+    "population": {"generation": INT, "genome_id": TEXT, "rank": INT},
+}  # fmt: skip
+
+# Root attributes and their values where a run's creator names none; all but the plain ones are JSON.
+HEADER: dict[str, Any] = {
+    "created": "", "command": "", "device": "", "seed": 0,
+    "settings": {}, "space": {}, "versions": {}, "objectives": [], "constraints": [], "reference": None,
+    "seed_genomes": [], "notes": {},
+}  # fmt: skip
+PLAIN_HEADER = ("created", "command", "device", "seed")
+
+
+def plain(value: Any) -> Any:
+    """``value`` as JSON holds it: mappings, lists, text, finite numbers, booleans and None."""
+    if isinstance(value, Mapping):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, np.ndarray):
+        return plain(value.tolist())
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [plain(v) for v in value]
+    if isinstance(value, np.generic):
+        return plain(value.item())
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, (bool, int, str)) else str(value)
+
+
+def dumps(value: Any) -> str:
+    return json.dumps(plain(value), separators=(",", ":"), allow_nan=False)
+
+
+def clean_text(value: Any) -> str:
+    """Text that HDF5 can hold: no NUL, no lone surrogate."""
+    return str(value).replace("\0", "\ufffd").encode("utf-8", "replace").decode("utf-8")
+
+
+def checked_header(changes: Mapping[str, Any]) -> dict[str, Any]:
+    """``changes`` in the form they will be read back; raises EvonasError for an attribute the layout lacks."""
+    out = {}
+    for name, value in changes.items():
+        if name not in HEADER:
+            raise EvonasError(f"a run's header has no {name!r}", did_you_mean(name, HEADER))
+        if name == "seed":
+            out[name] = int(value)
+        elif name in PLAIN_HEADER:
+            out[name] = clean_text(value)
+        else:
+            if name == "objectives":
+                value = [o if isinstance(o, Mapping) else vars(o) for o in value]
+                value = [{key: o.get(key, "") for key in ("name", "unit", "direction")} for o in value]
+            out[name] = json.loads(dumps(value))
+    _check_lists(out)
+    return out
+
+
+def write_header(file: h5py.File, header: Mapping[str, Any]) -> None:
+    file.attrs["schema"] = SCHEMA
+    for name, value in header.items():
+        file.attrs[name] = value if name in PLAIN_HEADER else dumps(value)
+
+
+def read_header(file: h5py.File) -> dict[str, Any]:
+    """The root attributes; raises EvonasError for a newer schema, ValueError for anything damaged."""
+    schema = file.attrs.get("schema")
+    if schema is None or np.ndim(schema) or not isinstance(schema, (int, np.integer)) or schema < 1:
+        raise ValueError("it has no schema number")
+    if schema > SCHEMA:
+        raise EvonasError(
+            f"{file.filename} has schema {schema}, written by a newer evonas; this one reads up to {SCHEMA}",
+            "Upgrade with: pip install -U evonas",
+            exit_code=EXIT_FAILED,
+        )
+    out: dict[str, Any] = {}
+    for name, default in HEADER.items():
+        value = file.attrs.get(name, None)
+        if value is None:
+            raise ValueError(f"attribute {name!r} is missing")
+        if name == "seed":
+            out[name] = int(value)
+            continue
+        if not isinstance(value, str) or len(value) > MAX_TEXT:
+            raise ValueError(f"attribute {name!r} is not a text of at most {MAX_TEXT} characters")
+        out[name] = value if name in PLAIN_HEADER else json.loads(value)
+        if default is not None and not isinstance(out[name], type(default)):
+            raise ValueError(f"attribute {name!r} is not a {type(default).__name__}")
+    _check_lists(out)
+    return out
+
+
+def _check_lists(header: Mapping[str, Any]) -> None:
+    for o in header.get("objectives", ()):
+        texts = isinstance(o, dict) and all(isinstance(o.get(key), str) for key in ("name", "unit", "direction"))
+        if not texts or o["direction"] not in ("min", "max"):
+            raise ValueError(f"objective {o!r:.80} is not a name, a unit and a direction")
+    for seed in header.get("seed_genomes", ()):
+        if not isinstance(seed, dict) or not isinstance(seed.get("id"), str) or not isinstance(seed.get("label"), str):
+            raise ValueError(f"seed genome {seed!r:.80} is not an id and a label")
+
+
+def create_tables(file: h5py.File) -> None:
+    for table, columns in TABLES.items():
+        group = file.create_group(table, track_order=True)
+        for name, kind in columns.items():
+            _create_column(group, name, kind, 0)
+
+
+def append_rows(group: h5py.Group, rows: Sequence[Mapping[str, Any]], extra: Mapping[str, str] | None = None) -> None:
+    """Append ``rows`` to a table; ``extra`` names the kinds of columns that may be new."""
+    if not rows:
+        return
+    kinds = {**TABLES[Path(group.name).name], **(extra or {})}
+    old = len(next(iter(group.values())))
+    for name, kind in kinds.items():
+        if name not in group:
+            _create_column(group, name, kind, old)
+    for name, dataset in group.items():
+        kind = _kind(dataset)
+        empty = "" if kind == TEXT else math.nan if kind == FLOAT else 0
+        values = [row.get(name, empty) for row in rows]
+        dataset.resize((old + len(rows),))
+        dataset[old:] = np.array(values, dtype=object if kind == TEXT else "f8" if kind == FLOAT else "i8")
+
+
+def read_table(file: h5py.File, table: str) -> dict[str, list]:
+    """The columns of one table as lists of equal length; raises ValueError where the file is not of the layout."""
+    group = file.get(table)
+    if not isinstance(group, h5py.Group):
+        raise ValueError(f"group {table!r} is missing")
+    if len(group) > MAX_COLUMNS:
+        raise ValueError(f"group {table!r} has {len(group)} columns")
+    missing = set(TABLES[table]) - set(group)
+    if missing:
+        raise ValueError(f"{table} lacks the column {min(missing)!r}")
+    out = {name: _read_column(group, name) for name in group}
+    lengths = {len(column) for column in out.values()}
+    if len(lengths) != 1:
+        raise ValueError(f"the columns of {table!r} differ in length")
+    for name, kind in TABLES[table].items():
+        if _kind(group[name]) != kind:
+            raise ValueError(f"column {table}/{name} is not of kind {kind}")
+    return out
+
+
+@contextmanager
+def damage(path: Path) -> Iterator[None]:
+    """Turn whatever a damaged or foreign file makes h5py, numpy or json raise into one EvonasError."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except PermissionError as error:
+        raise EvonasError(f"{path} can't be read: {error.strerror}") from error
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, IndexError, OverflowError, MemoryError) as error:
+        raise EvonasError(
+            f"{path} is damaged or no evonas run: {str(error).splitlines()[0] if str(error) else type(error).__name__}",
+            "evonas never leaves it so: restore it from a copy, or start over with 'evonas evolve --run NAME'.",
+            exit_code=EXIT_FAILED,
+        ) from error
+
+
+def rows_of(columns: Mapping[str, list]) -> Iterable[dict[str, Any]]:
+    names = list(columns)
+    return (dict(zip(names, values)) for values in zip(*columns.values()))
+
+
+def _create_column(group: h5py.Group, name: str, kind: str, length: int) -> None:
+    dtype = {INT: "i8", FLOAT: "f8", TEXT: h5py.string_dtype()}[kind]
+    fill = math.nan if kind == FLOAT else None
+    group.create_dataset(name, (length,), maxshape=(None,), dtype=dtype, chunks=(512,), fillvalue=fill)
+
+
+def _kind(dataset: h5py.Dataset) -> str:
+    if h5py.check_string_dtype(dataset.dtype) is not None:
+        return TEXT
+    if dataset.dtype == np.dtype("f8"):
+        return FLOAT
+    if dataset.dtype == np.dtype("i8"):
+        return INT
+    raise ValueError(f"column {dataset.name} has type {dataset.dtype}")
+
+
+def _read_column(group: h5py.Group, name: str) -> list:
+    # Links and external storage would make a received file read other files of its reader.
+    if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+        raise ValueError(f"column {group.name}/{name} is a link")
+    dataset = group[name]
+    if not isinstance(dataset, h5py.Dataset) or dataset.ndim != 1 or dataset.external or dataset.is_virtual:
+        raise ValueError(f"{group.name}/{name} is not a plain column")
+    if len(dataset) > MAX_ROWS:
+        raise ValueError(f"column {group.name}/{name} claims {len(dataset)} rows; at most {MAX_ROWS} are read")
+    if _kind(dataset) != TEXT:
+        return dataset[:].tolist()
+    values = dataset.asstr()[:].tolist() if len(dataset) else []
+    if any(len(value) > MAX_TEXT for value in values):
+        raise ValueError(f"column {group.name}/{name} holds a text of more than {MAX_TEXT} characters")
+    return values

@@ -1,0 +1,133 @@
+"""One writer per run: a file lock that the system frees when its holder dies."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+from ..errors import EXIT_FAILED, EvonasError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+    import msvcrt
+
+# Windows locks bytes, and a locked byte can't be read: lock one far behind the JSON.
+_WINDOWS_BYTE = 2**30
+
+
+class WriterLock:
+    """Held from construction to ``close``. Raises EvonasError naming the holder when another process has it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._fd = _acquire(path)
+        if self._fd < 0 and _is_orphaned(read_holder(path)):
+            self._fd = _take_over(path)
+        if self._fd < 0:
+            raise _refusal(path, read_holder(path))
+        self._sign()
+
+    def close(self) -> None:
+        if self._fd < 0:
+            return
+        # The file stays: removing it would let two processes lock two files of that name.
+        try:
+            os.ftruncate(self._fd, 0)
+        except OSError:
+            pass
+        os.close(self._fd)
+        self._fd = -1
+
+    def _sign(self) -> None:
+        start = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+        text = json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "start": start})
+        os.ftruncate(self._fd, 0)
+        os.lseek(self._fd, 0, os.SEEK_SET)
+        os.write(self._fd, text.encode())
+
+
+def read_holder(path: Path) -> dict[str, Any]:
+    """What the lock file says of its holder; empty when it says nothing."""
+    try:
+        with open(path, "rb") as file:
+            holder = json.loads(file.read(4096))
+    except (OSError, ValueError):
+        return {}
+    return holder if isinstance(holder, dict) else {}
+
+
+def _acquire(path: Path) -> int:
+    """The descriptor of the locked file, or -1 where another process holds it."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o644)
+    if _try_lock(fd) and _is_current(fd, path):
+        return fd
+    os.close(fd)
+    return -1
+
+
+def _take_over(path: Path) -> int:
+    """Lock a new file in the place of one whose holder is dead, but whose lock a forked worker of the holder
+    still keeps; that worker never writes to the run. One process at a time may try."""
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        fd = _acquire(path)
+        if fd < 0 and _is_orphaned(read_holder(path)):
+            path.unlink(missing_ok=True)
+            fd = _acquire(path)
+        return fd
+    finally:
+        os.close(folder)
+
+
+def _try_lock(fd: int) -> bool:
+    try:
+        if fcntl is not None:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        else:
+            os.lseek(fd, _WINDOWS_BYTE, os.SEEK_SET)
+            msvcrt.locking(fd, msvcrt.LK_NBLCK, 1)
+    except (BlockingIOError, PermissionError):
+        return False
+    except OSError:
+        os.close(fd)
+        raise
+    return True
+
+
+def _is_current(fd: int, path: Path) -> bool:
+    """Whether ``path`` still names the locked file, and not one that a faster process put in its place."""
+    try:
+        return os.path.samestat(os.fstat(fd), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
+def _is_orphaned(holder: dict[str, Any]) -> bool:
+    """Whether the named holder certainly no longer runs: it was on this host and its pid is free."""
+    pid = holder.get("pid")
+    # os.kill(pid, 0) asks on POSIX; on Windows it would send Ctrl-C.
+    if fcntl is None or not isinstance(pid, int) or pid <= 0 or holder.get("host") != socket.gethostname():
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except (PermissionError, OverflowError):
+        return False
+    return False
+
+
+def _refusal(path: Path, holder: dict[str, Any]) -> EvonasError:
+    who = f"process {holder.get('pid', '?')} on {holder.get('host', '?')}, since {holder.get('start', '?')}"
+    return EvonasError(
+        f"run {path.parent.name!r} is being written by {who}",
+        "Wait for it or stop it; reading it ('evonas report') works meanwhile.",
+        exit_code=EXIT_FAILED,
+    )

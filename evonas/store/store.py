@@ -1,0 +1,343 @@
+"""The store: what a run has found so far, and the one way to add to it."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import importlib.metadata
+import math
+import platform
+import time
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .. import __version__
+from ..errors import EXIT_FAILED, EvonasError
+from ..genome import Genome
+from ..record import Record
+from .files import DATA, JOURNAL, LOCK, State, create_data, extend_data, read_generation, read_state
+from .journal import MAX_LINE, Journal, encode_line, sync_folder
+from .layout import HEADER, TABLES, checked_header, clean_text, dumps
+from .lock import WriterLock
+from .rows import Entry, Evaluation, check_id, journal_row, storable
+from .runs import find_run
+
+if TYPE_CHECKING:
+    import networkx as nx
+
+_KEPT = "Every evaluation up to here is kept: free some space and go on with 'evonas resume {name}'."
+
+
+class Store:
+    """One run. Get one from ``Store.create`` or ``Store.open``; close it, or use it in a ``with`` block.
+
+    A reader holds what was in the files when it was opened. A writer is the only one of its run, is used from one
+    thread, and raises EvonasError where the disk does not do its part.
+    """
+
+    def __init__(self, path: Path, state: State, lock: WriterLock | None, journal: Journal | None) -> None:
+        self._path = path
+        self._state = state
+        self._lock = lock
+        self._journal = journal
+        self._by_genome: dict[str, list[Record]] = {}
+        for evaluation in state.evaluations:
+            self._by_genome.setdefault(evaluation.record.genome_id, []).append(evaluation.record)
+        finished = [e.finished for e in state.evaluations] + [g["seconds"] or 0.0 for g in state.generations]
+        self._seconds_before = max(finished, default=0.0)
+        self._opened_at = time.monotonic()
+
+    @classmethod
+    def create(cls, folder: Path | str, header: Mapping[str, Any]) -> Store:
+        """A new run in ``folder``, opened for writing.
+
+        ``header`` holds root attributes of the layout; ``created`` and ``versions`` are filled in where it names
+        none. Raises EvonasError where the folder holds a run already or can't be written; then nothing is left.
+        """
+        folder = Path(folder)
+        _refuse_existing(folder)
+        full = {**HEADER, "created": _now(), "versions": _versions(), **checked_header(header)}
+        made = [parent for parent in (folder, *folder.parents) if not parent.exists()]
+        lock = journal = None
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            lock = WriterLock(folder / LOCK)
+            _refuse_existing(folder)  # again: another process may have been faster
+            journal = Journal(folder / JOURNAL, 0)
+            create_data(folder / DATA, full)
+            for parent in made:
+                sync_folder(parent.parent)
+        except (OSError, EvonasError) as error:
+            # A journal was opened only when there was no run: what lies here is ours.
+            _remove(folder, (DATA, JOURNAL, LOCK) if journal is not None else (), made)
+            for held in (journal, lock):
+                if held is not None:
+                    held.close()
+            if isinstance(error, EvonasError):
+                raise
+            raise EvonasError(
+                f"can't create run {folder.name!r} in {folder.parent}: {error.strerror or error}",
+                "Check that the folder can be written and the disk has space.",
+                exit_code=EXIT_FAILED,
+            ) from error
+        return cls(folder, State(full), lock, journal)
+
+    @classmethod
+    def open(cls, run: Path | str, write: bool = False) -> Store:
+        """The run in that folder, of that name in ``runs/``, or of that ``population.h5``.
+
+        Raises EvonasError where there is none, it is damaged or of a newer schema, or (``write``) another
+        process writes it.
+        """
+        path = find_run(run)
+        if path.is_file():
+            if write:
+                raise EvonasError(f"{path} is not in a run's folder and can only be read")
+            return cls(path, read_state(path, None), None, None)
+        if not write:
+            return cls(path, read_state(path / DATA, path / JOURNAL), None, None)
+        lock = journal = None
+        try:
+            with _disk(f"can't open run {path.name!r} for writing", "Check that its folder can be written."):
+                lock = WriterLock(path / LOCK)
+                state = read_state(path / DATA, path / JOURNAL)
+                journal = Journal(path / JOURNAL, state.journal_bytes)
+        except EvonasError:
+            if lock is not None:
+                lock.close()
+            raise
+        return cls(path, state, lock, journal)
+
+    def append(
+        self, genome: Genome, record: Record, parents: Sequence[str] = (), operator: str = "", label: str = ""
+    ) -> None:
+        """Add a finished evaluation; it is on the disk when this returns.
+
+        ``parents``, ``operator`` and ``label`` count at the genome's first evaluation. A reason is cut to 4,000
+        characters. Raises EvonasError, with nothing added, where the disk fails.
+        """
+        journal = self._writer()
+        assert genome.id == record.genome_id, f"record of {record.genome_id} given for {genome.id}"
+        evaluation = Evaluation(len(self._state.evaluations), storable(record), self.seconds)
+        entry = None
+        if genome.id not in self._state.genomes:
+            ancestors = tuple(check_id(p) for p in parents)
+            entry = Entry(genome, ancestors, clean_text(operator), int(record.generation), clean_text(label))
+        line = encode_line(journal_row(evaluation, entry))
+        if len(line) > MAX_LINE:
+            raise EvonasError(f"evaluation of {genome.id} takes {len(line)} bytes; at most {MAX_LINE} are stored")
+        with _disk(f"can't store the evaluation of {genome.id}", _KEPT.format(name=self.name)):
+            journal.append(line)
+        if entry is not None:
+            self._state.genomes[genome.id] = entry
+        self._state.evaluations.append(evaluation)
+        self._by_genome.setdefault(genome.id, []).append(evaluation.record)
+
+    def commit(self, generation_row: Mapping[str, Any], population: Sequence[str]) -> None:
+        """Move the journal into ``population.h5`` together with a finished generation.
+
+        ``generation_row`` holds columns of the layout's ``generations`` (``generation`` at least) and whatever
+        else the search wants back at resume; ``population`` the ids of the survivors, best first. Raises
+        EvonasError where the disk fails: before the file is replaced nothing has changed and a second call may
+        follow; after it the generation counts as committed.
+        """
+        journal = self._writer()
+        number = int(generation_row["generation"])
+        if self._state.generations and number <= self._state.generations[-1]["generation"]:
+            raise EvonasError(f"generation {number} of run {self.name!r} is committed already")
+        unknown = [i for i in population if i not in self._state.genomes]
+        assert not unknown, f"population names genomes that were never appended: {unknown}"
+        row = self._generation_columns(generation_row)
+        ranks = self._ranks(population)
+        members = [{"generation": number, "genome_id": i, "rank": r} for i, r in zip(population, ranks)]
+        state = self._state
+        evaluations, genomes = state.committed
+        new_entries = list(state.genomes.values())[genomes:]
+        new_evaluations = state.evaluations[evaluations:]
+        with _disk(f"can't commit generation {number}", _KEPT.format(name=self.name)):
+            extend_data(self._path / DATA, state.header, new_entries, new_evaluations, row, members)
+            state.committed = (len(state.evaluations), len(state.genomes))
+            state.generations.append(read_generation(row))
+            state.populations[number] = list(population)
+            sync_folder(self._path)
+            journal.clear()
+
+    def set_header(self, **changes: Any) -> None:
+        """Change root attributes; readers see them after the next commit. Raises EvonasError for an unknown one."""
+        self._writer()
+        self._state.header = {**self._state.header, **checked_header(changes)}
+
+    def close(self) -> None:
+        """Let go of the run. Evaluations not yet committed stay in the journal."""
+        if self._journal is not None:
+            self._journal.close()
+            self._journal = None
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    @property
+    def name(self) -> str:
+        return self._path.stem if self._path.is_file() else self._path.resolve().name
+
+    @property
+    def folder(self) -> Path:
+        return self._path.parent if self._path.is_file() else self._path
+
+    @property
+    def header(self) -> dict[str, Any]:
+        """Root attributes, JSON decoded."""
+        return dict(self._state.header)
+
+    @property
+    def seconds(self) -> float:
+        """Seconds this run has taken so far, over all its resumes."""
+        running = time.monotonic() - self._opened_at if self._journal is not None else 0.0
+        return self._seconds_before + running
+
+    @property
+    def records(self) -> list[Record]:
+        """Every evaluation, in the order they finished."""
+        return [e.record for e in self._state.evaluations]
+
+    @property
+    def finished(self) -> list[float]:
+        """Seconds since the run began at which each of ``records`` finished."""
+        return [e.finished for e in self._state.evaluations]
+
+    @property
+    def genomes(self) -> dict[str, Entry]:
+        """Every genome that was evaluated, by id."""
+        return self._state.genomes
+
+    @property
+    def generations(self) -> list[dict[str, Any]]:
+        """What was committed of each generation; a number that was not finite is None."""
+        return self._state.generations
+
+    def population(self, generation: int = -1) -> list[str]:
+        """Ids of the members of that generation (-1: the last one committed), best first; empty before the first
+        commit. Raises EvonasError for a generation that was not committed."""
+        if generation == -1:
+            generation = self._state.generations[-1]["generation"] if self._state.generations else -1
+        elif generation not in {g["generation"] for g in self._state.generations}:
+            last = self._state.generations[-1]["generation"] if self._state.generations else "none"
+            raise EvonasError(f"run {self.name!r} has no generation {generation}; the last one is {last}")
+        return list(self._state.populations.get(generation, []))
+
+    def records_of(self, genome_id: str) -> list[Record]:
+        return list(self._by_genome.get(genome_id, []))
+
+    def record_of(self, genome_id: str) -> Record | None:
+        """The last record of that genome with status ok, else its last one, else None."""
+        records = self._by_genome.get(genome_id, [])
+        return next((r for r in reversed(records) if r.ok), records[-1] if records else None)
+
+    def front_ids(self) -> list[str]:
+        """Ids of the non-dominated members of the last population (of all genomes before the first commit)."""
+        members = self.population() or list(self._state.genomes)
+        return [i for i, rank in zip(members, self._ranks(members)) if rank == 0]
+
+    def lineage(self) -> nx.DiGraph:
+        """Edges from parent to child. Node attributes: operator, generation, status (of ``record_of``)."""
+        import networkx as nx
+
+        graph = nx.DiGraph()
+        for genome_id, entry in self._state.genomes.items():
+            record = self.record_of(genome_id)
+            status = record.status if record else ""
+            graph.add_node(genome_id, operator=entry.operator, generation=entry.generation, status=status)
+        for genome_id, entry in self._state.genomes.items():
+            for parent in entry.parents:
+                if parent not in graph:
+                    graph.add_node(parent, operator="", generation=-1, status="")
+                graph.add_edge(parent, genome_id)
+        return graph
+
+    def _writer(self) -> Journal:
+        if self._journal is None:
+            raise EvonasError(f"run {self.name!r} is open for reading only", exit_code=EXIT_FAILED)
+        return self._journal
+
+    def _generation_columns(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        columns = TABLES["generations"]
+        hypervolume = row.get("hypervolume")
+        return {
+            "generation": int(row["generation"]),
+            "evaluations": int(row.get("evaluations", len(self._state.evaluations))),
+            "front_size": int(row.get("front_size", 0)),
+            "hypervolume": math.nan if hypervolume is None else float(hypervolume),
+            "seconds": float(row.get("seconds", self.seconds)),
+            "failures": dumps(row.get("failures", {})),
+            "rng": dumps(row.get("rng")),
+            "best": dumps(row.get("best")),
+            "extra": dumps({k: v for k, v in row.items() if k not in columns}),
+        }
+
+    def _ranks(self, population: Sequence[str]) -> list[int]:
+        """Pareto rank of each member by its last ok record; -1 where an objective is missing."""
+        objectives = self._state.header["objectives"]
+        points: dict[int, list[float]] = {}
+        for k, genome_id in enumerate(population):
+            record = self.record_of(genome_id)
+            values = [record.value(o["name"]) for o in objectives] if record and record.ok else [None]
+            if objectives and None not in values:
+                points[k] = [-v if o.get("direction") == "max" else v for v, o in zip(values, objectives)]
+        ranks = [-1] * len(population)
+        if points:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                import moocore
+            for k, rank in zip(points, moocore.pareto_rank(list(points.values()))):
+                ranks[k] = int(rank)
+        return ranks
+
+
+@contextlib.contextmanager
+def _disk(what: str, hint: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise EvonasError(f"{what}: {error.strerror or error}", hint, exit_code=EXIT_FAILED) from error
+
+
+def _refuse_existing(folder: Path) -> None:
+    journal = folder / JOURNAL
+    try:
+        if (folder / DATA).exists() or (journal.exists() and journal.stat().st_size):
+            raise EvonasError(
+                f"run {folder.name!r} exists in {folder.parent}",
+                f"Choose another name with --run NAME, or go on with 'evonas resume {folder.name}'.",
+            )
+    except OSError:
+        return  # not a folder, or not ours to look into: creating the run will say so
+
+
+def _remove(folder: Path, names: Sequence[str], made: Sequence[Path]) -> None:
+    with contextlib.suppress(OSError):
+        for name in names:
+            (folder / name).unlink(missing_ok=True)
+        for parent in made:
+            parent.rmdir()  # raises, and stops here, where someone else put something
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+
+
+def _versions() -> dict[str, str]:
+    out = {"evonas": __version__, "python": platform.python_version()}
+    for package in ("torch", "numpy", "deap", "moocore", "scikit-learn", "h5py"):
+        try:
+            out[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return out

@@ -1,0 +1,52 @@
+"""What is learned: data, batches, loss. Nothing here knows of genomes."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+
+from ..errors import EvonasError, did_you_mean
+from .base import Task
+from .text import TextTask
+
+TASKS = {"text": TextTask}
+NOT_YET = ("images", "pairs")
+
+
+def load_task(name: str, data: str | None, context: int) -> Task:
+    """The task called ``name``, or a user's own ``package.module:Name``; raises EvonasError saying what is wrong."""
+    if name in TASKS:
+        return TASKS[name](data, context)
+    if name in NOT_YET:
+        raise EvonasError(
+            f"task {name!r} is not built yet in this version", "Use --task text, or your own package.module:Name."
+        )
+    if ":" not in name:
+        raise EvonasError(f"unknown task {name!r}", did_you_mean(name, TASKS) + " Your own: --task package.module:Name")
+    module_name, _, attribute = name.partition(":")
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())  # a console script does not have the user's folder on its path
+    try:
+        kind = getattr(importlib.import_module(module_name), attribute)
+    except Exception as error:  # importing runs the user's own code, which may raise anything
+        raise EvonasError(
+            f"task {name!r} can't be loaded: {type(error).__name__}: {error}",
+            "It takes package.module:Name, importable from here.",
+        ) from error
+    try:
+        made = kind(data, context)
+    except EvonasError:
+        raise
+    except Exception as error:
+        raise EvonasError(
+            f"task {name!r} can't be made: {type(error).__name__}: {error}",
+            f"It is called as {attribute}(data, context); EVONAS_DEBUG=1 shows where it fails.",
+        ) from error
+    if not isinstance(made, Task):
+        missing = [m for m in ("name", "vocab_size", "context", "batch", "validation", "loss") if not hasattr(made, m)]
+        raise EvonasError(f"task {name!r} lacks {', '.join(missing)}", "See evonas.tasks.base.Task for the contract.")
+    return made
+
+
+__all__ = ["TASKS", "Task", "TextTask", "load_task"]

@@ -1,0 +1,243 @@
+"""The JSON contract, what counts as the front, and the gain over the seeds, by hand."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from evonas.record import Measure, Record
+from evonas.report import build_report, to_json
+from evonas.report.against import sentence
+from evonas.store import Store
+
+from .conftest import SEED, header
+
+MEMBER_KEYS = ["id", "generation", "parents", "objectives", "genome"]
+
+
+def variant(k: int):
+    return SEED.replace(beta2=round(0.9 + 0.001 * k, 3))
+
+
+def add(store, k, loss, latency, fidelity="1000 tokens", device="cpu", spread=0.0, genome=None, **changes):
+    genome = genome or variant(k)
+    measures = {"loss": Measure(loss, spread, fidelity), "latency": Measure(latency, spread, "measured", device)}
+    fields = {"genome_id": genome.id, "generation": 0, "index": k, "status": "ok", "measures": measures, **changes}
+    store.append(genome, Record(**fields))
+
+
+@pytest.fixture
+def store(tmp_path):
+    with Store.create(tmp_path / "hand", header()) as store:
+        yield store
+
+
+def ids(*numbers):
+    return [variant(k).id for k in numbers]
+
+
+def front(store):
+    return [member["id"] for member in build_report(store)["front"]]
+
+
+def test_the_contract(run):
+    report = build_report(run)
+    assert list(report) == [
+        "run", "task", "device", "seed", "objectives", "generations", "evaluations", "failures", "hypervolume",
+        "front", "seeds", "against_seed", "fidelity", "left_out", "created", "seconds", "versions", "status_of_run",
+    ]  # fmt: skip
+    assert (report["run"], report["task"], report["device"], report["seed"]) == ("demo", "text", "cpu", 7)
+    assert report["objectives"] == [
+        {"name": "loss", "unit": "nats", "direction": "min"},
+        {"name": "latency", "unit": "ms", "direction": "min"},
+    ]
+    assert (report["generations"], report["evaluations"], report["failures"]) == (8, 192, {"non_finite": 8})
+    assert len(report["hypervolume"]) == 8 and report["hypervolume"] == sorted(report["hypervolume"])
+    assert report["status_of_run"] == {"generations_asked": 9, "generations_done": 8}
+    for member in report["front"] + report["seeds"]:
+        assert list(member) == MEMBER_KEYS
+        assert list(member["objectives"]) == ["loss", "latency"]
+        for measure in member["objectives"].values():
+            assert list(measure) == ["value", "spread", "fidelity"]
+    assert [m["id"] for m in report["seeds"]] == [SEED.id]
+    assert report["seeds"][0]["genome"]["n_heads"] == [4, 4, 4, 4]
+    assert json.loads(to_json(report)) == report
+
+
+def test_the_front_is_the_non_dominated_set_of_every_ok_record(run):
+    report = build_report(run)
+    points = {r.genome_id: (r.value("loss"), r.value("latency")) for r in run.records if r.ok}
+    expected = {
+        i for i, p in points.items()
+        if not any(q != p and q[0] <= p[0] and q[1] <= p[1] for q in points.values())
+    }  # fmt: skip
+    assert {m["id"] for m in report["front"]} == expected
+    losses = [m["objectives"]["loss"]["value"] for m in report["front"]]
+    assert losses == sorted(losses)
+    assert set(expected) - set(run.population())  # older generations count too
+
+
+def test_failures_and_nan_never_reach_the_front(store):
+    add(store, 0, 2.0, 2.0)
+    add(store, 1, float("nan"), 0.1)
+    add(store, 2, 0.1, float("inf"))
+    add(store, 3, 0.1, 0.1, status="timeout")
+    store.append(variant(4), Record(variant(4).id, 0, 4, "ok", {"loss": Measure(0.0, 0.0, "1000 tokens")}))
+    report = build_report(store)
+    assert [m["id"] for m in report["front"]] == ids(0)
+    assert report["failures"] == {"non_finite": 2, "timeout": 1}
+
+
+def test_equal_points_are_all_kept(store):
+    for k in (0, 1):
+        add(store, k, 1.0, 1.0)
+    assert sorted(front(store)) == sorted(ids(0, 1))
+
+
+def test_only_the_highest_fidelity_is_compared(store):
+    add(store, 0, 1.0, 1.0, "1000 tokens")
+    add(store, 1, 5.0, 5.0, "9000 tokens")
+    add(store, 2, 4.0, 6.0, "9000 tokens")
+    add(store, 2, 0.5, 0.5, "1000 tokens")
+    report = build_report(store)
+    assert [m["id"] for m in report["front"]] == ids(2, 1)
+    assert (report["fidelity"], report["left_out"]) == ({"loss": "9000 tokens", "latency": "measured"}, 2)
+
+
+def test_latencies_of_two_devices_are_not_compared(store):
+    add(store, 0, 1.0, 1.0, device="laptop")
+    add(store, 1, 2.0, 2.0, device="server")
+    add(store, 2, 3.0, 3.0, device="server")
+    assert front(store) == ids(1)
+
+
+def test_the_last_record_of_a_genome_counts(store):
+    add(store, 0, 1.0, 1.0)
+    add(store, 0, 3.0, 3.0)
+    add(store, 1, 2.0, 2.0)
+    assert front(store) == ids(1)
+
+
+def test_directions_are_respected(tmp_path):
+    objectives = [
+        {"name": "accuracy", "unit": "", "direction": "max"},
+        {"name": "latency", "unit": "ms", "direction": "min"},
+    ]
+    with Store.create(tmp_path / "r", header(objectives=objectives)) as store:
+        for k, (accuracy, latency) in enumerate([(0.5, 1.0), (0.9, 4.0), (0.4, 2.0)]):
+            genome = SEED if k == 0 else variant(k)
+            measures = {"accuracy": Measure(accuracy), "latency": Measure(latency)}
+            store.append(genome, Record(genome.id, 0, k, "ok", measures))
+        add_last = Record(variant(3).id, 0, 3, "ok", {"accuracy": Measure(0.6), "latency": Measure(0.5)})
+        store.append(variant(3), add_last)
+        report = build_report(store)
+    assert [m["id"] for m in report["front"]] == ids(1, 3)
+    entry = report["against_seed"][0]
+    assert entry["at_seed_accuracy"]["gain"] == pytest.approx(0.5)
+    assert entry["at_seed_latency"]["gain"] == pytest.approx(0.1)
+    assert sentence(entry, report["objectives"]).endswith(
+        f"at its accuracy 50% less latency ({variant(3).id}); at its latency 0.1 more accuracy ({variant(3).id})"
+    )
+
+
+def test_the_gain_over_the_seed_by_hand(store):
+    add(store, 9, 2.0, 10.0, genome=SEED, spread=0.05)
+    add(store, 0, 1.5, 20.0)
+    add(store, 1, 1.88, 9.0)
+    add(store, 2, 1.95, 5.9)
+    add(store, 3, 2.2, 1.0)
+    entry = build_report(store)["against_seed"][0]
+    assert list(entry) == ["id", "label", "status", "at_seed_loss", "at_seed_latency"]
+    assert (entry["id"], entry["label"], entry["status"]) == (SEED.id, "nanogpt-cpu", "ok")
+    # Of those with a loss of at most 2.0 (0, 1, 2) number 2 is the fastest: 4.1 of 10 ms are saved.
+    at_loss = entry["at_seed_loss"]
+    assert (at_loss["id"], at_loss["objective"], at_loss["value"]) == (variant(2).id, "latency", 5.9)
+    assert at_loss["gain"] == pytest.approx(4.1) and at_loss["ratio"] == pytest.approx(0.41)
+    assert at_loss["within_spread"] is False
+    # Of those that take at most 10 ms (1, 2, 3) number 1 has the lowest loss: 0.12 less.
+    at_latency = entry["at_seed_latency"]
+    assert (at_latency["id"], at_latency["objective"], at_latency["seed_value"]) == (variant(1).id, "loss", 2.0)
+    assert at_latency["gain"] == pytest.approx(0.12) and at_latency["ratio"] == pytest.approx(0.06)
+    assert sentence(entry, build_report(store)["objectives"]) == (
+        f"nanogpt-cpu ({SEED.id}): at its loss 41% less latency ({variant(2).id}); "
+        f"at its latency 0.12 nats less loss ({variant(1).id})"
+    )
+
+
+def test_a_gain_inside_the_spread_says_so(store):
+    add(store, 9, 2.0, 10.0, genome=SEED, spread=0.1)
+    add(store, 0, 1.9, 10.0, spread=0.1)
+    report = build_report(store)
+    entry = report["against_seed"][0]
+    assert entry["at_seed_latency"]["within_spread"] is True
+    assert "0.1 nats less loss" in sentence(entry, report["objectives"])
+    assert "within the spread" in sentence(entry, report["objectives"])
+
+
+def test_an_unbeaten_seed(store):
+    add(store, 9, 1.0, 1.0, genome=SEED)
+    add(store, 0, 2.0, 2.0)
+    report = build_report(store)
+    assert report["against_seed"][0]["at_seed_loss"]["gain"] == 0
+    assert sentence(report["against_seed"][0], report["objectives"]).endswith(
+        "at its loss nothing with less latency; at its latency nothing with less loss"
+    )
+
+
+@pytest.mark.parametrize(
+    "changes, text",
+    [
+        ({"status": "infeasible", "measures": {}}, "infeasible, nothing to compare with"),
+        ({"measures": {"loss": Measure(2.0, 0.0, "5 tokens"), "latency": Measure(1.0)}}, "not measured like the front"),
+    ],
+)
+def test_a_seed_that_can_not_be_compared(store, changes, text):
+    add(store, 0, 1.0, 1.0)
+    add(store, 9, 0.0, 0.0, genome=SEED, **changes)
+    report = build_report(store)
+    entry = report["against_seed"][0]
+    assert entry["at_seed_loss"] is None and entry["at_seed_latency"] is None
+    assert text in sentence(entry, report["objectives"])
+    assert [m["id"] for m in report["seeds"]] == [SEED.id]
+
+
+def test_a_run_without_any_ok_record(store):
+    empty = build_report(store)
+    assert empty["front"] == empty["seeds"] == empty["against_seed"] == empty["hypervolume"] == []
+    add(store, 0, 1.0, 1.0, status="crash")
+    report = build_report(store)
+    assert (report["front"], report["failures"], report["evaluations"]) == ([], {"crash": 1}, 1)
+    to_json(report)
+
+
+def test_a_single_objective(tmp_path):
+    with Store.create(tmp_path / "r", header(("loss",))) as store:
+        for genome, loss in ((SEED, 2.0), (variant(0), 1.5), (variant(1), 3.0)):
+            store.append(genome, Record(genome.id, 0, 0, "ok", {"loss": Measure(loss)}))
+        report = build_report(store)
+    assert [m["id"] for m in report["front"]] == ids(0)
+    assert report["against_seed"][0]["best"]["gain"] == 0.5
+    assert sentence(report["against_seed"][0], report["objectives"]).endswith(f"0.5 nats less loss ({variant(0).id})")
+
+
+def test_a_live_run_is_reported_as_it_stands(store):
+    add(store, 0, 2.0, 2.0)
+    with_one = build_report(Store.open(store.folder))
+    add(store, 1, 1.0, 1.0)
+    with_two = build_report(Store.open(store.folder))
+    assert ([m["id"] for m in with_one["front"]], [m["id"] for m in with_two["front"]]) == (ids(0), ids(1))
+    assert with_two["generations"] == 0
+
+
+def test_three_objectives(tmp_path):
+    rng = np.random.default_rng(0)
+    with Store.create(tmp_path / "r", header(("loss", "latency", "memory"))) as store:
+        points = rng.random((30, 3)).round(2)
+        for k, point in enumerate(points):
+            measures = {n: Measure(float(v)) for n, v in zip(("loss", "latency", "memory"), point)}
+            store.append(variant(k), Record(variant(k).id, 0, k, "ok", measures))
+        found = set(front(store))
+    expected = [k for k, p in enumerate(points) if not any((q <= p).all() and (q < p).any() for q in points)]
+    assert found == set(ids(*expected))

@@ -1,0 +1,248 @@
+"""Table, CSV, Markdown, HTML and pictures."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+import re
+from html.parser import HTMLParser
+
+import pytest
+from rich.console import Console
+
+from evonas.errors import EvonasError
+from evonas.genome import ARCHITECTURE_GENES, TRAINING_GENES, Genome
+from evonas.record import Measure, Record
+from evonas.report import build_report, plot, png, render_table, to_csv, to_html, to_markdown
+from evonas.report.figure import draw
+from evonas.report.table import SHORT_ID
+from evonas.store import Store
+
+from .conftest import SEED, header, write_run
+
+EVIL = "<script>alert(1)</script>|[red]`*$x_{$\x1b[2J"
+FAST = SEED.replace(n_layers=2, window=(32, None), n_kv_heads=(4, 1), learning_rate=6.65e-4)
+
+
+def small(tmp_path, label="nanogpt-cpu") -> dict:
+    """Seed, one better genome, one failure."""
+    changes = {"seed_genomes": [{"id": SEED.id, "label": label}], "settings": {"generations": 3, "task": "text"}}
+    with Store.create(tmp_path / "small", header(**changes)) as store:
+        for genome, loss, latency, parents in ((SEED, 2.0, 1.0, ()), (FAST, 1.9, 0.5, (SEED.id,))):
+            measures = {
+                "loss": Measure(loss, 0.01, "1000 tokens", "cpu"),
+                "latency": Measure(latency, 0.02, "measured", "cpu"),
+            }
+            store.append(genome, Record(genome.id, 0, 0, "ok", measures), parents, label=label)
+        store.append(SEED.replace(beta2=0.5), Record(SEED.replace(beta2=0.5).id, 0, 2, "crash", reason="x"))
+        store.commit({"generation": 0, "hypervolume": 0.5}, [FAST.id])
+        report = build_report(store)
+    return {**report, "seconds": 90.0, "created": "2026-01-01T00:00:00+00:00", "versions": {"evonas": "0"}}
+
+
+def rendered(report, width=110) -> str:
+    console = Console(width=width, file=io.StringIO(), color_system=None)
+    render_table(report, console)
+    return console.file.getvalue()
+
+
+def test_table(tmp_path):
+    lines = [line.rstrip() for line in rendered(small(tmp_path)).splitlines()]
+    assert lines[0] == (
+        "run small: task text on cpu, seed 7, generations 1 of 3, 3 evaluations in 90 s, 1 on the front"
+    )
+    assert lines[1].split() == "id loss [nats] latency [ms] size genes".split()
+    front_line = next(line for line in lines if line.startswith(FAST.id[:SHORT_ID]))
+    for part in ("2x128", "4-4/1", "32-full", "4x2", "ln gelu", "1.900 ±0.010", "0.50 ±0.02"):
+        assert part in front_line
+    assert "-5.0%" in lines[lines.index(front_line) + 1] and "-50%" in lines[lines.index(front_line) + 1]
+    assert any(line.startswith("* nanogpt-cpu") for line in lines)
+    assert lines[-3:] == [
+        "All of them: cosine, warmup 0.05, decay 0.1, dropout 0, beta2 0.99, clip 1.",
+        "Failed: 1 crash (of 3 evaluations).",
+        f"nanogpt-cpu ({SEED.id}): at its loss 50% less latency ({FAST.id}); "
+        f"at its latency 0.1 nats less loss ({FAST.id}).",
+    ]
+
+
+@pytest.mark.parametrize("width", [80, 100, 120])
+def test_a_large_table_fits_and_loses_nothing(run, width):
+    report = build_report(run)
+    text = rendered(report, width)
+    table = text[: text.index("All of them")].splitlines()[1:]
+    assert max(map(len, table)) <= width
+    assert all(member["id"][:SHORT_ID] in text for member in report["front"])
+    assert "…" not in text
+
+
+def test_csv(tmp_path):
+    report = small(tmp_path)
+    text = to_csv(report)
+    assert text.splitlines()[0] == (
+        "id,generation,parents,loss,loss_spread,loss_fidelity,latency,latency_spread,latency_fidelity,"
+        + ",".join([*ARCHITECTURE_GENES, *TRAINING_GENES])
+    )
+    assert text.splitlines()[1] == (
+        f"{FAST.id},0,{SEED.id},1.9,0.01,1000 tokens,0.5,0.02,measured,"
+        "2,128,,layernorm,gelu,learned,true,4 4,4 1,32 none,none none,4 4,0.000665,12,0.1,0.05,0,cosine,adamw,0.99,1"
+    )
+    assert len(text.splitlines()) == 2
+    # The columns do not depend on what is on the front.
+    assert to_csv({**report, "front": []}) == text.splitlines()[0] + "\n"
+
+
+def test_csv_of_other_genomes_holds_no_formula(tmp_path):
+    genome = Genome({"kind": "=HYPERLINK(1)", "width": -3, "none": None, "names": ["a,b", 'c"']})
+    with Store.create(tmp_path / "r", header()) as store:
+        measures = {"loss": Measure(-1.0, float("nan")), "latency": Measure(1.0)}
+        store.append(genome, Record(genome.id, 0, 0, "ok", measures))
+        report = build_report(store)
+    row = next(csv.DictReader(io.StringIO(to_csv(report))))
+    assert (row["kind"], row["width"], row["none"], row["names"]) == ("'=HYPERLINK(1)", "-3", "none", 'a,b c"')
+    assert (row["loss"], row["loss_spread"]) == ("-1.0", "")
+    assert "n_layers" not in row
+    assert "kind =HYPERLINK(1)" in rendered(report) and "kind =HYPERLINK(1)" in to_markdown(report)
+
+
+def test_markdown(tmp_path):
+    assert to_markdown(small(tmp_path)) == (
+        "# small\n\n"
+        "run small: task text on cpu, seed 7, generations 1 of 3, 3 evaluations in 90 s, 1 on the front.\n\n"
+        "| id | size | heads | window | ffn | block | training | loss \\[nats\\] | latency \\[ms\\] |\n"
+        "| --- | --- | --- | --- | --- | --- | --- | ---: | ---: |\n"
+        f"| {FAST.id} | 2x128 | 4-4/1 | 32-full | 4x2 | ln gelu learned | lr 6.65e-4 batch 12 adamw "
+        "| 1.900 ±0.010 (-5.0%) | 0.50 ±0.02 (-50%) |\n"
+        f"| {SEED.id} (seed nanogpt-cpu) | 4x128 | 4x4 | full | 4x4 | ln gelu learned | lr 1e-3 batch 12 adamw "
+        "| 2.000 ±0.010 | 1.00 ±0.02 |\n\n"
+        "- All of them: cosine, warmup 0.05, decay 0.1, dropout 0, beta2 0.99, clip 1.\n"
+        "- Failed: 1 crash (of 3 evaluations).\n"
+        f"- nanogpt-cpu ({SEED.id}): at its loss 50% less latency ({FAST.id}); "
+        f"at its latency 0.1 nats less loss ({FAST.id}).\n"
+    )
+
+
+class Tags(HTMLParser):
+    """Counts tags and checks that they close."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open, self.seen, self.text = [], [], ""
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.seen.append((tag, dict(attrs)))
+        if tag not in ("meta", "img"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data
+
+    def count(self, tag):
+        return sum(t == tag for t, _ in self.seen)
+
+
+def test_html_is_one_page_that_needs_nothing_else(tmp_path):
+    picture = b"\x89PNG fake"
+    page = to_html(small(tmp_path), picture)
+    tags = Tags(page)
+    assert (tags.count("html"), tags.count("table"), tags.count("tr"), tags.count("th")) == (1, 1, 3, 9)
+    assert (tags.count("script"), tags.count("link"), tags.count("img")) == (0, 0, 1)
+    source = next(attrs["src"] for tag, attrs in tags.seen if tag == "img")
+    assert base64.b64decode(source.removeprefix("data:image/png;base64,")) == picture
+    assert not re.search(r"https?://", page)
+    assert FAST.id in tags.text and "seed nanogpt-cpu" in tags.text
+    assert "50% less latency" in tags.text and "1.900 ±0.010" in tags.text
+    assert Tags(to_html(small(tmp_path / "again"))).count("img") == 0
+
+
+def test_hostile_text_is_inert_everywhere(tmp_path):
+    report = {**small(tmp_path, EVIL), "run": EVIL, "task": EVIL, "device": EVIL, "versions": {EVIL: EVIL}}
+    page = to_html(report)
+    assert "<script" not in page and Tags(page).count("script") == 0
+    assert "&lt;script&gt;" in page
+    markdown = to_markdown(report)
+    assert "<script" not in markdown.replace("\\<", "")
+    assert all(line.replace("\\|", "").count("|") == 10 for line in markdown.splitlines() if line.startswith("| "))
+    text = rendered(report)
+    assert "\x1b" not in text and "[red]" in text
+
+
+def test_nothing_finished_yet(tmp_path):
+    with Store.create(tmp_path / "none", header()) as store:
+        report = build_report(store)
+        assert "No finished evaluation yet." in rendered(report)
+        assert "No finished evaluation yet." in to_markdown(report)
+        assert "No finished evaluation yet." in Tags(to_html(report, png(store))).text
+        plot(store, tmp_path / "none.png")
+        store.append(SEED, Record(SEED.id, 0, 0, "crash"))
+        assert "Failed: 1 crash (of 1 evaluations)." in rendered(build_report(store))
+        plot(store, tmp_path / "none.png")
+
+
+@pytest.mark.parametrize("ending, magic", [("png", b"\x89PNG"), ("svg", b"<?xml"), ("pdf", b"%PDF")])
+def test_plot_formats(run, tmp_path, ending, magic):
+    path = tmp_path / f"front.{ending}"
+    plot(run, path)
+    assert path.read_bytes().startswith(magic)
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+def test_what_the_picture_holds(run):
+    report = build_report(run)
+    figure = draw(run)
+    trade, grown = figure.axes[0], figure.axes[1]
+    assert (trade.get_xlabel(), trade.get_ylabel()) == ("latency [ms]", "loss [nats]")
+    assert (trade.get_xscale(), trade.get_yscale()) == ("log", "linear")
+    staircase = trade.lines[0].get_xydata()
+    front = [(m["objectives"]["latency"]["value"], m["objectives"]["loss"]["value"]) for m in report["front"]]
+    assert [tuple(p) for p in staircase] == sorted(front)
+    dominated = trade.collections[0].get_offsets()
+    assert len(dominated) + len(front) == 192 - 8
+    assert any("nanogpt-cpu" == text.get_text() for text in trade.texts)
+    stars = [line for line in trade.lines if line.get_marker() == "*"]
+    assert len(stars) == 1 and stars[0].get_xdata()[0] == report["seeds"][0]["objectives"]["latency"]["value"]
+    low, high = trade.get_xlim()
+    assert all(low < x < high for x, _ in front)
+    assert list(grown.lines[0].get_ydata()) == report["hypervolume"]
+
+
+def test_one_panel_per_further_objective(tmp_path):
+    names = ("loss", "latency", "memory")
+    with write_run(tmp_path / "three", names, generations=2, population=10) as store:
+        labels = [ax.get_xlabel() for ax in draw(store).axes]
+        assert [label for label in labels if label] == ["latency [ms]", "memory [MB]", "generation"]
+        png(store)
+    with write_run(tmp_path / "single", ("loss",), generations=2, population=10) as store:
+        assert draw(store).axes[0].get_xlabel() == "evaluation"
+
+
+def test_a_front_of_one_point_and_hostile_labels_are_drawn(tmp_path):
+    seeds = [{"id": SEED.id, "label": EVIL}]
+    objectives = [
+        {"name": "a$_{", "unit": "$", "direction": "max"},
+        {"name": "latency", "unit": "", "direction": "min"},
+    ]
+    with Store.create(tmp_path / "r", header(seed_genomes=seeds)) as store:
+        measures = {"loss": Measure(0.0, 0.0), "latency": Measure(0.0, float("nan"))}
+        store.append(SEED, Record(SEED.id, 0, 0, "ok", measures))
+        assert png(store).startswith(b"\x89PNG")
+    with Store.create(tmp_path / "s", header(objectives=objectives)) as store:
+        assert png(store).startswith(b"\x89PNG")
+
+
+def test_plot_errors(run, tmp_path):
+    with pytest.raises(EvonasError, match=r"its ending is '\.bmp'") as error:
+        plot(run, tmp_path / "x.bmp")
+    assert error.value.hint == "Allowed endings: .png, .svg, .pdf."
+    with pytest.raises(EvonasError, match="its ending is 'missing'"):
+        plot(run, tmp_path / "x")
+    for bad in (tmp_path / "no" / "x.png", tmp_path / "folder.png"):
+        (tmp_path / "folder.png").mkdir(exist_ok=True)
+        with pytest.raises(EvonasError, match="can't write"):
+            plot(run, bad)
+    assert [p.name for p in tmp_path.iterdir()] == ["folder.png"]

@@ -1,0 +1,158 @@
+"""Files that are not what they should be."""
+
+from __future__ import annotations
+
+import json
+import random
+
+import h5py
+import numpy as np
+import pytest
+
+from evonas.errors import EvonasError
+from evonas.store import Store
+from evonas.store.journal import encode_line
+
+from .conftest import HEADER, fill, genome
+
+
+@pytest.fixture
+def run(folder):
+    with Store.create(folder, HEADER) as store:
+        fill(store, 0, 3)
+        store.commit({"generation": 0}, [genome(0).id])
+        fill(store, 3, 4, 1)
+    return folder
+
+
+def test_a_newer_schema_names_the_cure(run):
+    with h5py.File(run / "population.h5", "r+") as file:
+        file.attrs["schema"] = 2
+    with pytest.raises(EvonasError, match="schema 2") as error:
+        Store.open(run)
+    assert error.value.hint == "Upgrade with: pip install -U evonas"
+
+
+@pytest.mark.parametrize("content", [b"", b"not hdf5", b"\x89HDF\r\n\x1a\n" + b"\0" * 100])
+def test_not_an_hdf5_file(run, content):
+    (run / "population.h5").write_bytes(content)
+    with pytest.raises(EvonasError, match="is damaged or no evonas run"):
+        Store.open(run)
+
+
+def test_a_truncated_file(run):
+    data = (run / "population.h5").read_bytes()
+    for size in (100, len(data) // 2, len(data) - 1):
+        (run / "population.h5").write_bytes(data[:size])
+        with pytest.raises(EvonasError, match="is damaged"):
+            Store.open(run)
+
+
+def _column(file, table, name, data=None, **how):
+    del file[table][name]
+    file[table].create_dataset(name, data=data, **how)
+
+
+DAMAGE = {
+    "no schema": lambda f: f.attrs.__delitem__("schema"),
+    "schema is text": lambda f: f.attrs.__setitem__("schema", "1"),
+    "settings not JSON": lambda f: f.attrs.__setitem__("settings", "{"),
+    "settings a list": lambda f: f.attrs.__setitem__("settings", "[]"),
+    "header missing": lambda f: f.attrs.__delitem__("device"),
+    "objective without direction": lambda f: f.attrs.__setitem__("objectives", '[{"name":"loss"}]'),
+    "objectives of text": lambda f: f.attrs.__setitem__("objectives", '["loss"]'),
+    "seed genome a number": lambda f: f.attrs.__setitem__("seed_genomes", "[1]"),
+    "group missing": lambda f: f.__delitem__("genomes"),
+    "column missing": lambda f: f["evaluations"].__delitem__("status"),
+    "unequal columns": lambda f: f["evaluations/status"].resize((2,)),
+    "text for numbers": lambda f: _column(f, "evaluations", "generation", ["a", "b", "c"]),
+    "a matrix": lambda f: _column(f, "evaluations", "generation", np.zeros((3, 2), "i8")),
+    "a group for a column": lambda f: (f["evaluations"].__delitem__("index"), f["evaluations"].create_group("index")),
+    "a soft link": lambda f: (
+        f["evaluations"].__delitem__("index"),
+        f["evaluations"].__setitem__("index", h5py.SoftLink("/evaluations/generation")),
+    ),
+    "an external link": lambda f: (
+        f["evaluations"].__delitem__("index"),
+        f["evaluations"].__setitem__("index", h5py.ExternalLink("population.h5", "/evaluations/generation")),
+    ),
+    "rows without end": lambda f: [d.resize((10**12,)) for d in f["population"].values()],
+    "unknown status": lambda f: f["evaluations/status"].__setitem__(0, "fine"),
+    "id not hexadecimal": lambda f: f["population/genome_id"].__setitem__(0, "../../etc/pas"),
+    "an unknown member": lambda f: f["population/genome_id"].__setitem__(0, "0" * 12),
+    "an unknown genome": lambda f: f["evaluations/genome_id"].__setitem__(0, "0" * 12),
+    "genes changed": lambda f: f["genomes/genes"].__setitem__(0, '{"n_layers": 1}'),
+    "genes not JSON": lambda f: f["genomes/genes"].__setitem__(0, "{"),
+    "genes nested": lambda f: f["genomes/genes"].__setitem__(0, "[" * 100_000),
+    "genes infinite": lambda f: f["genomes/genes"].__setitem__(0, '{"d_model": 1e999}'),
+    "a parent that is a number": lambda f: f["genomes/parents"].__setitem__(0, "[1]"),
+    "sequence twice": lambda f: f["evaluations/sequence"].__setitem__(1, 0),
+    "provenance a list": lambda f: f["evaluations/provenance"].__setitem__(0, "[]"),
+    "text that is not UTF-8": lambda f: f["evaluations/reason"].__setitem__(0, b"\xff\xfe"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_hostile_contents_are_one_clear_error(run, damage):
+    with h5py.File(run / "population.h5", "r+") as file:
+        DAMAGE[damage](file)
+    with pytest.raises(EvonasError, match="is damaged or no evonas run"):
+        Store.open(run)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {},
+        {"sequence": 4},
+        {
+            "sequence": 9,
+            "finished": 0.0,
+            "record": {"genome_id": "0" * 12, "generation": 0, "index": 0, "status": "ok"},
+        },
+        {
+            "sequence": 4,
+            "finished": 0.0,
+            "record": {"genome_id": "0" * 12, "generation": 0, "index": 0, "status": "ok"},
+        },
+        {"sequence": 4, "finished": 0.0, "record": {"genome_id": "x", "generation": 0, "index": 0, "status": "ok"}},
+        {"sequence": 4, "finished": 0.0, "record": {"genome_id": "0" * 12, "generation": 0, "index": 0, "status": "?"}},
+        {"sequence": 4, "finished": 0.0, "record": []},
+    ],
+)
+def test_a_journal_line_with_a_right_checksum_and_wrong_content(run, row):
+    with open(run / "journal.jsonl", "ab") as file:
+        file.write(encode_line(row))
+    with pytest.raises(EvonasError, match=r"journal\.jsonl is damaged"):
+        Store.open(run)
+
+
+def test_an_overlong_line_is_refused(run, monkeypatch):
+    from evonas.store import journal
+
+    monkeypatch.setattr(journal, "MAX_LINE", 5000)
+    with open(run / "journal.jsonl", "ab") as file:
+        file.write(b"x" * 6000)
+    with pytest.raises(EvonasError, match="line 2 is damaged"):
+        Store.open(run)
+
+
+def test_random_bytes_never_raise_anything_else(run):
+    data = (run / "population.h5").read_bytes()
+    rng = random.Random(3)
+    for _ in range(60):
+        broken = bytearray(data)
+        for _ in range(20):
+            # Text and tables, not HDF5's own heap pointers: its C code is not ours to test.
+            position = rng.choice([i for i in (broken.find(b"1000 tokens"), broken.find(b'"d_model"'))])
+            broken[position + rng.randrange(-4, 8)] = rng.randrange(256)
+        (run / "population.h5").write_bytes(broken)
+        try:
+            Store.open(run)
+        except EvonasError as error:
+            assert "population.h5" in error.message
+
+
+def test_the_journal_is_json_lines(run):
+    line = json.loads((run / "journal.jsonl").read_text())
+    assert line["row"]["sequence"] == 3 and len(line["crc32"]) == 8

@@ -1,0 +1,74 @@
+"""One writer per run."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from evonas.errors import EvonasError
+from evonas.store import Store
+from evonas.store.lock import WriterLock, read_holder
+
+from .conftest import HEADER, fill
+
+
+def test_a_second_writer_is_refused_by_name(store, folder):
+    with pytest.raises(EvonasError, match=f"process {os.getpid()} on {socket.gethostname()}") as error:
+        Store.open(folder, write=True)
+    assert "reading it" in error.value.hint
+    holder = json.loads((folder / "lock").read_text())
+    assert (holder["pid"], holder["host"]) == (os.getpid(), socket.gethostname()) and "T" in holder["start"]
+    fill(store, 0, 1)
+    store.close()
+    store.close()
+    with Store.open(folder, write=True) as second:
+        assert len(second.records) == 1
+
+
+def test_another_process_is_refused(store, folder):
+    code = "import sys; from evonas.store import Store; Store.open(sys.argv[1], write=True)"
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    done = subprocess.run([sys.executable, "-c", code, str(folder)], capture_output=True, text=True, env=env)
+    assert done.returncode == 1
+    assert f"is being written by process {os.getpid()}" in done.stderr
+
+
+def test_a_dead_writers_file_is_no_lock(folder):
+    Store.create(folder, HEADER).close()
+    (folder / "lock").write_text('{"pid": 1, "host": "elsewhere", "start": ""}')
+    Store.open(folder, write=True).close()
+    (folder / "lock").write_bytes(b"\xff not json")
+    Store.open(folder, write=True).close()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_lock_that_only_a_dead_holders_worker_keeps_is_taken_over(tmp_path):
+    path = tmp_path / "lock"
+    code = (
+        "import os, sys, time\n"
+        "from pathlib import Path\n"
+        "from evonas.store.lock import WriterLock\n"
+        "lock = WriterLock(Path(sys.argv[1]))\n"
+        "if os.fork() == 0:\n"
+        "    print(os.getpid(), flush=True)\n"
+        "    sys.stdin.read()\n"
+        "os._exit(0)\n"
+    )
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    command = [sys.executable, "-c", code, str(path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env) as holder:
+        assert int(holder.stdout.readline()) > 0
+        while holder.poll() is None:
+            pass
+        assert read_holder(path)["pid"] == holder.pid
+        lock = WriterLock(path)  # the worker still runs and keeps the old file locked
+        assert read_holder(path)["pid"] == os.getpid()
+        with pytest.raises(EvonasError):
+            WriterLock(path)
+        lock.close()
+        holder.stdin.close()
