@@ -10,8 +10,22 @@ from .errors import EvonasError, did_you_mean
 
 # What fits ten minutes on two CPU cores, or on one GPU.
 DEVICE_DEFAULTS: dict[str, dict[str, Any]] = {
-    "cpu": {"space": "text-cpu", "context": 64, "population": 12, "tokens": 16_384, "validation_tokens": 8_192},
-    "cuda": {"space": "text-gpu", "context": 256, "population": 16, "tokens": 1_000_000, "validation_tokens": 65_536},
+    "cpu": {
+        "space": "text-cpu",
+        "context": 64,
+        "population": 16,
+        "offspring": 8,
+        "tokens": 24_576,
+        "validation_tokens": 8_192,
+    },
+    "cuda": {
+        "space": "text-gpu",
+        "context": 256,
+        "population": 24,
+        "offspring": 8,
+        "tokens": 2_000_000,
+        "validation_tokens": 65_536,
+    },
 }
 MAX_POPULATION, MAX_GENERATIONS, MAX_CONTEXT, MAX_WORKERS = 100_000, 1_000_000, 2**20, 1024
 
@@ -20,8 +34,9 @@ MAX_POPULATION, MAX_GENERATIONS, MAX_CONTEXT, MAX_WORKERS = 100_000, 1_000_000, 
 class Settings:
     """Everything that decides what a run computes.
 
-    ``tokens`` are the proxy's training tokens, ``validation_tokens`` the held-out ones of its loss; ``seeds`` the seed
-    genomes as {"label", "genes"}; ``timeout`` seconds per training, None for one derived from its peers.
+    ``population`` members are kept and make up the first generation; every later one has ``offspring`` candidates (0:
+    as many as members). ``tokens`` train a proxy and ``validation_tokens`` of held-out data give its loss; ``seeds``
+    are the seed genomes as {"label", "genes"}; ``timeout`` is in seconds per training, None for one from its peers.
     """
 
     task: str
@@ -35,11 +50,13 @@ class Settings:
     device: str
     tokens: int
     validation_tokens: int
+    offspring: int = 0
     seeds: tuple[Mapping[str, Any], ...] = ()
     timeout: float | None = None
 
     def __post_init__(self) -> None:
         _within("population", self.population, 2, MAX_POPULATION)
+        _within("offspring", self.offspring, 0, MAX_POPULATION)
         _within("generations", self.generations, 1, MAX_GENERATIONS)
         _within("context", self.context, 2, MAX_CONTEXT)
         _within("tokens", self.tokens, self.context, 10**15)
@@ -52,7 +69,7 @@ class Settings:
                 f"{len(self.seeds)} seed genomes do not fit a population of {self.population}",
                 f"Write --population {2 * len(self.seeds)}.",
             )
-        if self.timeout is not None and self.timeout <= 0:
+        if self.timeout is not None and not 0 < self.timeout < float("inf"):
             raise EvonasError(f"timeout {self.timeout:g}; it takes seconds above 0")
 
     def to_dict(self) -> dict[str, Any]:

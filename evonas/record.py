@@ -162,9 +162,12 @@ class Constraint:
             units = ", ".join(u for u in scales if u) or "none"
             raise EvonasError(f"constraint {text!r}: unit {unit!r} does not fit {name}", f"Allowed units: {units}.")
         try:
-            return cls(name, op, float(number) * scales[unit.lower()])
+            bound = float(number) * scales[unit.lower()]
         except ValueError:
-            raise EvonasError(f"constraint {text!r}: {number!r} is not a number") from None
+            bound = math.nan
+        if not math.isfinite(bound):
+            raise EvonasError(f"constraint {text!r}: {number!r} is not a finite number")
+        return cls(name, op, bound)
 
     def violation(self, value: float) -> float:
         """How far ``value`` is outside, relative to the bound; 0 where the constraint is met."""
@@ -173,7 +176,8 @@ class Constraint:
 
     def __str__(self) -> str:
         unit = OBJECTIVES[self.name].unit
-        return f"{self.name}{self.op}{self.bound:g}{unit if self.name != 'loss' else ''}"
+        bound = repr(self.bound).removesuffix(".0")  # every digit: runs store constraints as text
+        return f"{self.name}{self.op}{bound}{unit if self.name != 'loss' else ''}"
 
 
 def total_violation(constraints: tuple[Constraint, ...], record: Record) -> float:

@@ -151,9 +151,11 @@ class Search:
         seen = ", ".join(
             f"{c.name} {closest.value(c.name):.4g}" for c in self.constraints if closest.value(c.name) is not None
         )
+        broke = len(self.store.records) - len(infeasible)
+        without = f" without failing ({broke} failed, {len(infeasible)} broke a constraint)" if broke else ""
         raise EvonasError(
-            f"no candidate has met {' and '.join(map(str, self.constraints))} in {len(self.store.records)} tries; "
-            f"the closest has {seen}",
+            f"no candidate has met {' and '.join(map(str, self.constraints))}{without} in "
+            f"{len(self.store.records)} tries; the closest that broke it has {seen}",
             "Loosen the constraint or widen the space, then start anew.",
             exit_code=EXIT_FAILED,
         )

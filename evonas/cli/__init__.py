@@ -58,6 +58,12 @@ def main() -> None:
         # The reader of our output went away, as `evonas report | head` does.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = EXIT_FAILED
+    except OSError as error:  # a full disk, a folder that may not be written or read
+        if os.environ.get("EVONAS_DEBUG"):
+            traceback.print_exc()
+        where = f"{error.filename}: " if error.filename else ""
+        click.echo(f"Error: {where}{error.strerror or error}", err=True)
+        code = EXIT_FAILED
     except Exception as error:
         if os.environ.get("EVONAS_DEBUG"):
             traceback.print_exc()

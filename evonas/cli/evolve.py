@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ..errors import EXIT_FAILED, EXIT_INTERRUPTED, EvonasError
+from ..config import DEVICE_DEFAULTS
+from ..errors import EXIT_INTERRUPTED, EvonasError
 
 if TYPE_CHECKING:
     from ..config import Settings
@@ -23,6 +24,10 @@ DEFAULT_GENERATIONS = 50
 # Time kept back from the budget for the last commit, the plot and the table.
 CLOSING_SECONDS = 3.0
 _GPU_WORKERS = 4
+
+
+def _default(name: str) -> str:
+    return f"{DEVICE_DEFAULTS['cpu'][name]}; {DEVICE_DEFAULTS['cuda'][name]} on a GPU."
 
 
 def _search_options(command):
@@ -48,16 +53,24 @@ def _search_options(command):
 
 @click.command()
 @click.option("--generations", type=int, metavar="N", help="How many to run. Default: 50, or no limit with --budget.")
-@click.option("--population", type=int, metavar="N", help="Candidates per generation. Default: 12; 16 on a GPU.")
+@click.option(
+    "--population", type=int, metavar="N", help=f"Members kept, and first generation. Default: {_default('population')}"
+)
+@click.option(
+    "--offspring",
+    type=int,
+    metavar="N",
+    help=f"Candidates per later generation. Default: the population where that is given, else {_default('offspring')}",
+)
 @click.option(
     "--task", default="text", show_default=True, metavar="NAME", help="text, or your own package.module:Name."
 )
 @click.option("--data", type=click.Path(), metavar="PATH", help="A text file. Default: the embedded corpus.")
 @click.option(
-    "--context", type=int, metavar="T", help="Sequence length. Default: the seed genome's, or 64; 256 on a GPU."
+    "--context", type=int, metavar="T", help=f"Sequence length. Default: the seed genome's, else {_default('context')}"
 )
 @click.option(
-    "--space", metavar="FILE.toml", help="Search space: a file, or a shipped one. Default: text-cpu; text-gpu on a GPU."
+    "--space", metavar="FILE.toml", help=f"Search space: a file, or a shipped one. Default: {_default('space')}"
 )
 @click.option(
     "--objective",
@@ -81,9 +94,7 @@ def _search_options(command):
     help="Repeatable. A shipped genome, a genome file, a Hugging Face config.json, or RUN:ID.",
 )
 @click.option("--widen", is_flag=True, help="Widen the space where a seed genome lies outside it.")
-@click.option(
-    "--tokens", type=int, metavar="N", help="Training tokens per candidate. Default: 16384; 1000000 on a GPU."
-)
+@click.option("--tokens", type=int, metavar="N", help=f"Training tokens per candidate. Default: {_default('tokens')}")
 @click.option(
     "--timeout", metavar="TIME", help="Longest training of one candidate. Default: 20 times its slowest peer."
 )
@@ -98,8 +109,8 @@ def _search_options(command):
 )
 @_search_options
 def evolve(
-    generations, population, task, data, context, space, objectives, constraints, seed_genomes, widen, tokens, timeout,
-    run_name, seed, device, budget, workers, executor,
+    generations, population, offspring, task, data, context, space, objectives, constraints, seed_genomes, widen,
+    tokens, timeout, run_name, seed, device, budget, workers, executor,
 ) -> None:  # fmt: skip
     """Search for transformers that are accurate and fast on this device.
 
@@ -112,13 +123,13 @@ def evolve(
     evonas evolve --objective loss --objective flops --budget 30m
     """
     started = time.monotonic()
-    from ..config import DEVICE_DEFAULTS, Settings, parse_duration
+    from ..config import Settings, parse_duration
     from ..fitness import resolve_device
     from ..genome import genome_to_dict, read_space
     from ..record import Constraint, objective
     from ..store import runs_folder
 
-    deadline = started + parse_duration(budget) if budget else None
+    deadline = None if budget is None else started + parse_duration(budget)
     for name in objectives:
         objective(name)
     constraints = tuple(str(Constraint.parse(text)) for text in constraints)
@@ -132,22 +143,23 @@ def evolve(
     defaults = DEVICE_DEFAULTS[device]
     if context is None:
         context = next((c for _, c, _ in seeds if c), defaults["context"])
-    wanted_space = read_space(space or defaults["space"]).bounded(context)
+    wanted_space = read_space(defaults["space"] if space is None else space).bounded(context)
     wanted_space, genomes = _fit_seeds(wanted_space, seeds, context, widen)
     settings = Settings(
         task=task,
-        data=str(Path(data).resolve()) if data else None,
+        data=None if data is None else str(Path(data).resolve()),
         context=context,
         objectives=objectives or ("loss", "latency"),
         constraints=constraints,
         population=defaults["population"] if population is None else population,
+        offspring=_offspring(offspring, population, defaults),
         generations=_generations(generations, budget),
         seed=seed,
         device=device,
         tokens=defaults["tokens"] if tokens is None else tokens,
         validation_tokens=max(defaults["validation_tokens"], context),
         seeds=tuple({"label": label, "genes": genome_to_dict(g)["genes"]} for g, label in genomes),
-        timeout=parse_duration(timeout) if timeout else None,
+        timeout=None if timeout is None else parse_duration(timeout),
     )
     _run(settings, wanted_space, folder, None, settings.generations, deadline, workers, executor)
 
@@ -168,14 +180,14 @@ def resume(run, generations, budget, workers, executor) -> None:
     from ..genome import space_from_dict
     from ..store import Store, find_run
 
-    deadline = started + parse_duration(budget) if budget else None
+    deadline = None if budget is None else started + parse_duration(budget)
     folder = find_run(run)
     if not folder.is_dir():
         raise EvonasError(f"{folder} is not the folder of a run", "Give the run's name, as in runs/NAME.")
     with Store.open(folder, write=True) as store:
         settings = Settings.from_dict(store.header["settings"])
         done = store.generations[-1]["generation"] + 1 if store.generations else 0
-        goal = settings.generations if generations is None and not budget else _generations(generations, budget)
+        goal = settings.generations if generations is None and budget is None else _generations(generations, budget)
         if goal < 1:
             raise EvonasError(f"generations is {goal}; it takes a whole number from 1")
         if done >= goal:
@@ -223,6 +235,7 @@ def _run(
         space,
         objectives,
         population_size=settings.population,
+        offspring_size=settings.offspring or None,
         seed=settings.seed,
         seed_genomes=list(seeds),
         screen=screen if evaluator.exact_names else None,
@@ -307,6 +320,12 @@ def _generations(given: int | None, budget: str | None) -> int:
     return given if given is not None else MAX_GENERATIONS if budget else DEFAULT_GENERATIONS
 
 
+def _offspring(given: int | None, population: int | None, defaults: dict) -> int:
+    if given is not None and given < 1:
+        raise EvonasError(f"offspring is {given}; it takes a whole number from 1")
+    return given if given is not None else defaults["offspring"] if population is None else population
+
+
 def _default_name(task: str, runs: Path) -> str:
     stem = f"{task.rpartition(':')[2].lower()}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
     name, count = stem, 1
@@ -322,6 +341,3 @@ def _checked_name(name: str) -> str:
             f"run name {name!r} is not a plain folder name", "Use letters, digits, - and _, without / or :."
         )
     return name
-
-
-__all__ = ["EXIT_FAILED", "evolve", "resume"]

@@ -37,7 +37,9 @@ class Progress(Listener):
         self.failures: dict[str, int] = {}
         self.generation, self.done, self.of = 0, 0, 0
         self.row: Mapping = {}
-        self.ends: list[float] = []
+        self.ends: list[tuple[float, int]] = [
+            (self.started, 0)
+        ]  # moment and evaluations, at the last generations' ends
         self.live: Live | None = None
 
     @contextlib.contextmanager
@@ -71,7 +73,7 @@ class Progress(Listener):
 
     def generation_finished(self, row: Mapping) -> None:
         self.row = row
-        self.ends = [*self.ends[-_RECENT:], time.monotonic()]
+        self.ends = [*self.ends[-_RECENT:], (time.monotonic(), self.evaluations)]
         if self.live is None:
             print(self._line(), file=sys.stderr, flush=True)
 
@@ -93,13 +95,10 @@ class Progress(Listener):
         limits = []
         if self.deadline is not None:
             limits.append(max(0.0, self.deadline - time.monotonic()))
-        if self.goal < MAX_GENERATIONS:
-            marks = [self.started, *self.ends]
-            recent = marks[-(_RECENT + 1) :]
-            if len(recent) > 1:
-                pace = (recent[-1] - recent[0]) / (len(recent) - 1)
-                done = self.row["generation"] + 1
-                limits.append(max(0.0, (self.goal - done) * pace - (time.monotonic() - recent[-1])))
+        (first, before), (last, after) = self.ends[0], self.ends[-1]
+        if self.goal < MAX_GENERATIONS and after > before:
+            left = (self.goal - self.row["generation"] - 1) * (self.settings.offspring or self.settings.population)
+            limits.append(max(0.0, left * (last - first) / (after - before) - (time.monotonic() - last)))
         return _clock(min(limits)) if limits else "..."
 
     def _goal(self) -> str:

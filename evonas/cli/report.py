@@ -12,7 +12,12 @@ from ..errors import EvonasError
 @click.command()
 @click.argument("run", required=False)
 @click.option(
-    "--format", "form", type=click.Choice(["table", "json", "csv", "markdown"]), default="table", show_default=True
+    "--format",
+    "form",
+    type=click.Choice(["table", "json", "csv", "markdown"]),
+    default="table",
+    show_default=True,
+    help="Of what is printed.",
 )
 @click.option(
     "--plot",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from pathlib import Path
@@ -27,10 +28,10 @@ _EVALUATIONS = 20
     metavar="T",
     help="Default: the run's or the genome file's, or 64; 256 on a GPU.",
 )
-@click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda")
+@click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda", help="Where it trains.")
 @click.option(
     "--seed",
-    type=click.IntRange(0),
+    type=click.IntRange(0, 2**63 - 1),
     default=0,
     show_default=True,
     metavar="INT",
@@ -58,15 +59,20 @@ def train(reference, tokens, task, data, context, device, seed, output) -> None:
     device = resolve_device(device)
     context = context or found.context or DEVICE_DEFAULTS[device]["context"]
     genome = bounded_windows(found.genome, context)
-    task_name = task or found.settings.get("task", "text")
-    data = data or (found.settings.get("data") if task_name == found.settings.get("task") else None)
+    task_name = found.settings.get("task", "text") if task is None else task
+    if data is None and task_name == found.settings.get("task"):
+        data = found.settings.get("data")
     loaded = load_task(task_name, data, context)
-    folder = Path(output) if output else runs_folder() / f"train-{found.name.replace(':', '-')}"
+    folder = Path(output) if output is not None else runs_folder() / f"train-{found.name.replace(':', '-')}"
     if folder.exists() and any(folder.iterdir() if folder.is_dir() else [folder]):
         raise EvonasError(f"{folder} exists and is not empty", "Choose another folder with -o DIR.")
     _make(folder)
-    write_genome(folder / "genome.json", genome, name=found.name, source=found.source, context=context)
-    best, curve = _train(genome, loaded, tokens, seed, device, folder)
+    try:
+        write_genome(folder / "genome.json", genome, name=found.name, source=found.source, context=context)
+        best, curve = _train(genome, loaded, tokens, seed, device, folder)
+    except BaseException:
+        _remove_useless(folder)
+        raise
     loss, spread, latency = best
     click.echo(f"{found.name} ({genome.id}): {curve[-1][0]:,} tokens of {task_name}, context {context}, {device}")
     click.echo(f"loss     {loss:.4f} nats +- {spread:.4f} (lowest held-out), {curve[-1][1]:.4f} at the end")
@@ -82,6 +88,7 @@ def _train(genome, task, tokens: int, seed: int, device: str, folder: Path):
     from ..fitness.train import DivergenceError, steps_for, train
 
     best: dict = {"loss": float("inf"), "spread": 0.0}
+    curve: list[tuple[int, float]] = []  # (tokens seen, held-out loss)
     console = Console(stderr=True)
     columns = (TextColumn("training"), BarColumn(), TextColumn("{task.fields[loss]}"), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as bar:
@@ -94,9 +101,11 @@ def _train(genome, task, tokens: int, seed: int, device: str, folder: Path):
             bar.update(row, completed=step, loss=f"held-out loss {loss:.4f}")
             if not console.is_terminal:
                 click.echo(f"step {step}/{steps}: held-out loss {loss:.4f}", err=True)
+            curve.append((step * genome.batch_size * task.context, loss))
             if loss < best["loss"]:
                 best.update(loss=loss, spread=spread)
                 _save(model, folder / "weights.safetensors")
+            _write_curve(folder / "curve.csv", curve)
 
         try:
             done = train(
@@ -107,9 +116,8 @@ def _train(genome, task, tokens: int, seed: int, device: str, folder: Path):
             raise EvonasError(
                 f"the training diverged: {error}", "Lower learning_rate in the genome.", exit_code=EXIT_FAILED
             ) from None
-    _write_curve(folder / "curve.csv", done.curve)
     latency = forward_latency(done.model.eval(), device, seconds=1.0)
-    return (best["loss"], best["spread"], latency), done.curve
+    return (best["loss"], best["spread"], latency), curve
 
 
 def _save(model, path: Path) -> None:
@@ -140,3 +148,12 @@ def _make(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise EvonasError(f"{folder} can't be made: {error.strerror}", "Choose another folder with -o DIR.") from None
+
+
+def _remove_useless(folder: Path) -> None:
+    """Remove the folder of a training that ended before it had weights to keep."""
+    if not (folder / "weights.safetensors").exists():
+        with contextlib.suppress(OSError):
+            for name in ("genome.json", "weights.partial"):
+                (folder / name).unlink(missing_ok=True)
+            folder.rmdir()

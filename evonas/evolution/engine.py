@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from deap import base
@@ -40,7 +42,9 @@ class Engine:
     Args:
         space: where genomes come from.
         objectives: names with directions; all are needed in ``tell``.
-        population_size: candidates per generation, and members kept, at least 2.
+        population_size: members kept, and candidates of the first generation, at least 2.
+        offspring_size: candidates of every later generation; None for as many as members. Few offspring at a time
+            learn from each other sooner.
         seed: every draw comes from (seed, generation, index).
         seed_genomes: evaluated first, with mutants around them in the first population. They must lie in the space.
         screen: genome -> constraint violation that is known for free; candidates above 0 are not asked for.
@@ -65,22 +69,18 @@ class Engine:
         objectives: Sequence[Objective],
         *,
         population_size: int = 20,
+        offspring_size: int | None = None,
         seed: int = 0,
         seed_genomes: Sequence[Genome] = (),
         screen: Callable[[Genome], float] | None = None,
     ) -> None:
-        if population_size < 2:
-            raise EvonasError(f"population size {population_size}; it takes at least 2")
-        if not objectives or len({o.name for o in objectives}) != len(objectives):
-            raise EvonasError("a search needs at least one objective, each named once")
-        for genome in seed_genomes:
-            problems = space.check(genome)
-            if problems:
-                raise EvonasError(f"seed genome {genome.id} lies outside the space: {'; '.join(problems)}")
+        offspring_size = population_size if offspring_size is None else offspring_size
+        _check_settings(space, objectives, population_size, offspring_size, seed, seed_genomes)
         self.space, self.objectives = space, tuple(objectives)
         self.directions = tuple(o.direction for o in objectives)
-        self.population_size, self.seed = population_size, seed
-        self.seed_genomes = tuple(dict.fromkeys(seed_genomes))[:population_size]
+        self.population_size, self.offspring_size, self.seed = population_size, offspring_size, seed
+        # Repair only brings genes without effect to rest, so that no seed has a twin.
+        self.seed_genomes = tuple(dict.fromkeys(space.repair(genome) for genome in seed_genomes))
         self.screen = screen or (lambda genome: 0.0)
         self.generation = 0  # generations whose selection is done
         self.population: list[Individual] = []
@@ -89,6 +89,7 @@ class Engine:
         self.box: tuple[np.ndarray, np.ndarray] | None = None  # ideal and reference point of the hypervolume
         self._asked = 0
         self._outstanding: dict[int, set[int]] = {}
+        self._short: dict[int, int] = {}  # generation -> its size, where the space ran out before it was full
         self._told: dict[int, list[Individual]] = {}
         self._first: list[Candidate] = []
         self.toolbox = base.Toolbox()
@@ -103,16 +104,34 @@ class Engine:
         """The next ``n`` candidates (a generation by default), none of them ever asked for before. Fewer, even none,
         when the space is exhausted."""
         out = []
-        for _ in range(self.population_size if n is None else n):
-            generation, index = divmod(self._asked, self.population_size)
-            candidate = self._propose(generation, index)
+        for _ in range(self._size(self._place(self._asked)[0]) if n is None else n):
+            generation, index = self._place(self._asked)
+            candidate = self._propose(generation, index) if generation not in self._short else None
             if candidate is None:
+                if index > 0:
+                    self._short[generation] = index
+                    self._finish_generations()
                 break
             self._asked += 1
             self.seen.add(candidate.genome.id)
             self._outstanding.setdefault(generation, set()).add(index)
             out.append(candidate)
         return out
+
+    # Candidates are numbered through the run: first the first population, then generations of offspring.
+
+    def _size(self, generation: int) -> int:
+        return self.population_size if generation == 0 else self.offspring_size
+
+    def _start(self, generation: int) -> int:
+        return 0 if generation == 0 else self.population_size + (generation - 1) * self.offspring_size
+
+    def _place(self, number: int) -> tuple[int, int]:
+        """(generation, index) of the candidate of that number."""
+        if number < self.population_size:
+            return 0, number
+        later, index = divmod(number - self.population_size, self.offspring_size)
+        return later + 1, index
 
     def prepare(self) -> None:
         """Draw the first population now. Raises EvonasError when no genome passes the screen."""
@@ -188,6 +207,9 @@ class Engine:
             values: one finite number per objective; None for a failed or infeasible candidate.
             violation: by how much constraints are broken, 0 when they are met. A candidate with ``values`` None and
                 ``violation`` 0 has failed: it is never a parent and never on a front.
+
+        Raises:
+            EvonasError: the candidate is not outstanding, or a number is missing or not finite; nothing has changed.
         """
         waiting = self._outstanding.get(candidate.generation, set())
         if candidate.index not in waiting:
@@ -199,13 +221,14 @@ class Engine:
             told.append(individual)
             if individual.feasible:
                 self.archive[candidate.genome.id] = individual
-        while self._is_complete(self.generation):
-            self._finish_generation()
+        self._finish_generations()
 
     def _individual(
         self, candidate: Candidate, values: Mapping[str, float] | None, violation: float
     ) -> Individual | None:
-        birth = candidate.generation * self.population_size + candidate.index
+        birth = self._start(candidate.generation) + candidate.index
+        if not (math.isfinite(violation) and violation >= 0):
+            raise EvonasError(f"violation {violation}; it takes a finite number, 0 when all constraints are met")
         if violation > 0:
             return Individual(candidate.genome, ParetoFitness(self.directions, (), violation), birth)
         if values is None:
@@ -213,26 +236,31 @@ class Engine:
         missing = [o.name for o in self.objectives if o.name not in values]
         if missing:
             raise EvonasError(f"tell needs a value for every objective; missing: {', '.join(missing)}")
-        return Individual(
-            candidate.genome, ParetoFitness(self.directions, [values[o.name] for o in self.objectives]), birth
-        )
+        numbers = [_finite(o.name, values[o.name]) for o in self.objectives]
+        return Individual(candidate.genome, ParetoFitness(self.directions, numbers), birth)
+
+    def _finish_generations(self) -> None:
+        while self._is_complete(self.generation):
+            self._finish_generation()
 
     def _is_complete(self, generation: int) -> bool:
-        asked = self._asked - generation * self.population_size
-        size = len(self._first) if generation == 0 else self.population_size
-        exhausted = 0 < asked < size and not self._outstanding.get(generation)
-        return generation in self._outstanding and not self._outstanding[generation] and (asked >= size or exhausted)
+        asked = self._asked - self._start(generation)
+        size = self._short.get(generation, len(self._first) if generation == 0 else self.offspring_size)
+        return generation in self._outstanding and not self._outstanding[generation] and asked >= size
 
     def _finish_generation(self) -> None:
         told = sorted(self._told.pop(self.generation, []), key=lambda i: i.index)
         rng = np.random.default_rng((self.seed, self.generation, 2**31))
         self.population = self.toolbox.select([*self.population, *told], self.population_size, rng)
         del self._outstanding[self.generation]
+        self._short.pop(self.generation, None)
         self.generation += 1
         # A short last generation (space exhausted) ends here: numbering goes on with the next one.
-        self._asked = max(self._asked, self.generation * self.population_size)
-        if self.box is None and self.archive:
-            self.box = hypervolume_box(self._points())
+        self._asked = max(self._asked, self._start(self.generation))
+        # Candidates of later generations may have been told already: the box must not depend on that.
+        done = [i for i in self._successes() if i.index < self._start(self.generation)]
+        if self.box is None and done:
+            self.box = hypervolume_box(self._points(done))
 
     # -- state and results --------------------------------------------------------------------------------------
 
@@ -262,20 +290,60 @@ class Engine:
         if unknown:
             raise EvonasError(f"population member {unknown[0]} has no evaluation to restore it from")
         self.population = [members[i] for i in population]
-        self.generation, self._asked = generation, generation * self.population_size
+        self.generation, self._asked = generation, self._start(generation)
         self.box = None if box is None else (np.array(box[0], float), np.array(box[1], float))
 
-    def _points(self) -> np.ndarray:
+    def _successes(self) -> list[Individual]:
+        # In order of birth, not of arrival, so that results are the same to the last bit.
+        return sorted(self.archive.values(), key=lambda i: i.index)
+
+    def _points(self, individuals: Sequence[Individual]) -> np.ndarray:
         # wvalues are maximised by DEAP's convention; arrays here are minimised.
-        rows = [[-w for w in i.fitness.wvalues] for i in self.archive.values()]
+        rows = [[-w for w in i.fitness.wvalues] for i in individuals]
         return np.array(rows, dtype=float).reshape(-1, len(self.objectives))
 
     def front(self) -> list[Individual]:
         """The non-dominated individuals of everything evaluated so far, best in the first objective first."""
-        members = list(self.archive.values())
-        chosen = [m for m, keep in zip(members, non_dominated(self._points())) if keep]
+        members = self._successes()
+        chosen = [m for m, keep in zip(members, non_dominated(self._points(members))) if keep]
         return sorted(chosen, key=lambda m: (tuple(-w for w in m.fitness.wvalues), m.index))
 
     def hypervolume(self) -> float:
         """Hypervolume of ``front()`` in units of the first generation's box; 0 before that generation is done."""
-        return 0.0 if self.box is None else hypervolume(self._points(), *self.box)
+        return 0.0 if self.box is None else hypervolume(self._points(self._successes()), *self.box)
+
+
+def _check_settings(
+    space: SearchSpace,
+    objectives: Sequence[Objective],
+    population_size: int,
+    offspring_size: int,
+    seed: int,
+    seeds: Sequence[Genome],
+) -> None:
+    for name, size, least in (("population", population_size, 2), ("offspring", offspring_size, 1)):
+        if not isinstance(size, int) or size < least:
+            raise EvonasError(f"{name} size {size}; it takes a whole number of at least {least}")
+    if not isinstance(seed, int) or seed < 0:
+        raise EvonasError(f"seed {seed}; it takes a whole number of at least 0")
+    if not all(isinstance(o, Objective) for o in objectives):
+        raise EvonasError("objectives are evonas.record.Objective", 'For example: Objective("error", "%", "min")')
+    if not objectives or len({o.name for o in objectives}) != len(objectives):
+        raise EvonasError("a search needs at least one objective, each named once")
+    if len(seeds) > population_size:
+        raise EvonasError(f"{len(seeds)} seed genomes do not fit a population of {population_size}")
+    for genome in seeds:
+        problems = space.check(genome)
+        if problems:
+            raise EvonasError(f"seed genome {genome.id} lies outside the space: {'; '.join(problems)}")
+
+
+def _finite(name: str, value: Any) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if not math.isfinite(number):
+        hint = "Tell None instead of the values of a candidate that failed."
+        raise EvonasError(f"objective {name!r} is {value}; tell takes finite numbers", hint)
+    return number

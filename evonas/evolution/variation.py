@@ -19,11 +19,12 @@ def mate(first: Genome, second: Genome, space: SearchSpace, rng: np.random.Gener
     aligned segment (by relative depth) taken from the other: whole layers, or a single field of them.
     """
     base, other = (first, second) if rng.random() < 0.5 else (second, first)
+    base, other = space.genes_of(base), space.genes_of(other)
     child: Values = dict(base)
     for gene in space.scalar_genes:
         if gene.name == space.length:
             continue
-        a, b = base.get(gene.name), other.get(gene.name)
+        a, b = base[gene.name], other[gene.name]
         if gene.is_ordered and a != b and rng.random() < 0.3:
             u = rng.random()
             child[gene.name] = gene.from_unit(min(u * gene.to_unit(a) + (1 - u) * gene.to_unit(b), 1 - 1e-12))
@@ -34,7 +35,7 @@ def mate(first: Genome, second: Genome, space: SearchSpace, rng: np.random.Gener
     return space.repair(child)
 
 
-def _exchange_segment(base: Genome, other: Genome, space: SearchSpace, rng: np.random.Generator) -> Values:
+def _exchange_segment(base: Values, other: Values, space: SearchSpace, rng: np.random.Generator) -> Values:
     depth, other_depth = base[space.length], other[space.length]
     start, stop = np.sort(rng.random(2))
     inside = [i for i in range(depth) if start <= (i + 0.5) / depth < stop] or [int(rng.integers(depth))]
@@ -56,7 +57,7 @@ def step_genes(values: Values, space: SearchSpace, rng: np.random.Generator) -> 
     for _ in range(count):
         gene = list(space.genes.values())[rng.integers(len(space.genes))]
         if not gene.per_layer:
-            values[gene.name] = gene.moved(values.get(gene.name), rng)
+            values[gene.name] = gene.moved(values[gene.name], rng)
             continue
         row = list(values[gene.name])
         i = rng.integers(len(row))
@@ -71,7 +72,7 @@ def shift_field(values: Values, space: SearchSpace, rng: np.random.Generator) ->
     if not fields:
         return step_genes(values, space, rng)
     gene, direction = fields[rng.integers(len(fields))], int(rng.choice((-1, 1)))
-    value = values.get(gene.name)
+    value = values[gene.name]
     values[gene.name] = (
         tuple(gene.shifted(v, direction) for v in value) if gene.per_layer else gene.shifted(value, direction)
     )
@@ -132,11 +133,11 @@ _LAYER_MUTATIONS = ("duplicate", "remove", "insert")
 def mutate(genome: Genome, space: SearchSpace, rng: np.random.Generator) -> tuple[Genome, str]:
     """A different genome of the space near ``genome``, and the name of the operator that made it. Where the space
     holds nothing else nearby, ``genome`` itself comes back."""
-    names = [n for n in MUTATIONS if space.length or n not in _LAYER_MUTATIONS]
+    names = [n for n in MUTATIONS if space.layer_genes or n not in _LAYER_MUTATIONS]
     shares = np.array([MUTATIONS[n][1] for n in names])
     for _ in range(20):
         name = names[rng.choice(len(names), p=shares / shares.sum())]
-        child = space.repair(MUTATIONS[name][0](dict(genome), space, rng))
+        child = space.repair(MUTATIONS[name][0](space.genes_of(genome), space, rng))
         if child != genome:
             return child, name
     return genome, "none"

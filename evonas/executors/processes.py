@@ -37,7 +37,10 @@ class ProcessExecutor(PoolExecutor):
     """Runs calls in ``workers`` processes of this machine, all started at once by the constructor.
 
     Processes are spawned, not forked: a fork of a process that has used CUDA or OpenMP threads hangs. The
-    script that was started is imported again in the workers only where the target is defined in it.
+    script that was started is imported again in the workers only where the target, or something it holds, is
+    defined in it. Otherwise, what the calls carry has to come from modules, too.
+    A worker that is stopped takes along what it has started. When the parent is killed, the workers die with
+    it at once, but not what they have started.
 
     Args:
         target: see ``Executor``.

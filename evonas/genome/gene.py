@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
+from ..errors import EvonasError
+
+MAX_OPTIONS = 10_000
+MAX_NUMBER = 1e300
 SIGNIFICANT_DIGITS = 3  # of continuous values: enough to tune by, short enough to read
 
 
 @dataclass(frozen=True)
 class Gene:
-    """A gene is either a tuple of ``choices`` or a range ``low..high`` (whole numbers on a ``step``, or floats).
+    """A gene is either a tuple of ``choices`` or a range ``low..high``: numbers on a ``step``, or a continuous range.
 
     Numeric choices are ordered, None among them last ("full" and "none" of a window or rank are the largest);
-    other choices are categorical. ``log`` spaces a range by ratio instead of difference.
+    other choices are categorical. ``log`` spaces a range by ratio instead of difference; with two ints as its ends
+    it holds whole numbers only. Raises EvonasError for choices or ends that make no gene.
     """
 
     name: str
@@ -27,20 +34,40 @@ class Gene:
     step: float | None = None
     log: bool = False
 
-    @property
+    def __post_init__(self) -> None:
+        if self.choices is not None:
+            good = all(c is None or isinstance(c, (str, bool)) or is_number(c) for c in self.choices)
+            if not self.choices or not good or len(set(self.choices)) != len(self.choices):
+                raise EvonasError(f"gene {self.name!r} needs choices: numbers, texts, true, false or none, each once")
+            if self.is_ordered:
+                in_order = sorted(self.choices, key=lambda c: math.inf if c is None else c)
+                object.__setattr__(self, "choices", tuple(in_order))
+            return
+        fits = is_number(self.low) and is_number(self.high) and self.low <= self.high
+        if not fits or (self.step is not None and not (is_number(self.step) and self.step > 0)):
+            raise EvonasError(f"gene {self.name!r} needs finite low <= high and a step above 0 or none")
+        if self.log and (self.low <= 0 or self.step is not None):
+            raise EvonasError(f"gene {self.name!r}: a log scale needs low above 0 and no step")
+
+    @cached_property
     def is_ordered(self) -> bool:
         if self.choices is None:
             return True
         return all(c is None or (isinstance(c, (int, float)) and not isinstance(c, bool)) for c in self.choices)
 
     @property
+    def is_whole(self) -> bool:
+        """Whether this is a range of whole numbers on a log scale."""
+        return self.log and isinstance(self.low, int) and isinstance(self.high, int)
+
+    @cached_property
     def options(self) -> tuple[Any, ...] | None:
         """All values in order, or None for a continuous range."""
         if self.choices is not None:
             return self.choices
         if self.step is None:
             return None
-        count = int(math.floor((self.high - self.low) / self.step + 1e-9)) + 1
+        count = math.floor((self.high - self.low) / self.step + 1e-9) + 1
         return tuple(_tidy(self.low + k * self.step) for k in range(count))
 
     def contains(self, value: Any) -> bool:
@@ -48,7 +75,8 @@ class Gene:
         options = self.options
         if options is not None:
             return any(_same(value, option) for option in options)
-        return _is_number(value) and self.low <= value <= self.high
+        whole = not self.is_whole or (is_number(value) and value == int(value))
+        return is_number(value) and self.low <= value <= self.high and whole
 
     def nearest(self, value: Any) -> Any:
         """The allowed value closest to ``value`` (the first choice for an unknown category)."""
@@ -56,12 +84,15 @@ class Gene:
             return value
         options = self.options
         if options is None:
-            return _tidy(min(max(float(value), self.low), self.high)) if _is_number(value) else self.from_unit(0.5)
+            if not is_number(value):
+                return self.from_unit(0.5)
+            value = min(max(value, self.low), self.high)
+            return round(value) if self.is_whole else _plain(value)
         if not self.is_ordered:
             return options[0]
         if value is None:
             return options[-1]
-        if not _is_number(value):
+        if not is_number(value):
             return options[len(options) // 2]
         numbers = [o for o in options if o is not None]
         if not numbers:
@@ -80,7 +111,8 @@ class Gene:
         else:
             value = self.low + u * (self.high - self.low)
         rounded = float(f"{value:.{SIGNIFICANT_DIGITS}g}")
-        return _tidy(min(max(rounded, self.low), self.high))
+        rounded = min(max(round(rounded) if self.is_whole else rounded, self.low), self.high)
+        return _plain(rounded)
 
     def to_unit(self, value: Any) -> float:
         """Position of ``value`` in [0, 1]; option k of n sits at the middle of its share, (k + 0.5) / n."""
@@ -89,12 +121,9 @@ class Gene:
             value = self.nearest(value)
             k = next(i for i, option in enumerate(options) if _same(value, option))
             return (k + 0.5) / len(options)
-        if self.high == self.low:
-            return 0.5
-        value = min(max(float(value), self.low), self.high)
-        if self.log:
-            return (math.log(value) - math.log(self.low)) / (math.log(self.high) - math.log(self.low))
-        return (value - self.low) / (self.high - self.low)
+        scale = math.log if self.log else float
+        low, high = scale(self.low), scale(self.high)
+        return (scale(min(max(float(value), self.low), self.high)) - low) / (high - low) if high > low else 0.5
 
     def sample(self, rng: np.random.Generator) -> Any:
         return self.from_unit(rng.random())
@@ -103,47 +132,64 @@ class Gene:
         """A different value near ``value``: a Gaussian step of ``scale`` of the range on the gene's own scale,
         at least one option; another category, drawn evenly, for a categorical gene."""
         options = self.options
-        if options is not None and len(options) == 1:
+        if options is None:
+            return self._moved_in_range(value, scale * rng.standard_normal())
+        if len(options) == 1:
             return options[0]
         if not self.is_ordered:
             others = [o for o in options if not _same(o, value)]
             return others[rng.integers(len(others))]
         step = scale * rng.standard_normal()
-        if options is not None:
-            floor = 1.0 / len(options)
-            step = math.copysign(max(abs(step), floor), step)
-        u = self.to_unit(value) + step
-        u = abs(u) if u < 0 else u
-        u = 2 - u if u >= 1 else u
-        moved = self.from_unit(min(max(u, 0.0), 1 - 1e-12))
-        if options is not None and _same(moved, value):
+        step = math.copysign(max(abs(step), 1.0 / len(options)), step)
+        moved = self.from_unit(_reflected(self.to_unit(value) + step))
+        if _same(moved, value):
             k = options.index(moved)
             return options[k + 1] if k == 0 else options[k - 1]
         return moved
+
+    def _moved_in_range(self, value: Any, step: float) -> Any:
+        # Values are rounded, so that a short step may lead nowhere: lengthen it until it leads somewhere.
+        for _ in range(20):
+            moved = self.from_unit(_reflected(self.to_unit(value) + step))
+            if moved != value:
+                return moved
+            step = 2 * step or 0.01
+        return _plain(self.high if value == self.low else self.low)
 
     def shifted(self, value: Any, direction: int) -> Any:
         """The next larger (+1) or smaller (-1) value of an ordered gene, itself at the end of its range."""
         options = self.options
         if options is None:
-            return self.from_unit(min(max(self.to_unit(value) + 0.1 * direction, 0.0), 1.0))
+            there = self.from_unit(min(max(self.to_unit(value) + 0.1 * direction, 0.0), 1.0))
+            return self.nearest(value + direction) if self.is_whole and there == value else there
         k = options.index(self.nearest(value)) + direction
         return options[min(max(k, 0), len(options) - 1)]
 
     def widened(self, value: Any) -> Gene:
-        """This gene, able to take ``value`` as well."""
+        """This gene, able to take ``value`` as well; a log scale that must hold 0 or less becomes a linear one."""
         if self.contains(value):
             return self
-        fields = dict(self.__dict__)
-        if self.choices is None and _is_number(value):
-            off_grid = self.step is not None and abs((value - self.low) / self.step % 1) > 1e-9
-            if not off_grid:
-                return Gene(**{**fields, "low": min(self.low, value), "high": max(self.high, value)})
+        wider = self._with_ends_at(value) if self.choices is None and is_number(value) else None
+        if wider is not None:
+            return wider
         options = [*self.options, value] if self.options is not None else None
         if options is None:
             return self
-        if all(o is None or _is_number(o) for o in options):
+        if all(o is None or is_number(o) for o in options):
             options.sort(key=lambda o: math.inf if o is None else o)
         return Gene(self.name, self.per_layer, tuple(options))
+
+    def _with_ends_at(self, value: float) -> Gene | None:
+        """This range reaching to ``value``; None where value is off its grid, or the grid would be too long."""
+        ints = all(isinstance(v, int) for v in (self.low, self.high, value))
+        low, high = (v if ints else float(v) for v in (min(self.low, value), max(self.high, value)))
+        log = self.log and low > 0
+        step = 1 if self.is_whole and ints and not log else self.step
+        if step is not None and (high - low) / step > MAX_OPTIONS:
+            return None
+        wider = dataclasses.replace(self, low=low, high=high, step=step, log=log)
+        held = (value,) if self.options is None else (value, *self.options)
+        return wider if all(wider.contains(v) for v in held) else None
 
     def describe(self) -> str:
         """The allowed values in words, for messages."""
@@ -152,11 +198,28 @@ class Gene:
                 "none" if c is None else str(c).lower() if isinstance(c, bool) else str(c) for c in self.choices
             )
         step = f" in steps of {self.step:g}" if self.step is not None else ""
-        return f"{self.low:g} to {self.high:g}{step}{' (log scale)' if self.log else ''}"
+        whole = "whole numbers " if self.is_whole else ""
+        return f"{whole}{self.low:g} to {self.high:g}{step}{' (log scale)' if self.log else ''}"
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+def is_number(value: Any) -> bool:
+    """Whether ``value`` is a number to calculate with: finite, and no bool."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= MAX_NUMBER
+
+
+def shown(value: Any) -> str:
+    """``value`` for a message: at most 60 characters, whatever it is."""
+    try:
+        text = repr(value)
+    except (RecursionError, ValueError):  # nested too deeply; an int of more than 4,300 digits
+        return f"a {type(value).__name__} too large to print"
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _reflected(u: float) -> float:
+    """``u`` folded back into [0, 1) at both ends."""
+    u %= 2.0
+    return min(2.0 - u if u > 1.0 else u, 1 - 1e-12)
 
 
 def _same(a: Any, b: Any) -> bool:
@@ -164,5 +227,9 @@ def _same(a: Any, b: Any) -> bool:
 
 
 def _tidy(value: float) -> float | int:
-    value = float(f"{value:.12g}")
-    return int(value) if value.is_integer() else value
+    """``value`` without the noise of its last digits: 0.1 * 3 is 0.3."""
+    return _plain(float(f"{value:.12g}"))
+
+
+def _plain(value: float) -> float | int:
+    return int(value) if isinstance(value, float) and value.is_integer() else value

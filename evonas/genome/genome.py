@@ -76,6 +76,9 @@ class Genome(Mapping):
     def __setattr__(self, name: str, value: Any) -> None:
         raise AttributeError("a Genome is immutable; use genome.replace(...)")
 
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError("a Genome is immutable")
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Genome) and self.id == other.id
 

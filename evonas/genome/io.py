@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import EvonasError, did_you_mean
+from .gene import shown
 from .genome import LAYER_GENES, Genome
 from .transformer import transformer_genome
 
@@ -45,11 +46,19 @@ def shipped_file(name: str, suffix: str) -> Path | None:
     if Path(name).name != name:
         return None
     path = shipped_folder() / (name if name.endswith(suffix) else name + suffix)
-    return path if path.is_file() else None
+    return path if exists(path) else None
 
 
 def shipped_names(suffix: str) -> list[str]:
     return sorted(p.name[: -len(suffix)] for p in shipped_folder().glob(f"*{suffix}"))
+
+
+def exists(path: Path) -> bool:
+    """Whether there is something to read at ``path``, also where the question itself fails (a name too long)."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
 
 
 def read_text(path: Path, what: str, limit: int = MAX_BYTES) -> str:
@@ -58,7 +67,7 @@ def read_text(path: Path, what: str, limit: int = MAX_BYTES) -> str:
         raise EvonasError(f"{path} is a folder; {what} is a file")
     try:
         if os.stat(path).st_size > limit:
-            raise EvonasError(f"{path} is larger than {limit // 2**20} MB, too large for {what}")
+            raise EvonasError(f"{path} is larger than {limit // 2**10} kB, too large for {what}")
         return path.read_bytes().decode("utf-8")
     except FileNotFoundError:
         raise EvonasError(f"no such file: {path}") from None
@@ -81,7 +90,7 @@ def read_json(path: Path, what: str) -> Any:
 def read_genome(path_or_name: str | os.PathLike) -> GenomeFile:
     """Read a genome file, or a shipped one by name (``nanogpt-cpu``); raises EvonasError saying what is wrong."""
     path = Path(path_or_name)
-    if not path.exists():
+    if not exists(path):
         shipped = shipped_file(str(path_or_name), ".json")
         if shipped is None:
             names = shipped_names(".json")
@@ -112,10 +121,10 @@ def genome_from_dict(data: Any) -> GenomeFile:
             if isinstance(schema, int) and schema > SCHEMA
             else f'Write "schema": {SCHEMA}.'
         )
-        raise EvonasError(f"genome schema {schema!r}; this evonas reads schema {SCHEMA}", cure)
+        raise EvonasError(f"genome schema {shown(schema)}; this evonas reads schema {SCHEMA}", cure)
     context = data.get("context")
     if context is not None and (isinstance(context, bool) or not isinstance(context, int) or not 1 <= context <= 2**24):
-        raise EvonasError(f"context is {context!r}; it takes a whole number of tokens from 1 to {2**24}")
+        raise EvonasError(f"context is {shown(context)}; it takes a whole number of tokens from 1 to {2**24}")
     notes = data.get("notes", [])
     texts = [data.get("name", ""), data.get("source", ""), *(notes if isinstance(notes, list) else [None])]
     if not all(isinstance(t, str) for t in texts):
@@ -140,6 +149,8 @@ def write_genome(path: str | os.PathLike, genome: Genome, **about: Any) -> None:
     """Write a genome file; keywords as in ``genome_to_dict``."""
     text = json.dumps(genome_to_dict(genome, **about), indent=2, ensure_ascii=False) + "\n"
     try:
-        Path(path).write_text(text, encoding="utf-8")
+        Path(path).write_bytes(text.encode("utf-8"))
     except OSError as error:
         raise EvonasError(f"{path} can't be written: {error.strerror}") from None
+    except UnicodeEncodeError:
+        raise EvonasError("the genome's name, source or notes hold characters that are not Unicode text") from None

@@ -8,8 +8,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..errors import EvonasError
+from .gene import shown
 
 MAX_LENGTH = 500
+_SENSELESS = (TypeError, ZeroDivisionError, OverflowError)
 _BINARY = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
@@ -25,10 +27,10 @@ _COMPARE = {
     ast.LtE: operator.le,
     ast.Gt: operator.gt,
     ast.GtE: operator.ge,
-    ast.Is: operator.is_,
-    ast.IsNot: operator.is_not,
+    ast.Is: operator.eq,  # identity of numbers is no business of a rule's
+    ast.IsNot: operator.ne,
 }
-_FUNCTIONS = {"min": min, "max": max, "abs": abs}
+_FUNCTIONS = {"min": (min, 2, 100), "max": (max, 2, 100), "abs": (abs, 1, 1)}  # with how few and many arguments
 _CONSTANTS = {"none": None, "full": None, "true": True, "false": False}
 
 
@@ -37,12 +39,14 @@ class Rule:
 
     Allowed: gene names, numbers, quoted texts, ``none`` (also written ``full``), ``true``, ``false``, + - * / // %,
     comparisons, ``and``, ``or``, ``not``, ``min``, ``max``, ``abs``. A rule that names a per-layer gene holds for
-    every layer. Raises EvonasError for anything else.
+    every layer. A comparison that makes no sense (none with ``<``, a division by zero) is false.
+
+    Raises EvonasError for anything else.
     """
 
     def __init__(self, text: str) -> None:
         if not isinstance(text, str) or len(text) > MAX_LENGTH:
-            raise EvonasError(f"a rule is a text of at most {MAX_LENGTH} characters, got {str(text)[:40]!r}")
+            raise EvonasError(f"a rule is a text of at most {MAX_LENGTH} characters, got {shown(text)}")
         try:
             tree = ast.parse(text.strip(), mode="eval").body
         except (SyntaxError, ValueError, RecursionError, MemoryError):
@@ -52,10 +56,10 @@ class Rule:
         self._evaluate = _compile(tree, text)
 
     def holds(self, values: Mapping[str, Any]) -> bool:
-        """Whether the rule is met by one value per gene name; a comparison of None with a number is false."""
+        """Whether the rule is met by one value per gene name."""
         try:
             return bool(self._evaluate(values))
-        except (TypeError, ZeroDivisionError):
+        except _SENSELESS:
             return False
 
     def __repr__(self) -> str:
@@ -99,19 +103,24 @@ def _compile(node: ast.AST, text: str):
     if isinstance(node, ast.Compare) and all(type(op) in _COMPARE for op in node.ops):
         terms = [_compile(t, text) for t in (node.left, *node.comparators)]
         tests = [_COMPARE[type(op)] for op in node.ops]
-        return lambda values: all(test(terms[k](values), terms[k + 1](values)) for k, test in enumerate(tests))
-    if (
-        isinstance(node, ast.Call)
-        and isinstance(node.func, ast.Name)
-        and node.func.id in _FUNCTIONS
-        and not node.keywords
-    ):
-        apply, parts = _FUNCTIONS[node.func.id], [_compile(a, text) for a in node.args]
+        return lambda values: _compare(terms, tests, values)
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in _FUNCTIONS:
+        apply, fewest, most = _FUNCTIONS[node.func.id]
+        if node.keywords or not fewest <= len(node.args) <= most:
+            raise EvonasError(f"rule {text!r}: {node.func.id} takes {'one argument' if most == 1 else 'two or more'}")
+        parts = [_compile(a, text) for a in node.args]
         return lambda values: apply(*(_number(part(values)) for part in parts))
     raise EvonasError(
         f"rule {text!r} uses {type(node).__name__}, which rules don't have",
         "Allowed: gene names, numbers, texts, none, + - * / // %, comparisons, and, or, not, min, max, abs.",
     )
+
+
+def _compare(terms: list, tests: list, values: Mapping[str, Any]) -> bool:
+    try:
+        return all(test(terms[k](values), terms[k + 1](values)) for k, test in enumerate(tests))
+    except _SENSELESS:
+        return False
 
 
 def _number(value: Any) -> Any:

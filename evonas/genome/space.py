@@ -8,13 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import EvonasError
-from .gene import Gene
+from ..errors import EvonasError, did_you_mean
+from .gene import Gene, shown
 from .genome import Genome
 from .rules import Rule
 
-_GRID = 9  # positions tried on a continuous gene when a rule must be repaired
-_MAX_COMBINATIONS = 20_000
+# What a repair tries: positions on a continuous gene, combinations of values for a given number of changed genes,
+# and candidates in all. They bound the time that a hostile space can take.
+_GRID, _MAX_COMBINATIONS, _MAX_TRIES = 9, 4_000, 100_000
+_MAX_LAYERS = 1024
+_LATENT = Rule("kv_rank is none")
 
 
 class SearchSpace:
@@ -24,6 +27,7 @@ class SearchSpace:
         genes: scalar and per-layer genes; names are unique.
         rules: conditions every genome meets; one that names a per-layer gene holds in every layer.
         active: gene name -> condition under which the gene has an effect. An inactive gene is set to its first value.
+            A scalar gene's condition names scalar genes only.
         length: the gene that counts the layers; needed when there are per-layer genes.
         name, kind: ``kind`` "transformer" marks a space whose genomes evonas can build; any other is the user's own.
 
@@ -41,24 +45,55 @@ class SearchSpace:
         name: str = "",
         kind: str = "custom",
     ) -> None:
-        self.genes: dict[str, Gene] = {g.name: g for g in genes}
         self.rules = tuple(rules)
         self.active = dict(active or {})
         self.name, self.kind = name, kind
         self.scalar_genes = tuple(g for g in genes if not g.per_layer)
         self.layer_genes = tuple(g for g in genes if g.per_layer)
+        # In the order in which they are written and read back: draws depend on it.
+        self.genes: dict[str, Gene] = {g.name: g for g in (*self.scalar_genes, *self.layer_genes)}
         self.length = length
-        if not genes or len(self.genes) != len(genes):
-            raise EvonasError("a search space needs at least one gene, each name once")
-        if self.layer_genes and (length not in self.genes or not isinstance(self.genes[length].options, tuple)):
-            raise EvonasError(f"per-layer genes need a whole-number gene that counts the layers, got length={length!r}")
-        for rule in (*self.rules, *self.active.values()):
-            unknown = rule.names - set(self.genes) - {"head_dim"}
-            if unknown:
-                raise EvonasError(f"rule {rule.text!r} names unknown gene {', '.join(sorted(unknown))}")
+        self._default: Genome | None = None
         layer_names = {g.name for g in self.layer_genes}
+        if {"n_heads", "n_kv_heads", "kv_rank"} <= layer_names:
+            # Genome counts a key and value for every head of a layer with a latent.
+            self.active.setdefault("n_kv_heads", _LATENT)
+        self._check_names(genes, layer_names)
+        self._check_length(layer_names)
         self._layer_rules = tuple(r for r in self.rules if r.names & layer_names)
         self._scalar_rules = tuple(r for r in self.rules if not r.names & layer_names)
+
+    def _check_names(self, genes: Sequence[Gene], layer_names: set[str]) -> None:
+        names = [g.name for g in genes]
+        twice = sorted({n for n in names if names.count(n) > 1})
+        if not names or twice:
+            raise EvonasError(f"a search space needs genes, each name once; {', '.join(twice) or 'there are none'}")
+        for rule in (*self.rules, *self.active.values()):
+            unknown = rule.names - set(names) - {"head_dim"}
+            if unknown:
+                raise EvonasError(f"rule {rule.text!r} names unknown gene {', '.join(sorted(unknown))}")
+        for name, rule in self.active.items():
+            if name not in self.genes:
+                raise EvonasError(f"active.{name}: no such gene", did_you_mean(name, names))
+            if name == self.length:
+                raise EvonasError(f"active.{name}: the gene that counts the layers always has an effect")
+            if name not in layer_names and rule.names & layer_names:
+                raise EvonasError(f"active.{name}: a gene under [genes] can't depend on one under [layers]")
+        if {"n_kv_heads", "kv_rank"} <= layer_names and self.active.get("n_kv_heads", _LATENT) != _LATENT:
+            raise EvonasError(f"active.n_kv_heads: always {_LATENT.text!r} where there is a kv_rank", "Leave it out.")
+
+    def _check_length(self, layer_names: set[str]) -> None:
+        gene = self.genes.get(self.length) if isinstance(self.length, str) else None
+        if self.length is None and not layer_names:
+            return
+        options = gene.options if gene is not None and not gene.per_layer else None
+        if options is None or not all(type(o) is int and 1 <= o <= _MAX_LAYERS for o in options):
+            raise EvonasError(
+                f"length: {shown(self.length)} must be a gene under [genes] with whole numbers from 1 to {_MAX_LAYERS}",
+                "Per-layer genes take as many values as it says.",
+            )
+        if layer_names and "n_layers" in self.genes and self.length != "n_layers":
+            raise EvonasError(f"length: {shown(self.length)}, but a gene called n_layers counts the layers")
 
     def __repr__(self) -> str:
         return f"SearchSpace({self.name or self.kind}, {len(self.genes)} genes)"
@@ -80,76 +115,94 @@ class SearchSpace:
         """The genome nearest to ``values`` that lies in the space: every gene moved to its closest allowed value, then,
         where a rule is broken, the fewest and smallest changes that mend it, per-layer genes first. Deterministic;
         a genome of the space comes back unchanged. Raises EvonasError when no combination meets the rules."""
-        scalars = {
-            g.name: g.nearest(values[g.name]) if g.name in values else g.from_unit(0.5) for g in self.scalar_genes
-        }
-        layers = self._layer_rows(values, scalars)
-        scalars, layers = self._mend(scalars, layers)
-        out = dict(scalars)
-        for gene in self.layer_genes:
-            out[gene.name] = tuple(row[gene.name] for row in layers)
-        return Genome(out)
+        values = self.genes_of(values) if isinstance(values, Genome) else values
+        scalars = self._settled(
+            {g.name: g.nearest(values[g.name]) if g.name in values else g.from_unit(0.5) for g in self.scalar_genes}
+        )
+        mended = self._mend(values, scalars)
+        if mended is None:
+            # Not found near here, but the space may have members elsewhere.
+            if not values:
+                rules = "; ".join(r.text for r in self.rules)
+                raise EvonasError(
+                    f"no combination of genes was found that meets the rules of space {self.name!r}: {rules}",
+                    "Widen a gene's choices or drop a rule.",
+                )
+            self._default = self._default or self.repair({})
+            return self._default
+        scalars, layers = mended
+        return Genome({**scalars, **{g.name: tuple(row[g.name] for row in layers) for g in self.layer_genes}})
+
+    def genes_of(self, genome: Genome) -> dict[str, Any]:
+        """The genes of ``genome`` as this space has them: with ``head_dim``, which a Genome drops where it follows
+        from the others."""
+        values = dict(genome)
+        gene = self.genes.get("head_dim")
+        if gene is not None and "head_dim" not in values:
+            heads, d_model = values.get("n_heads"), values.get("d_model")
+            derived = d_model // heads[0] if isinstance(heads, tuple) and heads and d_model else None
+            values["head_dim"] = None if gene.contains(None) else derived
+        return values
 
     def _layer_rows(self, values: Mapping[str, Any], scalars: Mapping[str, Any]) -> list[dict[str, Any]]:
         depth = scalars[self.length] if self.length else 0
         rows: list[dict[str, Any]] = [{} for _ in range(depth)]
         for gene in self.layer_genes:
-            given = values.get(gene.name) or (gene.from_unit(0.5),)
-            given = given if isinstance(given, (tuple, list)) else (given,)
+            given = values.get(gene.name, ())
+            given = (given if isinstance(given, (tuple, list)) else (given,)) or (gene.from_unit(0.5),)
             for i, row in enumerate(rows):
                 row[gene.name] = gene.nearest(given[min(i, len(given) - 1)])
         return rows
 
-    def _mend(self, scalars: dict, layers: list[dict]) -> tuple[dict, list[dict]]:
-        if self._scalars_hold(scalars):
-            mended = self._mend_layers(scalars, layers)
-            if mended is not None:
-                return scalars, mended
-        involved = set().union(*(r.names for r in self.rules)) & {g.name for g in self.scalar_genes}
-        involved.discard(self.length)
-        for candidate in _by_distance([self.genes[n] for n in sorted(involved)], scalars):
-            if self._scalars_hold(candidate):
-                mended = self._mend_layers(candidate, layers)
-                if mended is not None:
-                    return candidate, mended
-        raise EvonasError(
-            f"no combination of genes meets the rules of space {self.name!r}: {'; '.join(r.text for r in self.rules)}",
-            "Widen a gene's choices or drop a rule.",
-        )
+    def _mend(self, values: Mapping, scalars: dict) -> tuple[dict, list[dict]] | None:
+        """``scalars`` and the layers of ``values``, changed as little as the rules ask; None where no way is found.
+        Other numbers of layers come last."""
+        tries = iter(range(_MAX_TRIES))
+        named = set().union(*(r.names for r in self.rules)) & {g.name for g in self.scalar_genes}
+        for involved in dict.fromkeys((frozenset(named - {self.length}), frozenset(named))):
+            for candidate in _by_distance([self.genes[n] for n in sorted(involved)], scalars, tries):
+                candidate = self._settled(candidate)
+                if self._scalars_hold(candidate):
+                    mended = self._mend_layers(candidate, self._layer_rows(values, candidate), tries)
+                    if mended is not None:
+                        return candidate, mended
+        return None
 
-    def _mend_layers(self, scalars: dict, layers: list[dict]) -> list[dict] | None:
+    def _mend_layers(self, scalars: dict, layers: list[dict], tries: Iterator[int]) -> list[dict] | None:
         out = []
         known: dict[tuple, dict | None] = {}
         for row in layers:
             key = tuple(row.values())
             if key not in known:
-                known[key] = self._mend_row(scalars, row)
+                known[key] = self._mend_row(scalars, row, tries)
             if known[key] is None:
                 return None
             out.append(known[key])
         return out
 
-    def _mend_row(self, scalars: dict, row: dict) -> dict | None:
-        row = self._settled(scalars, row)
-        broken = [r for r in self._layer_rules if not r.holds({"head_dim": None, **scalars, **row})]
-        if not broken:
-            return row
+    def _mend_row(self, scalars: dict, row: dict, tries: Iterator[int]) -> dict | None:
         involved = {n for r in self._layer_rules for n in r.names if n in row}
-        for candidate in _by_distance([self.genes[n] for n in sorted(involved)], row):
-            candidate = self._settled(scalars, candidate)
+        for candidate in _by_distance([self.genes[n] for n in sorted(involved)], row, tries):
+            candidate = self._settled(candidate, scalars)
             if all(r.holds({"head_dim": None, **scalars, **candidate}) for r in self._layer_rules):
                 return candidate
         return None
 
-    def _settled(self, scalars: Mapping, row: dict) -> dict:
-        """``row`` with inactive genes at their resting value, so that they neither break rules nor tell apart."""
-        resting = {n: self._rest(n, row) for n in row if not self._is_active(n, scalars, row)}
-        return {**row, **resting} if resting else row
+    def _settled(self, values: dict, others: Mapping | None = None) -> dict:
+        """``values`` with inactive genes at their resting value, so that they neither break rules nor tell apart."""
+        conditions = {n: rule for n, rule in self.active.items() if n in values}
+        for _ in range(len(conditions) + 1):  # one gene at rest may put another to rest
+            seen = {"head_dim": None, **(others or {}), **values}
+            resting = {n: self._rest(n, values) for n, rule in conditions.items() if not rule.holds(seen)}
+            if all(values[n] == v for n, v in resting.items()):
+                break
+            values = {**values, **resting}
+        return values
 
-    def _rest(self, name: str, row: Mapping) -> Any:
+    def _rest(self, name: str, values: Mapping) -> Any:
         # A layer with a latent has a key and value for every head: the form Genome keeps.
-        if self.kind == "transformer" and name == "n_kv_heads":
-            return row["n_heads"]
+        if name == "n_kv_heads" and "kv_rank" in values:
+            return values["n_heads"]
         return self.genes[name].from_unit(0.0)
 
     def _is_active(self, name: str, scalars: Mapping, row: Mapping) -> bool:
@@ -167,14 +220,21 @@ class SearchSpace:
         problems += [f"{n}: missing" for n in self.genes if n not in genome and n != "head_dim"]
         if problems:
             return problems
-        scalars = {g.name: genome.get(g.name) for g in self.scalar_genes}
-        rows = [
-            {g.name: genome[g.name][i] for g in self.layer_genes}
-            for i in range(genome[self.length] if self.length else 0)
-        ]
+        values = self.genes_of(genome)
+        scalars = {g.name: values[g.name] for g in self.scalar_genes}
         for gene in self.scalar_genes:
-            if not gene.contains(scalars[gene.name]):
-                problems.append(f"{gene.name}: {_word(scalars[gene.name])} (allowed: {gene.describe()})")
+            value = scalars[gene.name]
+            if self._is_active(gene.name, scalars, {}) and not gene.contains(value):
+                problems.append(f"{gene.name}: {_word(value)} (allowed: {gene.describe()})")
+        depth = scalars[self.length] if self.layer_genes else 0
+        if type(depth) is not int:
+            return problems
+        for gene in self.layer_genes:
+            if not isinstance(values[gene.name], tuple) or len(values[gene.name]) != depth:
+                problems.append(f"{gene.name}: takes {depth} values, one per layer")
+        if any(not isinstance(values[g.name], tuple) or len(values[g.name]) != depth for g in self.layer_genes):
+            return problems
+        rows = [{g.name: values[g.name][i] for g in self.layer_genes} for i in range(depth)]
         for gene in self.layer_genes:
             bad = {
                 _word(row[gene.name])
@@ -199,28 +259,33 @@ class SearchSpace:
         """Every distinct genome one step away: one scalar gene, or one gene of one layer, moved one option (another
         category, a tenth of a continuous range)."""
         seen = {genome}
+        values = self.genes_of(genome)
         for gene in self.genes.values():
-            value = genome.get(gene.name)
+            value = values[gene.name]
             places = range(len(value)) if gene.per_layer else (None,)
             for i in places:
                 old = value if i is None else value[i]
                 for new in _adjacent(gene, old):
                     changed = new if i is None else (*value[:i], new, *value[i + 1 :])
-                    near = self.repair({**genome, gene.name: changed})
+                    near = self.repair({**values, gene.name: changed})
                     if near not in seen:
                         seen.add(near)
                         yield near
 
     def encode(self, genome: Genome) -> np.ndarray:
         """A vector in [0, 1]: ordered genes on their own scale, categories one-hot; per-layer genes take
-        ``max_layers`` places, those of absent layers filled with the mean of the present ones (neutral)."""
+        ``max_layers`` places, those of absent layers filled with the mean of the present ones (neutral). Inactive genes
+        count as at rest."""
+        values = self.genes_of(genome)
+        scalars = self._settled({g.name: values[g.name] for g in self.scalar_genes})
+        depth = range(scalars[self.length] if self.layer_genes else 0)
+        layers = [self._settled({g.name: values[g.name][i] for g in self.layer_genes}, scalars) for i in depth]
         parts: list[float] = []
         for gene in self.genes.values():
-            value = genome.get(gene.name)
             if not gene.per_layer:
-                parts += _unit_vector(gene, value)
+                parts += _unit_vector(gene, scalars[gene.name])
                 continue
-            rows = np.array([_unit_vector(gene, v) for v in value])
+            rows = np.array([_unit_vector(gene, row[gene.name]) for row in layers])
             padding = np.repeat(rows.mean(axis=0, keepdims=True), self.max_layers - len(rows), axis=0)
             parts += np.concatenate([rows, padding]).ravel().tolist()
         return np.array(parts)
@@ -229,15 +294,18 @@ class SearchSpace:
 
     def widened(self, genome: Genome) -> SearchSpace:
         """This space with every gene widened to hold ``genome``; raises EvonasError where a rule forbids it."""
+        named = self.genes_of(genome)
+        missing = [n for n in self.genes if n not in named]
+        if missing:
+            raise EvonasError(f"the space can't be widened to hold this genome: it has no gene {', '.join(missing)}")
+        scalars = {g.name: named[g.name] for g in self.scalar_genes}
         genes = []
         for gene in self.genes.values():
-            values = genome[gene.name] if gene.per_layer else (genome.get(gene.name),)
-            if gene.name in self.active and gene.per_layer:
-                rows = [{g.name: genome[g.name][i] for g in self.layer_genes} for i in range(len(values))]
-                scalars = {g.name: genome.get(g.name) for g in self.scalar_genes}
-                values = [v for v, row in zip(values, rows) if self._is_active(gene.name, scalars, row)]
-            for value in values:
-                gene = gene.widened(value)
+            values = named[gene.name] if gene.per_layer else (named[gene.name],)
+            for i, value in enumerate(values):
+                row = {g.name: named[g.name][i] for g in self.layer_genes} if gene.per_layer else {}
+                if self._is_active(gene.name, scalars, row):
+                    gene = gene.widened(value)
             genes.append(gene)
         if genome.get("head_dim") is not None and "head_dim" not in self.genes:
             genes.append(Gene("head_dim", choices=(genome["head_dim"], None)))
@@ -271,22 +339,41 @@ def _adjacent(gene: Gene, value: Any) -> list[Any]:
     return [o for o in gene.options if o != value]
 
 
-def _by_distance(genes: list[Gene], values: dict) -> Iterator[dict]:
-    """``values`` with the given genes set to every combination of their options, nearest first."""
-    options = [gene.options or tuple(gene.from_unit(k / (_GRID - 1)) for k in range(_GRID)) for gene in genes]
-    ranked = []
-    for combination in itertools.islice(itertools.product(*options), _MAX_COMBINATIONS):
-        changed = {g.name: v for g, v in zip(genes, combination) if v != values[g.name]}
-        far = sum(abs(self_to - self_at) for self_to, self_at in _positions(genes, changed, values))
-        ranked.append((len(changed), far, len(ranked), changed))
-    for _, _, _, changed in sorted(ranked, key=lambda r: r[:3]):
-        yield {**values, **changed}
+def _by_distance(genes: list[Gene], values: dict, tries: Iterator[int]) -> Iterator[dict]:
+    """``values``, then with one of the genes changed, then with two, ..., each time nearest first; every candidate
+    takes one of ``tries``. Where there are too many combinations, far values are thinned out."""
+    if next(tries, None) is None:
+        return
+    yield values
+    for count in range(1, len(genes) + 1):
+        subsets = list(itertools.islice(itertools.combinations(genes, count), _MAX_COMBINATIONS))
+        share = _MAX_COMBINATIONS / len(subsets)
+        near = {g.name: _others(g, values[g.name], max(2, int(share ** (1 / count)))) for g in genes}
+        ranked = []
+        for subset in subsets:
+            for moves in itertools.product(*(near[g.name] for g in subset)):
+                changed = {g.name: value for g, (_, value) in zip(subset, moves)}
+                ranked.append((sum(far for far, _ in moves), len(ranked), changed))
+                if next(tries, None) is None:
+                    return
+        for _, _, changed in sorted(ranked):
+            yield {**values, **changed}
 
 
-def _positions(genes: list[Gene], changed: dict, values: dict) -> Iterator[tuple[float, float]]:
-    for gene in genes:
-        if gene.name in changed and gene.is_ordered:
-            yield gene.to_unit(changed[gene.name]), gene.to_unit(values[gene.name])
+def _others(gene: Gene, value: Any, most: int) -> list[tuple[float, Any]]:
+    """(distance, option) of at most ``most`` other values, nearest first: the nearer half of them, then thinned."""
+    if gene.options is not None:
+        places = [((k + 0.5) / len(gene.options), option) for k, option in enumerate(gene.options)]
+    else:
+        places = [(gene.to_unit(v), v) for v in dict.fromkeys(gene.from_unit(k / (_GRID - 1)) for k in range(_GRID))]
+    at = gene.to_unit(value) if gene.is_ordered else 0.0
+    others = [(abs(u - at) if gene.is_ordered else 0.0, option) for u, option in places if option != value]
+    others.sort(key=lambda pair: pair[0])
+    if len(others) <= most:
+        return others
+    half = most // 2
+    spread = np.linspace(half, len(others) - 1, most - half).round().astype(int)
+    return others[:half] + [others[k] for k in spread]
 
 
 def _word(value: Any) -> str:

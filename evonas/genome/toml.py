@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import EvonasError, did_you_mean
-from .gene import Gene
+from .gene import MAX_OPTIONS, Gene, is_number, shown
 from .genome import ARCHITECTURE_GENES, LAYER_GENES, TRAINING_GENES
-from .io import read_text, shipped_file, shipped_names
+from .io import exists, read_text, shipped_file, shipped_names
 from .rules import Rule
 from .space import SearchSpace
-from .transformer import TRAINING_DEFAULTS, value_problem
+from .transformer import LIMITS, TRAINING_DEFAULTS, value_problem
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -22,15 +22,15 @@ else:
     import tomli as tomllib
 
 SCHEMA = 1
-MAX_OPTIONS = 10_000
+MAX_BYTES = 2**18
+MAX_DOTS = 1000  # in one line: tomllib takes quadratic time for a key of many dotted parts
 _TOP_KEYS = ("schema", "name", "kind", "length", "genes", "layers", "rules", "active")
 _GENE_KEYS = ("choices", "low", "high", "step", "log")
 _TRANSFORMER_RULES = (
     "head_dim is not none or d_model % n_heads == 0",
     "n_heads % n_kv_heads == 0",
-    "position != 'rope' or head_dim is not none or d_model // n_heads % 2 == 0",
+    "position != 'rope' or head_dim % 2 == 0 or head_dim is none and d_model // n_heads % 2 == 0",
 )
-_TRANSFORMER_ACTIVE = {"n_kv_heads": "kv_rank is none"}
 
 
 def read_space(path_or_name: str | os.PathLike) -> SearchSpace:
@@ -39,16 +39,19 @@ def read_space(path_or_name: str | os.PathLike) -> SearchSpace:
     Raises EvonasError naming the key that is wrong and what it takes.
     """
     path = Path(path_or_name)
-    if not path.exists():
+    if not exists(path):
         shipped = shipped_file(str(path_or_name), ".toml")
         if shipped is None:
             hint = did_you_mean(str(path_or_name), shipped_names(".toml"))
             raise EvonasError(f"no file {str(path_or_name)!r}, and no shipped search space of that name", hint)
         path = shipped
-    text = read_text(path, "a search space")
+    text = read_text(path, "a search space", MAX_BYTES)
+    for number, line in enumerate(text.splitlines(), 1):
+        if line.count(".") > MAX_DOTS:
+            raise EvonasError(f"{path}: line {number} has more than {MAX_DOTS} dots", "Break the list into lines.")
     try:
         data = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # a ValueError too: an int of more than 4,300 digits
         raise EvonasError(f"{path}: not TOML: {error}") from None
     try:
         return space_from_dict(data, default_name=path.stem)
@@ -57,19 +60,25 @@ def read_space(path_or_name: str | os.PathLike) -> SearchSpace:
 
 
 def space_from_dict(data: Mapping[str, Any], default_name: str = "") -> SearchSpace:
-    """Build a space from the tables of a TOML file (or from what ``space_to_dict`` gave)."""
+    """Build a space from the tables of a TOML file (or from what ``space_to_dict`` gave).
+
+    Raises EvonasError naming the key that is wrong and what it takes.
+    """
+    if not isinstance(data, Mapping):
+        raise EvonasError(f"a search space is an object with [genes], got {shown(data)}")
     for key in data:
         if key not in _TOP_KEYS:
             raise EvonasError(f"unknown key {key!r}", did_you_mean(key, _TOP_KEYS))
-    if data.get("schema", SCHEMA) != SCHEMA:
-        raise EvonasError(
-            f"schema: {data['schema']!r}; this evonas reads {SCHEMA}", "Upgrade evonas: pip install -U evonas"
-        )
+    schema = data.get("schema", SCHEMA)
+    if isinstance(schema, bool) or schema != SCHEMA:
+        newer = isinstance(schema, int) and schema > SCHEMA
+        cure = "Upgrade evonas: pip install -U evonas" if newer else f"Write schema = {SCHEMA}."
+        raise EvonasError(f"schema: {shown(schema)}; this evonas reads {SCHEMA}", cure)
     kind, name = data.get("kind", "transformer"), data.get("name", default_name)
     if kind not in ("transformer", "custom"):
-        raise EvonasError(f"kind: {kind!r}; allowed: transformer, custom")
+        raise EvonasError(f"kind: {shown(kind)}; allowed: transformer, custom")
     if not isinstance(name, str):
-        raise EvonasError(f"name: {name!r}; it takes a text")
+        raise EvonasError(f"name: {shown(name)}; it takes a text")
     genes = [_gene(key, spec, "genes", kind) for key, spec in _table(data, "genes").items()]
     genes += [_gene(key, spec, "layers", kind) for key, spec in _table(data, "layers").items()]
     rules = data.get("rules", [])
@@ -81,13 +90,11 @@ def space_from_dict(data: Mapping[str, Any], default_name: str = "") -> SearchSp
     if kind == "transformer":
         genes = _complete(genes)
         rules = [*rules, *(r for r in _TRANSFORMER_RULES if r not in rules)]
-        active = {**_TRANSFORMER_ACTIVE, **active}
     length = data.get("length", "n_layers" if any(g.per_layer for g in genes) else None)
-    _check_length(genes, length)
     space = SearchSpace(
         genes,
-        [Rule(r) for r in rules],
-        active={n: Rule(r) for n, r in active.items()},
+        [_rule(r, f"rules[{i}]", genes) for i, r in enumerate(rules)],
+        active={n: _rule(r, f"active.{n}", genes) for n, r in active.items()},
         length=length,
         name=name,
         kind=kind,
@@ -102,7 +109,9 @@ def space_to_dict(space: SearchSpace) -> dict[str, Any]:
     def spec(gene: Gene) -> Any:
         if gene.choices is not None:
             return [_none_word(gene.name) if c is None else c for c in gene.choices]
-        out = {"low": gene.low, "high": gene.high}
+        # A range of two ints without a step would be read back as one of whole numbers.
+        is_float = gene.step is None and not gene.is_whole
+        out = {k: float(v) if is_float else v for k, v in (("low", gene.low), ("high", gene.high))}
         return {**out, **({"step": gene.step} if gene.step is not None else {}), **({"log": True} if gene.log else {})}
 
     out = {
@@ -115,6 +124,17 @@ def space_to_dict(space: SearchSpace) -> dict[str, Any]:
         "active": {n: r.text for n, r in space.active.items()},
     }
     return {**out, "length": space.length} if space.length else out
+
+
+def _rule(text: Any, where: str, genes: list[Gene]) -> Rule:
+    try:
+        rule = Rule(text)
+    except EvonasError as error:
+        raise EvonasError(f"{where}: {error.message}", error.hint) from None
+    known = {g.name for g in genes} | {"head_dim"}
+    for name in sorted(rule.names - known):
+        raise EvonasError(f"{where}: rule {text!r} names unknown gene {name!r}", did_you_mean(name, known))
+    return rule
 
 
 def _table(data: Mapping, key: str) -> Mapping:
@@ -156,14 +176,12 @@ def _choices(name: str, choices: list, where: str, per_layer: bool, kind: str) -
     words = ("none", "full") if name in ("window", "kv_rank", "head_dim") else ("none",)
     values = [None if c in words and isinstance(c, str) else c for c in choices]
     for value in values:
-        if value is not None and not isinstance(value, (str, bool, int, float)):
-            raise EvonasError(f"{where}: {value!r} is not a number, a text, true or false")
+        if value is not None and not isinstance(value, (str, bool)) and not is_number(value):
+            raise EvonasError(f"{where}: {shown(value)} is not a finite number, a text, true or false")
         if kind == "transformer" and (problem := value_problem(name, value)):
             raise EvonasError(f"{where}: {problem}")
-    if len({(type(v), v) for v in values}) != len(values):
-        raise EvonasError(f"{where}: a choice is listed twice")
-    if all(v is None or (isinstance(v, (int, float)) and not isinstance(v, bool)) for v in values):
-        values.sort(key=lambda v: float("inf") if v is None else v)
+    if len(set(values)) != len(values):  # 1, 1.0 and true are one choice
+        raise EvonasError(f"{where}: a choice is listed twice", "List each once; 1, 1.0 and true are the same.")
     return Gene(name, per_layer, tuple(values))
 
 
@@ -175,35 +193,44 @@ def _range(name: str, spec: Mapping, where: str, per_layer: bool, kind: str) -> 
             )
     for key in ("low", "high", "step"):
         value = spec.get(key, 1)
-        if (
-            isinstance(value, bool)
-            or not isinstance(value, (int, float))
-            or value != value
-            or abs(value) == float("inf")
-        ):
-            raise EvonasError(f"{where}.{key}: {value!r} is not a number")
+        if not is_number(value):
+            raise EvonasError(f"{where}.{key}: {shown(value)} is not a finite number")
         if key != "step" and kind == "transformer" and (problem := value_problem(name, value)):
             raise EvonasError(f"{where}.{key}: {problem}")
     low, high, log = spec["low"], spec["high"], spec.get("log", False)
     whole = isinstance(low, int) and isinstance(high, int)
     step = spec.get("step", 1 if whole and not log else None)
     if high < low:
-        raise EvonasError(f"{where}: low {low} is above high {high}", "Swap them.")
+        raise EvonasError(f"{where}: low {shown(low)} is above high {shown(high)}", "Swap them.")
     if not isinstance(log, bool):
-        raise EvonasError(f"{where}.log: {log!r}; allowed: true, false")
+        raise EvonasError(f"{where}.log: {shown(log)}; allowed: true, false")
     if log and (low <= 0 or step is not None):
         cure = "step" if step is not None else "low"
         raise EvonasError(
             f"{where}.{cure}: a log scale needs low above 0 and no step", "List choices instead, or drop log."
         )
     if step is not None and step <= 0:
-        raise EvonasError(f"{where}.step: {step} is not above 0", f"Write step = {abs(step) or 1}.")
-    if step is not None and (high - low) / step > MAX_OPTIONS:
-        raise EvonasError(f"{where}.step: {step} gives more than {MAX_OPTIONS} values", "Take a larger step.")
+        raise EvonasError(f"{where}.step: {shown(step)} is not above 0", f"Write step = {shown(abs(step) or 1)}.")
+    if step is not None and float(high - low) / step > MAX_OPTIONS:
+        raise EvonasError(f"{where}.step: {shown(step)} gives more than {MAX_OPTIONS} values", "Take a larger step.")
     gene = Gene(name, per_layer, None, low, high, step, log)
-    if kind == "transformer" and gene.options and (problem := value_problem(name, gene.options[-1])):
-        raise EvonasError(f"{where}: {problem}")
+    if gene.options and len(set(gene.options)) != len(gene.options):
+        raise EvonasError(f"{where}.step: {shown(step)} is lost beside numbers as large as {high:g}")
+    if kind == "transformer":
+        _check_whole(gene, where)
     return gene
+
+
+def _check_whole(gene: Gene, where: str) -> None:
+    """A range over a whole-number gene of a transformer holds whole numbers only."""
+    if LIMITS[gene.name][0] is not int:
+        return
+    if gene.options is None and not gene.is_whole and gene.low < gene.high:
+        cure = f"Write low = {gene.low:.0f}, high = {gene.high:.0f}."
+        raise EvonasError(f"{where}: {gene.name} takes whole numbers, and low and high are not", cure)
+    for option in gene.options or ():
+        if problem := value_problem(gene.name, option):
+            raise EvonasError(f"{where}.step: {problem}")
 
 
 def _complete(genes: list[Gene]) -> list[Gene]:
@@ -215,18 +242,6 @@ def _complete(genes: list[Gene]) -> list[Gene]:
             raise EvonasError(f"{table}.{name}: missing", f"Add it under [{table}]; one fixed value will do.")
     genes = genes + [Gene(n, True, (None,)) for n in ("window", "kv_rank") if n not in present]
     return genes + [Gene(n, False, (v,)) for n, v in TRAINING_DEFAULTS.items() if n not in present]
-
-
-def _check_length(genes: list[Gene], length: Any) -> None:
-    gene = next((g for g in genes if g.name == length), None)
-    if length is None:
-        return
-    options = gene.options if gene is not None and not gene.per_layer else None
-    if options is None or not all(isinstance(o, int) and not isinstance(o, bool) and 1 <= o <= 1024 for o in options):
-        raise EvonasError(
-            f"length: {length!r} must be a gene under [genes] with whole numbers from 1 to 1024",
-            "Per-layer genes take as many values as it says.",
-        )
 
 
 def _none_word(name: str) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..errors import EvonasError, did_you_mean
+from .gene import shown
 from .genome import ARCHITECTURE_GENES, LAYER_GENES, TRAINING_GENES, Genome
 
 NORMS = ("layernorm", "rmsnorm")
@@ -67,7 +68,7 @@ def transformer_genome(genes: Mapping[str, Any]) -> Genome:
     genes = {**TRAINING_DEFAULTS, **genes}
     problems = _scalar_problems(genes)
     if not problems:
-        depth = genes["n_layers"]
+        depth = int(genes["n_layers"])
         for name in LAYER_GENES:
             if not isinstance(genes[name], (list, tuple)):
                 genes[name] = (genes[name],) * depth
@@ -113,22 +114,22 @@ def value_problem(name: str, value: Any) -> str | None:
 
 def _hashable(value: Any) -> Any:
     # True == 1 == 1.0 would merge in a dict: keep the type beside the value.
-    return (type(value), repr(value) if isinstance(value, (dict, list, tuple)) else value)
+    return (type(value), value if value is None or isinstance(value, (str, bool, int, float)) else shown(value))
 
 
 def _value_problem(name: str, typed: tuple[type, Any]) -> str | None:
     kind, value = typed
     if name in CHOICES:
-        return None if value in CHOICES[name] else f"{name} is {value!r}; allowed: {', '.join(CHOICES[name])}"
+        return None if value in CHOICES[name] else f"{name} is {shown(value)}; allowed: {', '.join(CHOICES[name])}"
     if name == "tied_embeddings":
-        return None if kind is bool else f"tied_embeddings is {value!r}; allowed: true, false"
+        return None if kind is bool else f"tied_embeddings is {shown(value)}; allowed: true, false"
     if value is None and name in OPTIONAL:
         return None
     want, low, high = LIMITS[name]
     whole = kind is int or (kind is float and value == value and abs(value) < 2**53 and value.is_integer())
     if kind not in (int, float) or (want is int and not whole):
-        return f"{name} is {value!r}; it takes {'a whole number' if want is int else 'a number'}"
-    return None if low <= value <= high else f"{name} is {value!r}; allowed: {low:g} to {high:g}"
+        return f"{name} is {shown(value)}; it takes {'a whole number' if want is int else 'a number'}"
+    return None if low <= value <= high else f"{name} is {shown(value)}; allowed: {low:g} to {high:g}"
 
 
 def _shape_problems(genes: Mapping[str, Any]) -> list[str]:
