@@ -1,0 +1,230 @@
+"""``evonas evolve`` from end to end on a small text: what it prints, what it writes, where it takes genomes from."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from evonas.config import Settings
+from evonas.genome import Genome, genome_to_dict, read_space, space_from_dict
+from evonas.store import Store
+
+from .conftest import SEED
+
+HF_GPT2 = {
+    "model_type": "gpt2", "architectures": ["GPT2LMHeadModel"], "n_embd": 32, "n_head": 2, "n_layer": 2, "n_ctx": 16,
+    "n_positions": 16, "n_inner": 64, "activation_function": "gelu_new", "attn_pdrop": 0.1, "embd_pdrop": 0.1,
+    "resid_pdrop": 0.1, "layer_norm_epsilon": 1e-05, "vocab_size": 100, "tie_word_embeddings": True,
+}  # fmt: skip
+OWN_TASK = """
+import numpy as np
+from torch.nn.functional import cross_entropy
+
+class Alternating:
+    name, vocab_size = "alternating", 2
+    def __init__(self, data, context):
+        self.context = context
+    def _rows(self, starts):
+        tokens = (np.asarray(starts)[:, None] + np.arange(self.context + 1)) % 2
+        return tokens[:, :-1].astype(np.int64), tokens[:, 1:].astype(np.int64)
+    def batch(self, rng, batch_size):
+        return self._rows(rng.integers(0, 2, size=batch_size))
+    def validation(self, tokens, batch_size):
+        yield self._rows([0, 1])
+    def loss(self, logits, targets):
+        return cross_entropy(logits.transpose(1, 2), targets, reduction="none").mean(dim=1)
+"""
+
+
+@pytest.fixture
+def evolve(cli, in_tmp_path, small):
+    """evolve(*args, run="run") -> (Done, its Store or None): a small search in this process. The last of two equal
+    options counts."""
+
+    def call(*args, run="run", code=0):
+        options = ["--executor", "serial", "--objective", "loss", "--objective", "flops", "--run", run]
+        done = cli("evolve", *small, *options, *args, code=code)
+        folder = in_tmp_path / "runs" / run
+        return done, Store.open(folder) if folder.exists() else None
+
+    return call
+
+
+# -- the finished run -----------------------------------------------------------------------------------------------
+
+
+def test_it_ends_with_the_front_a_plot_and_what_to_type_next(finished):
+    folder, done = finished
+    assert done.code == 0, done.err
+    store = Store.open(folder / "runs" / "first")
+    assert all(i[:6] in done.out for i in store.front_ids())
+    assert "loss" in done.out and "latency" in done.out and "hand-tuned" in done.out
+    assert (folder / "runs" / "first" / "front.png").read_bytes().startswith(b"\x89PNG")
+    for words in ("2 generations, 8 evaluations", "runs/first/front.png", "runs/first/population.h5", "Next:"):
+        assert words in done.out
+    best = min((r for r in store.records if r.ok), key=lambda r: r.value("loss"))
+    assert f"evonas train first:{best.genome_id[:6]}" in done.out
+    assert "evonas report first" in done.out and "evonas resume first --generations 32" in done.out
+
+
+def test_it_tells_how_it_goes(finished):
+    _, done = finished
+    lines = [line for line in done.err.splitlines() if line.startswith("generation ")]
+    assert [line.split(":")[0] for line in lines] == ["generation 1/2", "generation 2/2"]
+    for line in lines:
+        for words in ("front", "hypervolume", "best loss", "best latency", "evaluations", "/s)", "failures", "left"):
+            assert words in line
+    assert "words.txt" in done.err and "2 workers" in done.err and "Traceback" not in done.err
+
+
+def test_it_stores_what_it_was_asked_and_what_it_found(finished, text_file):
+    store = Store.open(finished[0] / "runs" / "first")
+    settings = Settings.from_dict(store.header["settings"])
+    assert (settings.data, settings.context, settings.population) == (str(text_file), 16, 4)
+    assert (settings.tokens, settings.generations, settings.objectives) == (1024, 2, ("loss", "latency"))
+    assert space_from_dict(store.header["space"]).check(SEED) == []
+    assert len(store.records) == 8 and [g["generation"] for g in store.generations] == [0, 1]
+    for record in (r for r in store.records if r.ok):
+        loss, latency = record.measures["loss"], record.measures["latency"]
+        assert loss.fidelity == "1024 tokens" and loss.spread > 0 and 0 < loss.value < 6
+        assert latency.fidelity == "measured" and latency.value > 0 and latency.device == "cpu"
+        assert record.provenance["threads"] == 1
+
+
+def test_the_seed_is_evaluated_in_the_first_generation_with_mutants_around_it(finished):
+    store = Store.open(finished[0] / "runs" / "first")
+    first = [r for r in store.records if r.genome_id == SEED.id]
+    assert [(r.generation, r.index) for r in first] == [(0, 0)]
+    assert store.header["seed_genomes"] == [{"id": SEED.id, "label": "hand-tuned"}]
+    assert store.genomes[SEED.id].label == "hand-tuned"
+    assert any(e.parents == (SEED.id,) and e.generation == 0 for e in store.genomes.values())
+
+
+# -- where it starts from -------------------------------------------------------------------------------------------
+
+
+def test_a_shipped_genome_outside_the_space_is_refused_or_widens_it(evolve, in_tmp_path):
+    done, _ = evolve("--seed-genome", "nanogpt-cpu", code=2)
+    for gene in ("n_layers", "d_model", "n_heads", "ffn_ratio"):
+        assert gene in done.sentence
+    assert "'nanogpt-cpu' lies outside space 'tiny'" in done.sentence and "--widen" in done.sentence
+    assert not (in_tmp_path / "runs").exists()
+    _, store = evolve("--seed-genome", "nanogpt-cpu", "--widen", "--generations", 1, "--tokens", 64)
+    space = space_from_dict(store.header["space"])
+    seed = store.genomes[store.header["seed_genomes"][0]["id"]].genome
+    assert (seed.n_layers, seed.d_model) == (4, 128) and space.check(seed) == []
+    assert space.genes["n_layers"].contains(4) and space.genes["n_layers"].contains(1)
+    assert store.record_of(seed.id).ok
+
+
+def test_a_seed_brings_its_context(cli, in_tmp_path, text_file, space_file, seed_file):
+    cli(
+        "evolve", "--data", text_file, "--space", space_file, "--seed-genome", seed_file, "--device", "cpu",
+        "--executor", "serial", "--population", 2, "--generations", 1, "--tokens", 64, "--objective", "flops",
+        "--run", "run",
+    )  # fmt: skip
+    assert Store.open(in_tmp_path / "runs" / "run").header["settings"]["context"] == 16
+
+
+def test_a_hugging_face_config_and_a_genome_of_a_run_are_seeds_too(evolve, in_tmp_path):
+    (in_tmp_path / "config.json").write_text(json.dumps(HF_GPT2))
+    done, store = evolve("--seed-genome", "config.json", "--seed-genome", in_tmp_path, "--widen", "--generations", 1)
+    (seed,) = store.header["seed_genomes"]
+    genome = store.genomes[seed["id"]].genome
+    assert (genome.n_layers, genome.d_model, genome.activation) == (2, 32, "gelu")
+    assert "Note (" in done.err, "what the genome can't say is told"
+    other = next(i for i in store.genomes if i != seed["id"])
+    _, again = evolve("--seed-genome", f"run:{other[:8]}", "--widen", "--generations", 1, run="again")
+    assert again.header["seed_genomes"] == [{"id": other, "label": f"run:{other}"}]
+    assert again.record_of(other).measures == store.record_of(other).measures
+
+
+def test_a_users_own_task_trains_in_workers(cli, in_tmp_path, space_file):
+    (in_tmp_path / "my_tasks.py").write_text(OWN_TASK)
+    cli(
+        "evolve", "--task", "my_tasks:Alternating", "--space", space_file, "--context", 16, "--tokens", 12800,
+        "--population", 3, "--generations", 1, "--workers", 1, "--objective", "loss", "--device", "cpu",
+    )  # fmt: skip
+    (folder,) = (in_tmp_path / "runs").iterdir()
+    assert folder.name.startswith("alternating-")
+    store = Store.open(folder)
+    assert min(r.value("loss") for r in store.records if r.ok) < 0.3, "half of ln 2: it has learned to alternate"
+
+
+# -- what it looks for ----------------------------------------------------------------------------------------------
+
+
+def test_the_same_seed_is_the_same_search(evolve):
+    found = []
+    for run, seed in (("a", 5), ("b", 5), ("c", 6)):
+        _, store = evolve("--seed", seed, "--generations", 1, run=run)
+        found.append([(r.genome_id, r.status, r.value("loss")) for r in store.records])
+    assert found[0] == found[1] != found[2]
+
+
+def test_all_objectives_at_once(evolve):
+    names = ("latency", "decode_latency", "memory", "params")
+    _, store = evolve(*(word for name in names for word in ("--objective", name)), "--generations", 1)
+    for record in (r for r in store.records if r.ok):
+        assert set(record.measures) == {"loss", "flops", *names}
+        assert all(m.value > 0 for m in record.measures.values())
+
+
+def test_analytic_constraints_are_never_broken_and_measured_ones_are_noted(evolve):
+    done, store = evolve("--constraint", "params<=6k", "--constraint", "memory<=0.05MB")
+    assert store.header["constraints"] == ["params<=6000", "memory<=0.05MB"]
+    assert all(r.value("params") <= 6000 for r in store.records)
+    for record in store.records:
+        assert (record.status == "infeasible") == (record.value("memory") > 0.05)
+        assert ("loss" in record.measures) == record.ok
+    assert str(sum(not r.ok for r in store.records)) in done.err.split("failures ")[-1]
+
+
+def test_a_constraint_that_nothing_meets_fails_the_run_and_keeps_what_was_found(evolve):
+    done, store = evolve("--constraint", "memory<=0.001MB", "--generations", 9, code=1)
+    assert f"no candidate has met memory<=0.001MB in {len(store.records)} tries" in done.sentence
+    assert "Loosen the constraint" in done.sentence
+    closest = min(r.value("memory") for r in store.records)
+    assert f"memory {closest:.4g}" in done.sentence
+    assert store.records and all(r.status == "infeasible" for r in store.records)
+
+
+def test_everything_that_diverges_fails_the_run(evolve, in_tmp_path, space_file):
+    text = space_file.read_text().replace("{ low = 1e-3, high = 3e-2, log = true }", "10.0")
+    (in_tmp_path / "hot.toml").write_text(text)
+    done, store = evolve("--space", "hot.toml", "--tokens", 4096, code=1)
+    assert "all 4 candidates of generation 0 failed (4 non_finite)" in done.sentence
+    assert "evonas resume run" in done.sentence and len(store.records) == 4
+
+
+# -- its time -------------------------------------------------------------------------------------------------------
+
+
+def test_a_budget_ends_a_search_that_has_no_other_end(evolve, cli, in_tmp_path, small):
+    without_goal = small[: small.index("--generations")]
+    done = cli("evolve", *without_goal, "--objective", "flops", "--executor", "serial", "--run", "b", "--budget", "4s")
+    store = Store.open(in_tmp_path / "runs" / "b")
+    assert "The time budget is spent." in done.out and len(store.generations) > 3
+    assert f"{len(store.generations)} generations, {len(store.records)} evaluations" in done.out
+
+
+def test_a_budget_too_short_for_anything_still_leaves_a_run(evolve, cli):
+    done, store = evolve("--budget", "1s")
+    assert "0 generations, 0 evaluations" in done.out and "The time budget is spent." in done.out
+    assert not store.records
+    cli("resume", "run", "--generations", 1, "--executor", "serial")
+    assert len(Store.open("runs/run").records) == 4
+
+
+def test_a_small_space_is_searched_to_its_end(evolve, in_tmp_path):
+    genes = {k: v[0] if isinstance(v, tuple) else v for k, v in SEED.items()}
+    layers = ("n_heads", "n_kv_heads", "window", "kv_rank", "ffn_ratio")
+    word = {"window": "full", "kv_rank": "none"}
+    lines = [f"{k} = {json.dumps(v)}" for k, v in genes.items() if k not in (*layers, "d_model")]
+    lines += ["d_model = [16, 32, 48]", "[layers]", *(f"{k} = {json.dumps(word.get(k, genes[k]))}" for k in layers)]
+    (in_tmp_path / "three.toml").write_text("[genes]\n" + "\n".join(lines))
+    assert read_space("three.toml").check(Genome(SEED)) == []
+    done, store = evolve("--space", "three.toml", "--generations", 9)
+    assert "Every genome of the space has been seen." in done.out and len(store.records) == 3
+    assert {genome_to_dict(e.genome)["genes"]["d_model"] for e in store.genomes.values()} == {16, 32, 48}

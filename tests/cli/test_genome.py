@@ -1,0 +1,105 @@
+"""``evonas genome show|check|cost|diff|import``."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+
+from evonas.genome import genome_from_dict, read_genome
+from evonas.genome.graph import cost
+from evonas.genome.io import shipped_names
+from evonas.store import Store
+
+from .conftest import SEED
+from .test_evolve import HF_GPT2
+
+
+@pytest.fixture(autouse=True)
+def wide(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "160")
+
+
+def test_without_a_name_the_shipped_ones_are_listed(cli):
+    out = cli("genome", "show").out
+    assert all(name in out for name in (*shipped_names(".json"), *shipped_names(".toml")))
+
+
+@pytest.mark.parametrize("name", shipped_names(".json"))
+def test_every_shipped_genome_can_be_shown_checked_and_counted(cli, name):
+    found = read_genome(name)
+    shown = cli("genome", "show", name).out
+    assert found.genome.id in shown and found.name in shown
+    assert f"fine ({found.genome.id})" in cli("genome", "check", name).out
+    expected = cost(found.genome, 1000, 32)
+    assert f"{expected.params:,}" in cli("genome", "cost", name, "--vocab", 1000, "--context", 32).out
+
+
+def test_show_covers_every_layer_once(cli):
+    """Neighbours that are alike may share a line."""
+    lines = cli("genome", "show", "deepseek-v2-lite").out.splitlines()
+    start = next(k for k, line in enumerate(lines) if line.split()[:1] == ["layer"])
+    rows = [found for line in lines[start + 1 :] if (found := re.match(r"\s*(\d+)(?:-(\d+))?\s", line))]
+    layers = [k for row in rows for k in range(int(row[1]), int(row[2] or row[1]) + 1)]
+    assert layers == list(range(27))
+    assert all(" 512 " in row.string for row in rows), "the KV rank"
+
+
+def test_show_json_is_a_genome_file(cli, in_finished, tmp_path):
+    for reference in ("gpt2", f"first:{SEED.id[:6]}", "first:hand-tuned"):
+        text = cli("genome", "show", reference, "--json").out
+        path = tmp_path / "again.json"
+        path.write_text(text)
+        again = json.loads(cli("genome", "show", path, "--json").out)
+        assert genome_from_dict(json.loads(text)) == genome_from_dict(again)
+    assert genome_from_dict(again).genome == SEED and again["context"] == 16
+
+
+def test_check_tells_what_lies_outside_a_space(cli, seed_file, space_file):
+    inside = cli("genome", "check", seed_file, "--space", space_file)
+    assert "fine" in inside.out and f"inside {space_file}" in inside.out
+    outside = cli("genome", "check", "gpt2", "--space", space_file, code=1)
+    for words in ("n_layers", "d_model", "n_heads", "problems", "--widen"):
+        assert words in outside.err
+    assert not outside.out
+
+
+def test_cost_compares_several_at_their_own_context(cli):
+    out = cli("genome", "cost", "nanogpt-cpu", "gpt2", "--vocab", 65).out
+    small, large = (cost(read_genome(n).genome, 65, c) for n, c in (("nanogpt-cpu", 64), ("gpt2", 1024)))
+    lines = {line.split()[0]: line for line in out.splitlines() if line}
+    assert f"{small.params:,}" in lines["nanogpt-cpu"] and " 64 " in lines["nanogpt-cpu"]
+    assert f"{large.params:,}" in lines["gpt2"] and "1,024" in lines["gpt2"]
+    assert f"{large.flops / 1e9:.3g} GFLOP" in lines["gpt2"] and f"{large.kv_cache_bytes / 1e6:.3g} MB" in lines["gpt2"]
+
+
+def test_diff_names_the_genes_that_differ_and_no_other(cli):
+    out = cli("genome", "diff", "gpt2", "gpt2-medium").out
+    genes = [line.split()[0] for line in out.splitlines()[1:] if line.strip()]
+    a, b = read_genome("gpt2").genome, read_genome("gpt2-medium").genome
+    assert {"d_model", "n_layers"} <= {g for g in genes if g in a} == {g for g in a if a[g] != b.get(g)}
+    assert "768" in out and "1024" in out
+
+
+def test_diff_of_the_same(cli, seed_file, in_finished):
+    assert "are the same genome" in cli("genome", "diff", seed_file, "first:hand-tuned").out
+
+
+def test_import_prints_or_writes_a_genome_and_what_it_can_not_say(cli, in_tmp_path):
+    (in_tmp_path / "config.json").write_text(json.dumps({**HF_GPT2, "scale_attn_by_inverse_layer_idx": True}))
+    printed = cli("genome", "import", "config.json")
+    written = cli("genome", "import", in_tmp_path, "-o", "imported.json")
+    assert written.out == "" and "Wrote imported.json" in written.err
+    found = read_genome(in_tmp_path / "imported.json")
+    assert genome_from_dict(json.loads(printed.out)).genome == found.genome
+    assert (found.genome.n_layers, found.genome.d_model, found.context) == (2, 32, 16)
+    notes = [line.removeprefix("Note: ") for line in printed.err.splitlines()]
+    assert notes and list(found.notes) == notes
+    assert any("scale_attn_by_inverse_layer_idx" in note for note in notes)
+
+
+def test_import_takes_a_genome_out_of_a_run(cli, in_copy):
+    best = Store.open("runs/first").front_ids()[0]
+    cli("genome", "import", f"first:{best}", "-o", "best.json")
+    assert read_genome("best.json").genome.id == best

@@ -1,0 +1,135 @@
+"""``evonas resume``: the newest run, a finished one, and one that was interrupted by a signal."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from evonas.store import Store
+
+from .conftest import PYTHON_M
+
+PATIENCE = 120.0  # seconds; a hang fails by it
+
+
+def test_a_finished_run_says_how_to_extend_it(cli, in_copy):
+    done = cli("resume", "first", code=2)
+    assert "run 'first' has done its 2 generations" in done.sentence
+    assert "evonas resume first --generations 32" in done.sentence
+
+
+@pytest.mark.parametrize("generations", [0, -1])
+def test_no_generations_are_refused(cli, in_copy, generations):
+    done = cli("resume", "first", "--generations", generations, code=2)
+    assert f"generations is {generations}" in done.sentence
+
+
+def test_no_workers_are_refused(cli, in_copy):
+    done = cli("resume", "first", "--generations", 3, "--workers", 0, code=2)
+    assert "0 workers" in done.sentence and len(Store.open("runs/first").records) == 8
+
+
+def test_it_takes_the_newest_run_and_extends_it(cli, in_copy):
+    before = Store.open("runs/first")
+    done = cli("resume", "--generations", 3, "--executor", "serial")
+    store = Store.open("runs/first")
+    assert "generation 3/3" in done.err and "3 generations, 4 evaluations" in done.out
+    assert store.records[:8] == before.records and len(store.records) == 12
+    assert [g["generation"] for g in store.generations] == [0, 1, 2]
+    assert store.generations[:2] == before.generations
+    latencies = {}
+    for record in store.records:
+        architecture = store.genomes[record.genome_id].genome.architecture_id
+        latencies.setdefault(architecture, set()).add(record.value("latency"))
+    assert all(len(values) == 1 for values in latencies.values()), "measured once per architecture"
+
+
+def test_a_budget_takes_it_on_without_a_goal(cli, in_copy):
+    done = cli("resume", "first", "--budget", "4s", "--executor", "serial")
+    assert "The time budget is spent." in done.out and len(Store.open("runs/first").records) >= 8
+
+
+def test_a_run_of_another_kind_of_file_is_only_read(cli, in_copy):
+    (in_copy / "runs" / "first" / "population.h5").rename(in_copy / "copy.h5")
+    assert "copy.h5 is not the folder of a run" in cli("resume", "copy.h5", code=2).sentence
+
+
+# -- signals --------------------------------------------------------------------------------------------------------
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
+
+
+def descendants(pid: int) -> set[int]:
+    found = set()
+    for path in Path(f"/proc/{pid}/task").glob("*/children"):
+        for child in path.read_text().split():
+            found |= {int(child)} | descendants(int(child))
+    return found
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def wait_until(condition, what: str) -> None:
+    end = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < end, what
+        time.sleep(0.02)
+
+
+@linux
+@pytest.mark.parametrize(
+    ("sent", "executor", "workers"), [(signal.SIGINT, "processes", 2), (signal.SIGTERM, "serial", 0)]
+)
+def test_a_signal_leaves_a_run_that_goes_on(cli, in_tmp_path, small, sent, executor, workers):
+    errors = in_tmp_path / "stderr"
+    options = ["--run", "live", "--generations", "5000", "--executor", executor]
+    options += ["--workers", str(workers)] if workers else []
+    options += ["--objective", "loss", "--objective", "flops"]
+    with open(errors, "w") as file:
+        process = subprocess.Popen(
+            [*PYTHON_M, "evolve", *small, *options], stdout=subprocess.PIPE, stderr=file, text=True
+        )
+    try:
+        wait_until(lambda: "generation 2/" in errors.read_text() or process.poll() is not None, "no generation ended")
+        children = descendants(process.pid)
+        assert len(children) >= workers, errors.read_text()
+        live = json.loads(cli("report", "live", "--format", "json").out)
+        os.kill(process.pid, sent)
+        out, _ = process.communicate(timeout=PATIENCE)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == 130 and not out
+    said = errors.read_text()
+    assert "Interrupted" in said and "evonas resume live" in said and "Traceback" not in said, said
+    wait_until(lambda: not any(map(is_running, children)), "workers outlive their run")
+    assert live["generations"] >= 2 and live["front"] and live["evaluations"] >= 8
+
+    store = Store.open("runs/live")
+    done, records = len(store.generations), store.records
+    assert len(records) >= live["evaluations"]
+    cli("resume", "--generations", done + 1, "--executor", "serial")
+    after = Store.open("runs/live")
+    assert len(after.generations) == done + 1 and after.records[: len(records)] == records
+    assert len(after.records) == 4 * (done + 1), "nothing was lost, nothing done twice"
+
+
+@linux
+def test_a_run_that_goes_on_is_not_resumed_a_second_time(cli, in_copy):
+    with Store.open("runs/first", write=True):
+        done = cli("resume", "first", "--generations", 3, code=(1, 2))
+        assert "first" in done.sentence
+        assert len(json.loads(cli("report", "first", "--format", "json").out)["front"]) > 0
+    assert len(Store.open("runs/first").records) == 8

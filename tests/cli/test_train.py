@@ -1,0 +1,132 @@
+"""``evonas train``: weights that load back to the loss it printed."""
+
+from __future__ import annotations
+
+import csv
+import re
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+from torch.nn.functional import cross_entropy
+
+from evonas.genome import read_genome, write_genome
+from evonas.model import build
+from evonas.store import Store
+from evonas.tasks import load_task
+
+from .conftest import SEED, files
+
+
+@pytest.fixture
+def train(cli, in_tmp_path, text_file, seed_file):
+    def call(*args, code=0, tokens=16 * 8 * 40):
+        return cli("train", seed_file, "--data", text_file, "--tokens", tokens, "--device", "cpu", *args, code=code)
+
+    return call
+
+
+def held_out_loss(folder, text_file) -> float:
+    """By hand: every held-out sequence through the saved network."""
+    found = read_genome(folder / "genome.json")
+    task = load_task("text", str(text_file), found.context)
+    model = build(found.genome, task.vocab_size, found.context).eval()
+    model.load_state_dict(load_file(folder / "weights.safetensors"))
+    x, y = (torch.from_numpy(np.concatenate(part)) for part in zip(*task.validation(None, 64)))
+    with torch.no_grad():
+        return cross_entropy(model(x).transpose(1, 2), y).item()
+
+
+def curve(folder) -> list[tuple[int, float]]:
+    with open(folder / "curve.csv") as file:
+        return [(int(row["tokens"]), float(row["loss"])) for row in csv.DictReader(file)]
+
+
+def printed(done) -> tuple[float, float]:
+    """(lowest held-out loss, loss at the end)"""
+    found = re.search(r"loss +([\d.]+) nats \+- [\d.]+ \(lowest held-out\), ([\d.]+) at the end", done.out)
+    return float(found[1]), float(found[2])
+
+
+def test_the_weights_load_back_to_the_printed_loss(train, text_file, in_tmp_path):
+    done = train("-o", "out")
+    folder = in_tmp_path / "out"
+    assert {p.name for p in folder.iterdir()} == {"weights.safetensors", "genome.json", "curve.csv"}
+    points = curve(folder)
+    assert len(points) == 20 and points[-1][0] == 16 * 8 * 40 and [t for t, _ in points] == sorted(t for t, _ in points)
+    lowest, last = printed(done)
+    assert lowest == pytest.approx(min(loss for _, loss in points), abs=1e-4)
+    assert last == pytest.approx(points[-1][1], abs=1e-4)
+    assert held_out_loss(folder, text_file) == pytest.approx(lowest, abs=2e-4)
+    assert points[0][1] > lowest + 0.1, "it has learned"
+    assert re.search(r"latency +[\d.]+ ms", done.out) and "hand-tuned" in done.out and "weights.safetensors" in done.out
+
+
+def test_the_best_weights_are_kept_not_the_last(train, in_tmp_path, text_file, cli):
+    """At a high constant rate on little text the held-out loss goes up and down."""
+    genome = SEED.replace(learning_rate=0.1, schedule="constant", warmup=0, batch_size=4)
+    write_genome("hot.json", genome, name="hot", context=16)
+    done = cli("train", "hot.json", "--data", text_file, "--tokens", 16 * 4 * 60, "--device", "cpu", "-o", "out")
+    points, (lowest, last) = curve(in_tmp_path / "out"), printed(done)
+    assert points[-1][1] > min(loss for _, loss in points), "this training must not end at its best"
+    assert last > lowest
+    assert held_out_loss(in_tmp_path / "out", text_file) == pytest.approx(lowest, abs=2e-4)
+
+
+def test_the_file_says_what_it_is_of(train, in_tmp_path):
+    train("-o", "out")
+    with safe_open(in_tmp_path / "out" / "weights.safetensors", "pt") as file:
+        about = file.metadata()
+    assert about["genome"] == SEED.id and about["context"] == "16" and int(about["vocab_size"]) > 10
+
+
+def test_the_seed_decides(train, in_tmp_path):
+    for name, seed in (("a", 1), ("b", 2)):
+        train("-o", name, "--seed", seed, tokens=1024)
+    train("-o", "default", tokens=1024)
+    a, b, default = (curve(in_tmp_path / name) for name in ("a", "b", "default"))
+    assert a != b and default not in (a, b)
+
+
+def test_a_genome_of_a_run_brings_its_data_and_context(cli, in_copy, text_file):
+    best = Store.open("runs/first").front_ids()[0]
+    done = cli("train", f"first:{best[:8]}", "--tokens", 512, "--device", "cpu")
+    (folder,) = (p for p in (in_copy / "runs").iterdir() if p.name != "first")
+    assert folder.name == f"train-first-{best}" and f"first:{best}" in done.out and "context 16" in done.out
+    assert read_genome(folder / "genome.json").genome.id == best
+    assert held_out_loss(folder, text_file) == pytest.approx(printed(done)[0], abs=2e-4)
+    assert "run first" in cli("report").out, "a training is no run"
+
+
+def test_a_folder_with_something_in_it_is_refused_and_left_alone(train, in_tmp_path):
+    (in_tmp_path / "out").mkdir()
+    (in_tmp_path / "out" / "mine").write_text("mine")
+    assert "out exists and is not empty" in train("-o", "out", code=2).sentence
+    assert files(in_tmp_path) == {"out": None, "out/mine": b"mine"}
+
+
+def test_an_empty_folder_will_do(train, in_tmp_path):
+    (in_tmp_path / "out").mkdir()
+    train("-o", "out", tokens=256)
+    assert (in_tmp_path / "out" / "weights.safetensors").is_file()
+
+
+@pytest.mark.parametrize("context", [0, 1])
+def test_a_context_too_short(train, in_tmp_path, context):
+    assert "--context" in train("--context", context, "-o", "out", code=2).sentence
+    assert not files(in_tmp_path)
+
+
+def test_a_context_too_long_for_the_text(train, in_tmp_path):
+    assert "too few" in train("--context", 5000, "-o", "out", code=2).sentence
+    assert not files(in_tmp_path)
+
+
+def test_a_divergence_fails_and_leaves_nothing(cli, in_tmp_path, text_file, seed_file):
+    write_genome("hot.json", SEED.replace(learning_rate=10.0, schedule="constant", warmup=0), name="hot", context=16)
+    before = files(in_tmp_path)
+    done = cli("train", "hot.json", "--data", text_file, "--tokens", 10**6, "--device", "cpu", "-o", "out", code=1)
+    assert "the training diverged" in done.sentence and "Lower learning_rate" in done.sentence
+    assert files(in_tmp_path) == before

@@ -1,0 +1,62 @@
+"""What the tests of several rooms share: a hypothesis profile, a small text and a small search space."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import hypothesis
+import pytest
+
+# No deadline: how long an example takes says nothing on a busy machine.
+hypothesis.settings.register_profile("evonas", deadline=None, print_blob=True)
+hypothesis.settings.load_profile("evonas")
+
+SPACE = """\
+schema = 1
+name = "tiny"
+
+[genes]
+n_layers = { low = 1, high = 2 }
+d_model = [16, 32]
+norm = ["layernorm", "rmsnorm"]
+activation = ["gelu", "swiglu"]
+position = ["learned", "rope"]
+tied_embeddings = [true, false]
+learning_rate = { low = 1e-3, high = 3e-2, log = true }
+batch_size = [4, 8]
+dropout = [0.0, 0.1]
+optimizer = ["adamw", "muon"]
+
+[layers]
+n_heads = [1, 2]
+n_kv_heads = [1, 2]
+window = [8, "full"]
+kv_rank = [4, "none"]
+ffn_ratio = [1.0, 2.0]
+"""
+WORDS = "the cat sat on a mat and saw how the rain ran down over some old roof until it was dark".split()
+
+
+@pytest.fixture(scope="session")
+def text_file(tmp_path_factory) -> Path:
+    """Some 12 kB of words in random order: there is something to learn in it, and it is not learned by heart."""
+    rng = random.Random(0)
+    path = tmp_path_factory.mktemp("data") / "words.txt"
+    path.write_text(" ".join(rng.choice(WORDS) for _ in range(3000)))
+    return path
+
+
+@pytest.fixture(scope="session")
+def space_file(tmp_path_factory) -> Path:
+    """A search space of small transformers, for contexts from 9 tokens on."""
+    path = tmp_path_factory.mktemp("space") / "tiny.toml"
+    path.write_text(SPACE)
+    return path
+
+
+@pytest.fixture
+def in_tmp_path(tmp_path, monkeypatch) -> Path:
+    """An empty working folder."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path

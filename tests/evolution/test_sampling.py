@@ -1,0 +1,100 @@
+"""The first population sees all of the space, its ends too."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from evonas.evolution import stratified
+from evonas.genome import TRAINING_GENES, read_space, space_from_dict, space_to_dict
+from evonas.genome.graph import cost
+
+N = 50
+
+
+def deep_space():
+    """Twelve layers always: what differs is only what is in them."""
+    data = space_to_dict(read_space("text-gpu"))
+    data["genes"]["n_layers"] = [12]
+    return space_from_dict(data)
+
+
+def uniform(space, n: int, rng: np.random.Generator):
+    return [space.sample(rng) for _ in range(n)]
+
+
+def spread(values) -> float:
+    return max(values) - min(values)
+
+
+def sizes(genomes) -> list[float]:
+    return [float(np.log(cost(g, 256, 64).params)) for g in genomes]
+
+
+@pytest.mark.parametrize("field", ["ffn_ratio", "n_heads"])
+def test_per_layer_fields_reach_both_ends(field):
+    # Twelve independent draws average out: their mean never comes near an end.
+    space = deep_space()
+    gene = space.genes[field]
+
+    def means(genomes) -> np.ndarray:
+        return np.array([np.mean([gene.to_unit(v) for v in g[field]]) for g in genomes])
+
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        strata, even = means(stratified(space, N, rng)), means(uniform(space, N, rng))
+        assert strata.min() < 0.2 and strata.max() > 0.8
+        assert even.min() > 0.2 and even.max() < 0.8
+        low, middle, high = np.histogram(strata, bins=[0, 1 / 3, 2 / 3, 1])[0]
+        assert min(low, middle, high) >= N // 8
+
+
+def test_extreme_sizes_are_seen_more_than_by_even_draws():
+    space = deep_space()
+    wider = []
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        wider.append(spread(sizes(stratified(space, N, rng))) / spread(sizes(uniform(space, N, rng))))
+    assert np.median(wider) > 1.15
+
+
+def test_both_ends_of_the_shipped_space_are_seen():
+    space = read_space("text-gpu")
+    rng = np.random.default_rng(0)
+    many = np.array(sizes(uniform(space, 600, rng)))
+    strata = np.array(sizes(stratified(space, N, rng)))
+    assert strata.min() < np.quantile(many, 0.02) and strata.max() > np.quantile(many, 0.98)
+
+
+def test_every_field_is_a_latin_hypercube():
+    # Genes that are no matter of size take one level per stratum, exactly.
+    space = space_from_dict(
+        {"kind": "custom", "genes": {k: {"low": 1e-4, "high": 1.0, "log": True} for k in "ab"} | {"c": list("wxyz")}}
+    )
+    genomes = stratified(space, 40, np.random.default_rng(1))
+    for name in "ab":
+        units = sorted(space.genes[name].to_unit(g[name]) for g in genomes)
+        assert all(k - 0.2 <= u * 40 <= k + 1.2 for k, u in enumerate(units))  # values are rounded to three digits
+    assert [sum(g.c == c for g in genomes) for c in "wxyz"] == [10, 10, 10, 10]
+    together = np.corrcoef([[space.genes[k].to_unit(g[k]) for g in genomes] for k in "ab"])[0, 1]
+    assert abs(together) < 0.5
+
+
+def test_training_is_not_tied_to_size():
+    space = read_space("text-gpu")
+    genomes = stratified(space, 300, np.random.default_rng(2))
+    width = [g.d_model for g in genomes]
+    depth = [g.n_layers for g in genomes]
+    assert np.corrcoef(width, depth)[0, 1] > 0.1  # all-small and all-large networks occur ...
+    for name in ("batch_size", "dropout", "learning_rate"):  # ... and train in every way
+        assert name in TRAINING_GENES
+        assert abs(np.corrcoef(width, [g[name] for g in genomes])[0, 1]) < 0.15
+
+
+def test_draws_are_members_and_a_function_of_the_generator():
+    space = read_space("text-cpu")
+    for n in (1, 2, 7):
+        first = stratified(space, n, np.random.default_rng(3))
+        assert len(first) == n and all(space.contains(g) for g in first)
+        assert first == stratified(space, n, np.random.default_rng(3))
+    assert stratified(space, 7, np.random.default_rng(3)) != stratified(space, 7, np.random.default_rng(4))

@@ -1,0 +1,150 @@
+"""The evaluator a search is given: it does what is needed and no more, here as in any other process."""
+
+from __future__ import annotations
+
+import json
+import math
+import pickle
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from evonas.errors import EXIT_USAGE, EvonasError
+from evonas.fitness import EXACT, MEASURED, TRAINED, ProxyEvaluator, resolve_device
+from evonas.genome import genome_to_dict
+from evonas.genome.graph import cost
+from evonas.model import build
+from evonas.record import OBJECTIVES
+
+
+@pytest.fixture
+def evaluator(text_file):
+    """evaluator(*needs, **changes) on the small text."""
+
+    def make(*needs, **changes):
+        options = {"tokens": 8 * 16 * 6, "validation_tokens": 160, "seed": 3, "latency_seconds": 0.001, **changes}
+        return ProxyEvaluator("text", str(text_file), 16, needs=needs, **options)
+
+    return make
+
+
+def test_every_objective_belongs_to_one_step():
+    assert sorted((*EXACT, *MEASURED, *TRAINED)) == sorted(OBJECTIVES)
+
+
+@pytest.mark.parametrize(
+    ("needs", "exact", "measured", "trained"),
+    [
+        (("loss", "latency"), (), ("latency",), ("loss",)),
+        (("loss", "flops"), ("flops",), (), ("loss",)),
+        (("params", "memory"), ("params",), ("memory",), ()),
+        (tuple(OBJECTIVES), EXACT, MEASURED, TRAINED),
+    ],
+)
+def test_only_what_is_needed_is_done(evaluator, genome, needs, exact, measured, trained):
+    made = evaluator(*needs)
+    assert (made.exact_names, made.measured_names, made.trained_names) == (exact, measured, trained)
+    assert set(made.exact(genome())) == set(exact)
+    assert set(made.measure(genome()).measures) == set(measured)
+
+
+def test_a_need_named_twice_counts_once(evaluator):
+    assert evaluator("loss", "latency", "latency").measured_names == ("latency",)
+
+
+@pytest.mark.parametrize("changes", [{}, {"window": 8, "kv_rank": [4, None]}, {"activation": "gelu", "n_kv_heads": 1}])
+def test_exact_is_the_cost_of_the_graph_and_of_the_built_model(evaluator, genome, changes):
+    made, g = evaluator("params", "flops"), genome(**changes)
+    found, expected = made.exact(g), cost(g, made.task.vocab_size, 16)
+    assert found["params"].value == expected.params and found["flops"].value == expected.flops
+    assert found["params"].value == sum(p.numel() for p in build(g, made.task.vocab_size, 16).parameters())
+    assert all(m.spread == 0 and m.fidelity == "exact" for m in found.values())
+
+
+def test_measuring_says_where_and_what_it_took(evaluator, genome):
+    outcome = evaluator(*MEASURED).measure(genome())
+    assert outcome.status == "ok" and set(outcome.measures) == set(MEASURED)
+    assert all(0 < m.value < math.inf and m.device == "cpu" for m in outcome.measures.values())
+    assert outcome.provenance["device"] == "cpu" and outcome.provenance["threads"] == 1
+    assert outcome.provenance["torch"] == torch.__version__ and outcome.provenance["device_name"]
+    assert outcome.cost["measure_seconds"] > 0
+
+
+def test_training_says_at_what_fidelity(evaluator, genome):
+    outcome = evaluator("loss").train(genome())
+    loss = outcome.measures["loss"]
+    assert outcome.status == "ok" and loss.fidelity == "768 tokens" and loss.device == "cpu" and loss.spread > 0
+    assert outcome.cost["tokens"] == 768 and outcome.cost["seconds"] > 0
+
+
+def test_a_divergence_is_an_outcome_with_its_reason(evaluator, genome):
+    outcome = evaluator("loss", tokens=10**6).train(genome(learning_rate=10.0, warmup=0, schedule="constant"))
+    assert outcome.status == "non_finite" and not outcome.measures
+    assert "step" in outcome.reason and outcome.cost["seconds"] > 0
+
+
+def test_the_seed_of_the_run_decides_and_threads_do_not(evaluator, genome):
+    g = genome(dropout=0.1)
+    first = evaluator("loss").train(g).measures
+    torch.set_num_threads(2)
+    torch.manual_seed(1)
+    assert evaluator("loss").train(g).measures == first
+    assert evaluator("loss", seed=4).train(g).measures != first
+
+
+def test_a_pickled_copy_carries_no_data_and_gives_the_same(evaluator, genome):
+    made = evaluator("loss", "flops")
+    first = made.train(genome())
+    blob = pickle.dumps(made)
+    copy = pickle.loads(blob)
+    assert len(blob) < 2000 and "task" not in copy.__dict__
+    assert copy.train(genome()).measures == first.measures and copy.exact(genome()) == made.exact(genome())
+
+
+def test_another_process_gives_the_same(evaluator, genome, tmp_path):
+    made, g = evaluator("loss", "flops"), genome(dropout=0.1, optimizer="muon")
+    (tmp_path / "evaluator").write_bytes(pickle.dumps(made))
+    (tmp_path / "genome").write_text(json.dumps(genome_to_dict(g)))
+    code = (
+        "import json, pickle, sys; from pathlib import Path; from evonas.genome import genome_from_dict\n"
+        "folder = Path(sys.argv[1])\n"
+        "made = pickle.loads((folder / 'evaluator').read_bytes())\n"
+        "g = genome_from_dict(json.loads((folder / 'genome').read_text())).genome\n"
+        "exact = made.exact(g)['flops'].value\n"
+        "assert 'torch' not in sys.modules, 'what is exact needs no torch'\n"
+        "loss = made.train(g).measures['loss']\n"
+        "print(json.dumps([exact, loss.value, loss.spread]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
+    loss = made.train(g).measures["loss"]
+    assert json.loads(done.stdout) == [made.exact(g)["flops"].value, loss.value, loss.spread]
+
+
+def test_data_that_can_not_be_used_is_the_users_error(evaluator, genome, tmp_path):
+    made = ProxyEvaluator("text", str(tmp_path / "gone"), 16, needs=("loss",), tokens=100, validation_tokens=100)
+    with pytest.raises(EvonasError, match="no such file"):
+        made.train(genome())
+
+
+# -- devices --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["gpu", "CPU", "cuda:7", ""])
+def test_a_device_that_does_not_exist(name):
+    with pytest.raises(EvonasError, match="no such device") as caught:
+        resolve_device(name)
+    assert caught.value.exit_code == EXIT_USAGE and "auto, cpu or cuda" in caught.value.hint
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there():
+    with pytest.raises(EvonasError, match="no CUDA device") as caught:
+        resolve_device("cuda")
+    assert caught.value.exit_code == EXIT_USAGE and "--device cpu" in caught.value.hint
+
+
+def test_auto_is_the_gpu_where_there_is_one():
+    assert resolve_device("auto") == ("cuda" if torch.cuda.is_available() else "cpu")
+    assert resolve_device("cpu") == "cpu"

@@ -1,0 +1,234 @@
+"""Training one genome: what it gives, what it depends on, and when it gives up."""
+
+from __future__ import annotations
+
+import math
+import random
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn.functional import cross_entropy
+
+from evonas.fitness.train import DivergenceError, steps_for, train, validate
+from evonas.genome import read_space
+from evonas.genome.genome import REFERENCE_BATCH
+from evonas.tasks import load_task
+
+FEW = 8 * 16 * 12  # tokens: 12 steps of the base genome
+
+
+def weights(trained) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in trained.model.state_dict().items()}
+
+
+def same(a, b) -> bool:
+    return a.loss == b.loss and all(torch.equal(x, y) for x, y in zip(weights(a).values(), weights(b).values()))
+
+
+# -- determinism ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("changes", [{"dropout": 0.2}, {"optimizer": "muon", "dropout": 0.2}])
+def test_the_seed_alone_decides(genome, task, changes):
+    first = train(genome(**changes), task, FEW, seed=5)
+    torch.manual_seed(99)
+    np.random.seed(99)  # noqa: NPY002
+    random.seed(99)
+    torch.randn(7)
+    assert same(first, train(genome(**changes), task, FEW, seed=5))
+    assert not same(first, train(genome(**changes), task, FEW, seed=6))
+
+
+def test_it_leaves_the_global_generators_alone(genome, task):
+    before = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()  # noqa: NPY002
+    train(genome(dropout=0.2), task, FEW, seed=5)
+    assert torch.equal(before[0], torch.get_rng_state())
+    assert np.array_equal(before[1], np.random.get_state()[1])  # noqa: NPY002
+    assert before[2] == random.getstate()
+
+
+def test_neither_order_nor_thread_matter(genome, task):
+    a, b = genome(dropout=0.1), genome(dropout=0.1, activation="gelu")
+    there = [train(g, task, FEW, seed=5) for g in (a, b)]
+    with ThreadPoolExecutor(1) as pool:
+        back = list(pool.map(lambda g: train(g, task, FEW, seed=5), (b, a)))
+    assert same(there[0], back[1]) and same(there[1], back[0])
+
+
+# -- what it gives --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_the_loss_falls_on_a_learnable_text(genome, task, text_file, optimizer):
+    trained = train(genome(optimizer=optimizer), task, 8 * 16 * 150, seed=0, evaluations=3)
+    share = np.bincount(np.frombuffer(text_file.read_bytes(), np.uint8)) / text_file.stat().st_size
+    of_letters_alone = -sum(p * math.log(p) for p in share if p)
+    losses = [loss for _, loss in trained.curve]
+    assert losses[0] > losses[1] > losses[2] == trained.loss
+    assert trained.loss < 0.8 * of_letters_alone
+
+
+def test_without_learning_the_loss_is_that_of_a_guess(genome, task):
+    trained = train(genome(learning_rate=1e-8, weight_decay=0, tied_embeddings=False), task, FEW, seed=0)
+    assert trained.loss == pytest.approx(math.log(task.vocab_size), rel=0.02)
+
+
+def test_the_loss_is_the_mean_over_all_held_out_sequences(genome, task):
+    trained = train(genome(dropout=0.5), task, FEW, seed=0)
+    trained.model.eval()
+    x, y = (torch.from_numpy(np.concatenate(part)) for part in zip(*task.validation(None, 64)))
+    with torch.no_grad():
+        logits = trained.model(x)
+    each = cross_entropy(logits.transpose(1, 2), y, reduction="none").mean(dim=1).double()
+    assert trained.loss == pytest.approx(each.mean().item(), rel=1e-5)
+    assert trained.spread == pytest.approx(each.std().item() / math.sqrt(len(each)), rel=1e-4)
+
+
+def test_a_fixed_part_of_the_held_out_data_may_do(genome, task):
+    trained = train(genome(), task, FEW, seed=0, validation_tokens=160)
+    assert (trained.loss, trained.spread) == validate(trained.model, task, 160, "cpu")
+    assert trained.loss != validate(trained.model, task, None, "cpu")[0]
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "tokens", "steps"), [(8, FEW, 12), (8, 1, 1), (8, 8 * 16 * 2.6, 3), (32, FEW, 3)]
+)
+def test_it_sees_about_the_tokens_asked_for(genome, task, batch_size, tokens, steps):
+    g = genome(batch_size=batch_size)
+    seen = []
+    trained = train(g, task, tokens, seed=0, on_step=seen.append)
+    assert steps_for(g, 16, tokens) == steps == trained.steps and seen == list(range(1, steps + 1))
+    assert trained.tokens == steps * batch_size * 16
+
+
+def test_evaluations_are_spread_evenly_and_the_last_comes_after_the_last_step(genome, task):
+    calls = []
+    trained = train(
+        genome(), task, FEW, seed=0, evaluations=4, on_evaluation=lambda step, steps, *rest: calls.append((step, steps))
+    )
+    assert calls == [(3, 12), (6, 12), (9, 12), (12, 12)]
+    assert [tokens for tokens, _ in trained.curve] == [3 * 128, 6 * 128, 9 * 128, 12 * 128]
+    assert trained.curve[-1][1] == trained.loss
+
+
+def test_more_evaluations_than_steps_are_one_per_step(genome, task):
+    assert len(train(genome(), task, 3 * 128, seed=0, evaluations=20).curve) == 3
+
+
+def test_an_evaluation_on_the_way_changes_nothing(genome, task):
+    assert same(train(genome(), task, FEW, seed=0), train(genome(), task, FEW, seed=0, evaluations=4))
+
+
+# -- every training gene does what it says --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("batch_size", [3, 12, 48])
+def test_the_rate_grows_with_the_square_root_of_the_batch(genome, task, batch_size):
+    """AdamW's first step moves every weight by the learning rate, whatever the gradient; norms are not decayed."""
+    g = genome(batch_size=batch_size, learning_rate=1e-3, schedule="constant", warmup=0, weight_decay=0.1)
+    trained = train(g, task, batch_size * 16, seed=0)
+    assert trained.steps == 1
+    moved = (trained.model.norm.weight - 1).abs().max().item()
+    assert moved == pytest.approx(1e-3 * math.sqrt(batch_size / REFERENCE_BATCH), rel=1e-2)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"learning_rate": 6e-3}, {"batch_size": 4}, {"weight_decay": 1.0}, {"warmup": 0.5}, {"dropout": 0.3},
+        {"schedule": "constant"}, {"schedule": "cosine_restarts"}, {"optimizer": "muon"}, {"beta2": 0.9},
+        {"grad_clip": 1e-3},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_every_training_gene_changes_the_outcome(genome, task, change):
+    base = train(genome(), task, FEW, seed=0)
+    assert not same(base, train(genome(**change), task, FEW, seed=0))
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_weight_decay_shrinks_matrices_and_leaves_norms(genome, task, optimizer):
+    changes = {"schedule": "constant", "warmup": 0, "batch_size": 12, "learning_rate": 0.01, "optimizer": optimizer}
+    plain, decayed = (
+        weights(train(genome(**changes, weight_decay=decay), task, 12 * 16, seed=0)) for decay in (0.0, 5.0)
+    )
+    start = weights(train(genome(**{**changes, "learning_rate": 1e-8}, weight_decay=0.0), task, 12 * 16, seed=0))
+    for name, tensor in decayed.items():
+        if tensor.dim() == 1:
+            assert torch.equal(tensor, plain[name]), name
+        else:  # decoupled: exactly rate * decay of the weight before the step
+            torch.testing.assert_close(plain[name] - tensor, 0.05 * start[name], atol=2e-7, rtol=1e-3)
+
+
+def test_muon_moves_the_matrices_of_the_blocks_and_adamw_the_rest(genome, task):
+    changes = {"schedule": "constant", "warmup": 0, "batch_size": 12, "weight_decay": 0.0}
+    adamw, muon = (train(genome(**changes, optimizer=o), task, 12 * 16, seed=0).model for o in ("adamw", "muon"))
+    for (name, a), (_, b) in zip(adamw.named_parameters(), muon.named_parameters()):
+        hidden = name.startswith("blocks.") and a.dim() == 2
+        assert torch.equal(a, b) != hidden, name
+
+
+# -- divergence -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_an_absurd_learning_rate_is_given_up_within_a_few_steps(genome, task, optimizer):
+    steps = []
+    with pytest.raises(DivergenceError, match="step"):
+        train(
+            genome(learning_rate=10.0, warmup=0, optimizer=optimizer), task, 8 * 16 * 5000, seed=0, on_step=steps.append
+        )
+    assert len(steps) < 20
+
+
+class Poisoned:
+    """The text task, but the loss is not a number from the third batch on, or on held-out data only."""
+
+    def __init__(self, task, where: str) -> None:
+        self.task, self.where, self.batches = task, where, 0
+        self.name, self.vocab_size, self.context, self.validation = "p", task.vocab_size, task.context, task.validation
+
+    def batch(self, rng, batch_size):
+        self.batches += 1
+        return self.task.batch(rng, batch_size)
+
+    def loss(self, logits, targets):
+        bad = self.batches == 3 if self.where == "training" else not torch.is_grad_enabled()
+        return self.task.loss(logits, targets) * (math.nan if bad else 1.0)
+
+
+@pytest.mark.parametrize(("where", "steps", "message"), [("training", 2, "loss nan"), ("validation", 12, "held-out")])
+def test_a_loss_that_is_no_number_is_a_divergence(genome, task, where, steps, message):
+    done = []
+    with pytest.raises(DivergenceError, match=message):
+        train(genome(), Poisoned(task, where), FEW, seed=0, on_step=done.append)
+    assert len(done) == steps
+
+
+# -- the whole space ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def wide_task(text_file):
+    return load_task("text", str(text_file), 40)  # longer than the blocks of windowed attention
+
+
+@pytest.mark.parametrize("space", ["text-cpu", "tiny"])
+def test_every_genome_of_the_space_trains(space, space_file, wide_task):
+    found = read_space(space_file if space == "tiny" else space).bounded(wide_task.context)
+
+    @settings(max_examples=12)
+    @given(st.integers(0, 2**32 - 1))
+    def trains(seed):
+        g = found.sample(np.random.default_rng(seed))
+        try:
+            trained = train(g, wide_task, 2 * g.batch_size * 40, seed=0, validation_tokens=80)
+        except DivergenceError:
+            return  # an outcome, not an error
+        assert trained.steps == 2 and math.isfinite(trained.loss) and trained.spread >= 0
+
+    trains()

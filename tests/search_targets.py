@@ -1,0 +1,141 @@
+"""Evaluators and runs for the search tests: workers, and another Python, import this file by name."""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+import time
+from pathlib import Path
+
+from evonas.evolution import Engine
+from evonas.executors import make_executor
+from evonas.fitness import ProxyEvaluator
+from evonas.genome import read_space, space_from_dict, space_to_dict
+from evonas.record import Measure, Objective, Outcome, objective
+from evonas.search import Listener, Search
+from evonas.store import Store
+
+MOODS = ("fine", "crash", "raise", "nan", "hang", "memory", "measure_raise", "measure_crash", "exact_nan")
+# What a person finds in the record of a genome in that mood.
+STATUS_OF = {
+    "fine": "ok", "crash": "crash", "raise": "error", "nan": "non_finite", "hang": "timeout",
+    "memory": "out_of_memory", "measure_raise": "error", "measure_crash": "crash", "exact_nan": "non_finite",
+}  # fmt: skip
+
+
+def own_space(moods=("fine",), widths=(1, 40)):
+    """A user's own space. ``width`` shapes the architecture, ``learning_rate`` is a training gene."""
+    genes = {
+        "width": {"low": widths[0], "high": widths[1]},
+        "mood": list(moods),
+        "learning_rate": {"low": 1e-4, "high": 1e-1, "log": True},
+    }
+    return space_from_dict({"kind": "custom", "name": "own", "genes": genes})
+
+
+class Curve:
+    """Wide is slow and good, at the right rate: a loss, a latency and FLOPs, exact functions of the genome.
+
+    Writes every call into ``folder/log``. While ``folder/broken`` exists every training raises, and while
+    ``folder/stuck`` exists the genome it names hangs.
+    """
+
+    def __init__(self, folder: Path, needs=("loss", "latency")) -> None:
+        self.folder = folder
+        self.exact_names = tuple(n for n in ("flops",) if n in needs)
+        self.measured_names = tuple(n for n in ("latency",) if n in needs)
+        self.trained_names = tuple(n for n in ("loss", "skill") if n in needs)
+
+    def exact(self, genome):
+        return {"flops": Measure(math.nan if genome.mood == "exact_nan" else 1e3 * genome.width)}
+
+    def measure(self, genome):
+        self._log("begin measure", genome.architecture_id)
+        if genome.mood == "measure_crash":
+            os._exit(3)
+        if genome.mood == "measure_raise":
+            raise ValueError("no such kernel")
+        self._log("end measure", genome.architecture_id)
+        return Outcome(measures={"latency": Measure(0.1 * genome.width, 0.01, "measured", "cpu")})
+
+    def train(self, genome):
+        self._log("begin train", genome.id)
+        stuck = self.folder / "stuck"
+        if genome.mood == "hang" or (stuck.exists() and stuck.read_text() == genome.id):
+            time.sleep(600)
+        if genome.mood == "crash":
+            os._exit(3)
+        if genome.mood == "memory":
+            raise MemoryError
+        if genome.mood == "raise" or (self.folder / "broken").exists():
+            raise ValueError(f"bad mood in {genome.id}")
+        loss = math.nan
+        if genome.mood != "nan":
+            loss = 1 / genome.width + (math.log10(genome.learning_rate) + 2.5) ** 2
+        self._log("end train", genome.id)
+        measures = {"loss": Measure(loss, 0.1, "1 tokens", "cpu"), "skill": Measure(1 / (1 + loss))}
+        return Outcome(measures={n: measures[n] for n in self.trained_names}, cost={"seconds": 0.5})
+
+    def _log(self, what: str, key: str) -> None:
+        with open(self.folder / "log", "a") as file:  # one short write in append mode: whole lines, in order
+            file.write(f"{what} {key}\n")
+
+
+def header(engine: Engine) -> dict:
+    objectives = [{"name": o.name, "unit": o.unit, "direction": o.direction} for o in engine.objectives]
+    return {
+        "settings": {"task": "own"}, "space": space_to_dict(engine.space), "objectives": objectives,
+        "seed": engine.seed, "device": "cpu", "command": "test",
+        "seed_genomes": [{"id": g.id, "label": f"seed{k}"} for k, g in enumerate(engine.seed_genomes)],
+    }  # fmt: skip
+
+
+class Stop(Listener):
+    """Interrupts, as Ctrl-C does, when ``event`` (a method's name) has happened ``after`` times."""
+
+    def __init__(self, event: str, after: int) -> None:
+        self.after = after
+        setattr(self, event, self._count)
+
+    def _count(self, *_) -> None:
+        self.after -= 1
+        if self.after == 0:
+            raise KeyboardInterrupt
+
+
+def run(
+    folder, evaluator, generations, *, space=None, objectives=("loss", "latency"), population=6, seed=1, seeds=(),
+    executor="serial", workers=1, deadline=None, screen=None, **options,
+) -> str:  # fmt: skip
+    """Start the run in ``folder``, or go on with it."""
+    goals = [o if isinstance(o, Objective) else objective(o) for o in objectives]
+    engine = Engine(
+        space or own_space(), goals, population_size=population, seed=seed, seed_genomes=seeds, screen=screen
+    )
+    exists = (Path(folder) / "population.h5").exists()
+    with (
+        make_executor(executor, evaluator, workers, {"OMP_NUM_THREADS": "1"}) as pool,
+        Store.open(folder, write=True) if exists else Store.create(folder, header(engine)) as store,
+    ):
+        return Search(engine, store, pool, evaluator, **options).run(generations, deadline)
+
+
+def run_on_text(folder, data, space_file, executor, workers) -> str:
+    """A small search over transformers on a text, by what is deterministic: loss and FLOPs."""
+    evaluator = ProxyEvaluator("text", str(data), 16, needs=("loss", "flops"), tokens=256, validation_tokens=160)
+    space = read_space(space_file).bounded(16)
+    return run(
+        folder,
+        evaluator,
+        3,
+        space=space,
+        objectives=("loss", "flops"),
+        population=4,
+        executor=executor,
+        workers=workers,
+    )
+
+
+if __name__ == "__main__":
+    print(run_on_text(*sys.argv[1:5], int(sys.argv[5])))

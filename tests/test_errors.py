@@ -1,0 +1,43 @@
+"""The one exception a user sees."""
+
+from __future__ import annotations
+
+import pickle
+
+import pytest
+
+from evonas.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, EvonasError, did_you_mean
+
+
+def test_exit_codes_are_the_contract():
+    assert (EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED) == (0, 1, 2, 130)
+
+
+def test_message_and_hint():
+    error = EvonasError("d_model is 3; allowed: 8 to 65536", "Write d_model = 8.")
+    assert str(error) == "d_model is 3; allowed: 8 to 65536\nWrite d_model = 8."
+    assert (error.message, error.hint, error.exit_code) == (*str(error).split("\n"), EXIT_USAGE)
+    assert str(EvonasError("bare")) == "bare" and EvonasError("bare").hint == ""
+    with pytest.raises(TypeError):
+        EvonasError("a", "b", 1)  # the exit code is named
+
+
+def test_an_error_survives_the_way_from_a_worker():
+    error = pickle.loads(pickle.dumps(EvonasError("m", "h", exit_code=EXIT_FAILED)))
+    assert type(error) is EvonasError
+    assert (error.message, error.hint, error.exit_code, str(error)) == ("m", "h", EXIT_FAILED, "m\nh")
+
+
+@pytest.mark.parametrize(
+    "name, hint",
+    [
+        ("latancy", "Did you mean 'latency'?"),
+        ("latency", "Did you mean 'latency'?"),
+        ("zzz", "Allowed: latency, loss."),
+        ("", "Allowed: latency, loss."),
+        (5, "Allowed: latency, loss."),
+        (None, "Allowed: latency, loss."),
+    ],
+)
+def test_hints_name_the_nearest_or_all(name, hint):
+    assert did_you_mean(name, iter(["loss", "latency"])) == hint

@@ -1,0 +1,368 @@
+"""The search: the same seed gives the same run, an interruption changes nothing, a failure costs one candidate."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from evonas.errors import EXIT_FAILED, EvonasError
+from evonas.evolution.selection import non_dominated
+from evonas.genome import Genome
+from evonas.record import Constraint, Objective
+from evonas.store import Store
+
+HERE = Path(__file__).parent
+
+
+@pytest.fixture(scope="module")
+def targets():
+    """The module of evaluators; spawned workers get this process's sys.path."""
+    sys.path.insert(0, str(HERE))
+    yield importlib.import_module("search_targets")
+    sys.path.remove(str(HERE))
+
+
+@pytest.fixture
+def curve(targets, tmp_path):
+    """The evaluator with its folder for logs and switches."""
+    folder = tmp_path / "work"
+    folder.mkdir()
+    return targets.Curve(folder)
+
+
+def digest(folder) -> dict:
+    """All that a run found, but for what it cost, in an order that does not depend on who finished first."""
+    store = Store.open(folder)
+    records = []
+    for record in sorted(store.records, key=lambda r: (r.generation, r.index)):
+        entry = store.genomes[record.genome_id]
+        data = {k: v for k, v in record.to_dict().items() if k != "cost"}
+        records.append((data, dict(entry.genome), entry.parents, entry.operator, entry.label))
+    rows = [
+        {k: g[k] for k in ("generation", "evaluations", "front_size", "hypervolume", "failures", "rng", "best")}
+        for g in store.generations
+    ]
+    populations = [store.population(g["generation"]) for g in store.generations]
+    return {"records": records, "rows": rows, "populations": populations, "reference": store.header["reference"]}
+
+
+def logged(evaluator, what: str) -> list[str]:
+    path = evaluator.folder / "log"
+    lines = path.read_text().splitlines() if path.exists() else []
+    return [line.removeprefix(what + " ") for line in lines if line.startswith(what + " ")]
+
+
+# -- the same seed, the same run ------------------------------------------------------------------------------------
+
+
+def test_workers_and_processes_make_no_difference(targets, tmp_path, text_file, space_file):
+    found = {}
+    for executor, workers in (("serial", 1), ("processes", 1), ("processes", 2)):
+        folder = tmp_path / f"{executor}{workers}"
+        assert targets.run_on_text(folder, text_file, space_file, executor, workers) == "generations"
+        found[folder.name] = digest(folder)
+    command = [sys.executable, targets.__file__, tmp_path / "other", text_file, space_file, "serial", "1"]
+    subprocess.run(command, check=True, env={**os.environ, "PYTHONHASHSEED": "7"})
+    found["other"] = digest(tmp_path / "other")
+    assert len(found["serial1"]["records"]) == 12
+    assert all(r[0]["status"] == "ok" for r in found["serial1"]["records"])
+    for name, one in found.items():
+        assert one == found["serial1"], name
+
+
+def test_another_seed_is_another_run(targets, tmp_path, curve):
+    for seed in (1, 2):
+        targets.run(tmp_path / str(seed), curve, 2, seed=seed)
+    assert digest(tmp_path / "1") != digest(tmp_path / "2")
+
+
+# -- what a run writes ----------------------------------------------------------------------------------------------
+
+
+def test_every_generation_says_what_was_found(targets, tmp_path, curve):
+    assert targets.run(tmp_path / "run", curve, 6) == "generations"
+    store = Store.open(tmp_path / "run")
+    assert [g["generation"] for g in store.generations] == list(range(6))
+    assert [g["evaluations"] for g in store.generations] == [6 * (k + 1) for k in range(6)]
+    for row in store.generations:
+        so_far = [r for r in store.records if r.generation <= row["generation"]]
+        points = np.array([[r.value("loss"), r.value("latency")] for r in so_far])
+        assert row["best"] == {"loss": points[:, 0].min(), "latency": points[:, 1].min()}
+        assert row["front_size"] == non_dominated(points).sum()
+        assert len(store.population(row["generation"])) == 6
+        assert row["rng"] == {"seed": 1, "next_generation": row["generation"] + 1}
+    volumes = [g["hypervolume"] for g in store.generations]
+    assert volumes == sorted(volumes) and volumes[-1] > volumes[0] > 0
+
+
+def test_seed_genomes_come_first_and_keep_their_names(targets, tmp_path, curve):
+    space = targets.own_space()
+    seeds = [space.sample(np.random.default_rng(k)) for k in range(2)]
+    targets.run(tmp_path / "run", curve, 1, seeds=seeds, labels={seeds[0].id: "mine"})
+    store = Store.open(tmp_path / "run")
+    first = {r.index: r.genome_id for r in store.records}
+    assert [first[0], first[1]] == [g.id for g in seeds]
+    assert store.genomes[seeds[0].id].label == "mine" and store.genomes[seeds[0].id].operator == "seed"
+    children = [e for e in store.genomes.values() if set(e.parents) & {g.id for g in seeds}]
+    assert children and all(e.generation == 0 for e in children), "and there are mutants around them"
+
+
+def test_what_is_to_be_maximised_is(targets, tmp_path, curve):
+    evaluator = targets.Curve(curve.folder, needs=("skill", "latency"))
+    goals = (Objective("skill", direction="max"), Objective("latency"))
+    targets.run(tmp_path / "run", evaluator, 4, objectives=goals)
+    store = Store.open(tmp_path / "run")
+    assert store.generations[-1]["best"]["skill"] == max(r.value("skill") for r in store.records)
+    best = max(store.records, key=lambda r: r.value("skill"))
+    assert best.genome_id in store.population()
+
+
+def test_a_small_space_is_exhausted_and_nothing_is_paid_for_twice(targets, tmp_path, curve):
+    genes = {"width": {"low": 1, "high": 4}, "mood": ["fine"], "learning_rate": [1e-3, 1e-2]}
+    space = targets.space_from_dict({"kind": "custom", "genes": genes})
+    for _ in range(2):
+        assert targets.run(tmp_path / "run", curve, 50, space=space) == "exhausted"
+        assert len(Store.open(tmp_path / "run").records) == 8
+    assert sorted(logged(curve, "begin train")) == sorted(set(logged(curve, "begin train")))
+
+
+# -- what is paid for -----------------------------------------------------------------------------------------------
+
+
+def test_an_architecture_is_measured_once_and_a_genome_trained_once(targets, tmp_path, curve):
+    space = targets.own_space(widths=(1, 5))
+    with pytest.raises(KeyboardInterrupt):
+        targets.run(tmp_path / "run", curve, 5, space=space, listener=targets.Stop("evaluated", 10))
+    targets.run(tmp_path / "run", curve, 5, space=space)
+    store = Store.open(tmp_path / "run")
+    architectures = {e.genome.architecture_id for e in store.genomes.values()}
+    assert len(store.records) == 30 and len(architectures) <= 5
+    assert sorted(logged(curve, "begin measure")) == sorted(architectures)
+    assert sorted(logged(curve, "begin train")) == sorted(store.genomes)
+    for record in store.records:
+        width = store.genomes[record.genome_id].genome.width
+        assert record.value("latency") == pytest.approx(0.1 * width), "a measurement serves all that share it"
+
+
+def test_nothing_trains_while_something_is_measured(targets, tmp_path, curve):
+    targets.run(tmp_path / "run", curve, 3, executor="processes", workers=2)
+    open_trainings = 0
+    for line in (curve.folder / "log").read_text().splitlines():
+        edge, what, _ = line.split()
+        if what == "train":
+            open_trainings += 1 if edge == "begin" else -1
+        else:
+            assert open_trainings == 0, line
+    assert len(logged(curve, "end train")) == 18 and logged(curve, "end measure")
+
+
+def test_only_what_has_a_name_is_called(targets, tmp_path, curve):
+    evaluator = targets.Curve(curve.folder, needs=("flops", "latency"))
+    targets.run(tmp_path / "run", evaluator, 2, objectives=("flops", "latency"))
+    assert logged(curve, "begin measure") and not logged(curve, "begin train")
+
+
+# -- constraints ----------------------------------------------------------------------------------------------------
+
+
+def test_what_breaks_a_constraint_is_not_trained(targets, tmp_path, curve):
+    bound = Constraint.parse("latency<=1.5ms")
+    targets.run(tmp_path / "run", curve, 4, constraints=[bound])
+    store = Store.open(tmp_path / "run")
+    wide = {i for i, e in store.genomes.items() if e.genome.width > 15}
+    assert wide and {r.genome_id for r in store.records if r.status == "infeasible"} == wide
+    assert not wide & set(logged(curve, "begin train"))
+    for record in (r for r in store.records if r.genome_id in wide):
+        assert set(record.measures) == {"latency"} and "latency<=1.5ms is broken" in record.reason
+    assert not wide & set(store.front_ids())
+    assert store.generations[-1]["failures"] == {"infeasible": len(wide)}
+
+
+def test_a_constraint_on_the_loss_is_checked_after_training(targets, tmp_path, curve):
+    targets.run(tmp_path / "run", curve, 3, constraints=[Constraint.parse("loss<=0.3")])
+    store = Store.open(tmp_path / "run")
+    statuses = {r.genome_id: r.status for r in store.records}
+    for record in store.records:
+        assert record.status == ("ok" if record.value("loss") <= 0.3 else "infeasible")
+    assert set(statuses.values()) == {"ok", "infeasible"}
+    assert all(statuses[i] == "ok" for i in store.front_ids())
+
+
+def test_the_infeasible_guide_the_search_towards_the_bound(targets, tmp_path, curve):
+    """Only 1 width of 40 will do, and the first population does not hold it."""
+    outcome = targets.run(tmp_path / "run", curve, 12, constraints=[Constraint.parse("latency<=0.15")], seed=4)
+    store = Store.open(tmp_path / "run")
+    first = [r for r in store.records if r.generation == 0]
+    assert outcome == "generations" and any(r.ok for r in store.records)
+    assert any(r.status == "infeasible" for r in first)
+
+
+def test_a_constraint_that_nothing_meets_ends_the_run_with_the_closest_value(targets, tmp_path, curve):
+    with pytest.raises(EvonasError) as caught:
+        targets.run(tmp_path / "run", curve, 50, constraints=[Constraint.parse("latency<=0.05")])
+    store = Store.open(tmp_path / "run")
+    closest = min(r.value("latency") for r in store.records)
+    assert caught.value.exit_code == EXIT_FAILED and caught.value.hint
+    assert f"no candidate has met latency<=0.05ms in {len(store.records)} tries" in caught.value.message
+    assert f"the closest that broke it has latency {closest:.4g}" in caught.value.message
+    assert not logged(curve, "begin train")
+
+
+def test_it_says_so_where_what_meets_it_fails(targets, tmp_path, curve):
+    """Narrow genomes raise when they are trained: the constraint is not to blame alone."""
+    space = targets.space_from_dict(
+        {
+            "kind": "custom",
+            "genes": {"width": {"low": 1, "high": 40}, "mood": ["fine", "raise"], "learning_rate": [1e-3, 1e-2]},
+            "rules": ["width > 15 or mood == 'raise'"],
+        }
+    )
+    with pytest.raises(EvonasError, match=r"without failing \(\d+ failed, \d+ broke a constraint\)"):
+        targets.run(tmp_path / "run", curve, 50, space=space, constraints=[Constraint.parse("latency<=1.5")])
+
+
+def test_it_ends_so_too_when_the_space_is_exhausted_first(targets, tmp_path, curve):
+    space = targets.space_from_dict(
+        {"kind": "custom", "genes": {"width": {"low": 2, "high": 9}, "mood": ["fine"], "learning_rate": [1e-3]}}
+    )
+    with pytest.raises(EvonasError, match=r"no candidate has met .* the closest that broke it has latency 0\.2"):
+        targets.run(tmp_path / "run", curve, 50, space=space, constraints=[Constraint.parse("latency<=0.1")])
+
+
+# -- interruptions --------------------------------------------------------------------------------------------------
+
+CONSTRAINTS = [Constraint.parse("latency<=3ms")]
+
+
+@pytest.fixture(scope="module")
+def whole(targets, tmp_path_factory):
+    """What an uninterrupted run of five generations finds, infeasible and failing genomes among it."""
+    folder = tmp_path_factory.mktemp("whole")
+    space = targets.own_space(("fine", "raise", "nan"))
+    targets.run(folder / "run", targets.Curve(folder), 5, space=space, constraints=CONSTRAINTS)
+    found = digest(folder / "run")
+    assert {r[0]["status"] for r in found["records"]} == {"ok", "infeasible", "error", "non_finite"}
+    return found
+
+
+@pytest.mark.parametrize(
+    ("event", "after"),
+    [("evaluated", k) for k in (1, 5, 6, 7, 12, 17, 29, 30)]
+    + [("generation_started", k) for k in (1, 3)]
+    + [("generation_finished", k) for k in (1, 4, 5)],
+)
+def test_an_interrupted_run_ends_as_if_nothing_had_happened(targets, tmp_path, curve, whole, event, after):
+    options = {"space": targets.own_space(("fine", "raise", "nan")), "constraints": CONSTRAINTS}
+    with pytest.raises(KeyboardInterrupt):
+        targets.run(tmp_path / "run", curve, 5, listener=targets.Stop(event, after), **options)
+    if event == "evaluated":
+        assert len(Store.open(tmp_path / "run").records) == after, "what was evaluated is on the disk"
+    assert targets.run(tmp_path / "run", curve, 5, **options) == "generations"
+    assert digest(tmp_path / "run") == whole
+
+
+def test_so_does_one_that_is_interrupted_again_and_again(targets, tmp_path, curve, whole):
+    options = {"space": targets.own_space(("fine", "raise", "nan")), "constraints": CONSTRAINTS}
+    for _ in range(30):
+        with pytest.raises(KeyboardInterrupt):
+            targets.run(tmp_path / "run", curve, 5, listener=targets.Stop("evaluated", 1), **options)
+    targets.run(tmp_path / "run", curve, 5, **options)
+    assert digest(tmp_path / "run") == whole
+    assert len(logged(curve, "begin train")) == len(set(logged(curve, "begin train")))
+
+
+def test_a_run_that_is_extended_ends_as_one_that_was_longer_from_the_start(targets, tmp_path, curve, whole):
+    options = {"space": targets.own_space(("fine", "raise", "nan")), "constraints": CONSTRAINTS}
+    for generations in (1, 3, 3, 5):
+        assert targets.run(tmp_path / "run", curve, generations, **options) == "generations"
+    assert digest(tmp_path / "run") == whole
+
+
+def test_at_the_deadline_what_runs_is_stopped_and_resumed_later(targets, tmp_path, curve):
+    targets.run(tmp_path / "whole", curve, 3)
+    stuck = [e.genome.id for e in Store.open(tmp_path / "whole").genomes.values() if e.generation == 1][2]
+    (curve.folder / "stuck").write_text(stuck)
+    options = {"executor": "processes", "workers": 2}
+    ended = targets.run(tmp_path / "run", curve, 3, deadline=time.monotonic() + 2.0, **options)
+    store = Store.open(tmp_path / "run")
+    assert ended == "budget" and len(store.records) < 12 and store.record_of(stuck) is None
+    (curve.folder / "stuck").unlink()
+    assert targets.run(tmp_path / "run", curve, 3, **options) == "generations"
+    assert digest(tmp_path / "run") == digest(tmp_path / "whole")
+
+
+def test_a_deadline_that_has_passed_starts_nothing(targets, tmp_path, curve):
+    assert targets.run(tmp_path / "run", curve, 3, deadline=time.monotonic() - 1) == "budget"
+    assert not logged(curve, "begin measure") and not Store.open(tmp_path / "run").records
+
+
+# -- failures -------------------------------------------------------------------------------------------------------
+
+
+def test_every_kind_of_failure_becomes_a_record_and_the_run_goes_on(targets, tmp_path, curve):
+    evaluator = targets.Curve(curve.folder, needs=("loss", "latency", "flops"))
+    seeds = [Genome({"width": 5 + k, "mood": m, "learning_rate": 0.003}) for k, m in enumerate(targets.MOODS)]
+    ended = targets.run(
+        tmp_path / "run", evaluator, 2, space=targets.own_space(targets.MOODS), seeds=seeds, population=len(seeds),
+        objectives=("loss", "latency", "flops"), executor="processes", workers=2, timeout=2.0,
+    )  # fmt: skip
+    assert ended == "generations"
+    store = Store.open(tmp_path / "run")
+    assert len(store.records) == 2 * len(seeds) and len(store.generations) == 2
+    for record in store.records:
+        mood = store.genomes[record.genome_id].genome.mood
+        assert record.status == targets.STATUS_OF[mood], mood
+        assert record.ok or record.reason
+    kept = {*store.population(0), *store.population(1), *store.front_ids()}
+    assert all(store.genomes[i].genome.mood == "fine" for i in kept)
+    assert store.population(0) == [seeds[0].id] and store.generations[0]["front_size"] == 1
+    assert sum(store.generations[0]["failures"].values()) == len(seeds) - 1
+    by_mood = {store.genomes[r.genome_id].genome.mood: r for r in store.records if r.generation == 0}
+    assert "bad mood" in by_mood["raise"].reason and "no such kernel" in by_mood["measure_raise"].reason
+    assert set(by_mood["raise"].measures) == {"latency", "flops"}, "what is known of it is kept"
+    assert set(by_mood["nan"].measures) == {"latency", "flops"}
+    trained = set(logged(curve, "begin train"))
+    for mood in ("measure_raise", "measure_crash", "exact_nan"):
+        assert by_mood[mood].genome_id not in trained
+
+
+@pytest.mark.parametrize("needs", [("loss", "latency"), ("loss", "flops")])
+def test_a_generation_that_fails_whole_ends_the_run_which_can_be_resumed(targets, tmp_path, curve, needs):
+    evaluator = targets.Curve(curve.folder, needs=needs)
+    targets.run(tmp_path / "run", evaluator, 1, objectives=needs)
+    (curve.folder / "broken").touch()
+    with pytest.raises(EvonasError) as caught:
+        targets.run(tmp_path / "run", evaluator, 5, objectives=needs)
+    assert caught.value.exit_code == EXIT_FAILED
+    assert "all 6 candidates of generation 1 failed (6 error)" in caught.value.message
+    assert "ValueError: bad mood in" in caught.value.message and "evonas resume run" in caught.value.hint
+    (curve.folder / "broken").unlink()
+    assert targets.run(tmp_path / "run", evaluator, 5, objectives=needs) == "generations"
+    store = Store.open(tmp_path / "run")
+    assert [sum(r.ok for r in store.records if r.generation == g) for g in range(5)] == [6, 0, 6, 6, 6]
+
+
+def test_a_first_generation_that_fails_whole_can_be_resumed_too(targets, tmp_path, curve):
+    (curve.folder / "broken").touch()
+    with pytest.raises(EvonasError, match="all 6 candidates of generation 0 failed"):
+        targets.run(tmp_path / "run", curve, 3)
+    (curve.folder / "broken").unlink()
+    assert targets.run(tmp_path / "run", curve, 3) == "generations"
+    store = Store.open(tmp_path / "run")
+    assert store.generations[-1]["hypervolume"] > 0 and store.header["reference"] is not None
+
+
+def test_a_mistake_of_the_user_ends_the_run(targets, tmp_path, curve, text_file):
+    evaluator = targets.ProxyEvaluator(
+        "text", str(tmp_path / "gone"), 16, needs=("loss",), tokens=64, validation_tokens=64
+    )
+    with pytest.raises(EvonasError, match="no such file"):
+        targets.run(tmp_path / "run", evaluator, 1, objectives=("loss",))
+    assert not Store.open(tmp_path / "run").records
