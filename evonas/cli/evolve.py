@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ..config import DEVICE_DEFAULTS
+from ..config import DEVICE_DEFAULTS, REDUCTION
 from ..errors import EXIT_INTERRUPTED, EvonasError
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ DEFAULT_GENERATIONS = 50
 # Time kept back from the budget for the last commit, the plot and the table.
 CLOSING_SECONDS = 3.0
 _GPU_WORKERS = 4
+CHECKPOINTS = "weights"  # of trainings that may go on, in the run's folder
 
 
 def _default(name: str) -> str:
@@ -94,7 +95,13 @@ def _search_options(command):
     help="Repeatable. A shipped genome, a genome file, a Hugging Face config.json, or RUN:ID.",
 )
 @click.option("--widen", is_flag=True, help="Widen the space where a seed genome lies outside it.")
-@click.option("--tokens", type=int, metavar="N", help=f"Training tokens per candidate. Default: {_default('tokens')}")
+@click.option("--tokens", type=int, metavar="N", help=f"Training tokens at the last rung. Default: {_default('tokens')}")
+@click.option(
+    "--rungs",
+    type=int,
+    metavar="N",
+    help=f"Each trains {REDUCTION} times longer than the one before; only the best go on. Default: {_default('rungs')}",
+)
 @click.option(
     "--timeout", metavar="TIME", help="Longest training of one candidate. Default: 20 times its slowest peer."
 )
@@ -110,7 +117,7 @@ def _search_options(command):
 @_search_options
 def evolve(
     generations, population, offspring, task, data, context, space, objectives, constraints, seed_genomes, widen,
-    tokens, timeout, run_name, seed, device, budget, workers, executor,
+    tokens, rungs, timeout, run_name, seed, device, budget, workers, executor,
 ) -> None:  # fmt: skip
     """Search for transformers that are accurate and fast on this device.
 
@@ -158,6 +165,7 @@ def evolve(
         device=device,
         tokens=defaults["tokens"] if tokens is None else tokens,
         validation_tokens=max(defaults["validation_tokens"], context),
+        rungs=defaults["rungs"] if rungs is None else rungs,
         seeds=tuple({"label": label, "genes": genome_to_dict(g)["genes"]} for g, label in genomes),
         timeout=None if timeout is None else parse_duration(timeout),
     )
@@ -219,6 +227,9 @@ def _run(
         settings.context,
         needs=(*settings.objectives, *(c.name for c in constraints)),
         tokens=settings.tokens,
+        rungs=settings.rungs,
+        reduction=REDUCTION,
+        checkpoints=str(folder.resolve() / CHECKPOINTS),
         validation_tokens=settings.validation_tokens,
         seed=settings.seed,
         device=settings.device,
@@ -239,6 +250,8 @@ def _run(
         seed=settings.seed,
         seed_genomes=list(seeds),
         screen=screen if evaluator.exact_names else None,
+        rungs=len(evaluator.rungs),
+        reduction=REDUCTION,
     )
     engine.prepare()
     if workers is None and settings.device == "cuda":
