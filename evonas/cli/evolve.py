@@ -95,7 +95,9 @@ def _search_options(command):
     help="Repeatable. A shipped genome, a genome file, a Hugging Face config.json, or RUN:ID.",
 )
 @click.option("--widen", is_flag=True, help="Widen the space where a seed genome lies outside it.")
-@click.option("--tokens", type=int, metavar="N", help=f"Training tokens at the last rung. Default: {_default('tokens')}")
+@click.option(
+    "--tokens", type=int, metavar="N", help=f"Training tokens at the last rung. Default: {_default('tokens')}"
+)
 @click.option(
     "--rungs",
     type=int,

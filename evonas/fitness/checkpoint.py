@@ -49,7 +49,7 @@ def load(training: Training, path: Path) -> bool:
             if (about.get("genome"), about.get("seed")) != (training.genome.id, str(training.seed)):
                 return False
             progress = json.loads(about["progress"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
         weights = {k.removeprefix("model."): t for k, t in tensors.items() if k.startswith("model.")}
         own = training.model.state_dict()
         if {k: t.shape for k, t in weights.items()} != {k: t.shape for k, t in own.items()}:

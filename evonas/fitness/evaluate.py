@@ -61,7 +61,8 @@ class ProxyEvaluator:
         self.rungs = rung_tokens(tokens, rungs if self.trained_names else 1, reduction)
         if self.rungs[0] < context:
             raise EvonasError(
-                f"{tokens} tokens in {rungs} rungs leave {self.rungs[0]} for the first, less than one context of {context}",
+                f"{tokens} tokens in {rungs} rungs leave {self.rungs[0]} for the first, less than one context of "
+                f"{context}",
                 f"Write --tokens {context * reduction ** (rungs - 1)} or more, or fewer --rungs.",
             )
 

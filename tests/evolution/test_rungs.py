@@ -9,7 +9,7 @@ from evonas.evolution.rungs import Ladder, RungModel, due
 
 
 def population(n: int, seed: int = 0, noise: float = 0.01):
-    """(told at rung 0, told at rung 1, genes): what is gained depends on the first gene, the second column is a time."""
+    """(told at rung 0, told at rung 1, genes): the gain depends on the first gene, the second column is a time."""
     rng = np.random.default_rng(seed)
     genes = rng.random((n, 5))
     lower = np.stack([3 + rng.normal(0, 0.2, n), 1 + rng.random(n)], axis=1)
