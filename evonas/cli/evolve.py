@@ -11,7 +11,7 @@ import click
 
 from ..config import DEVICE_DEFAULTS
 from ..errors import EvonasError
-from .running import generations_to_do, run_search, search_options
+from .running import end_of, generations_to_do, run_search, search_options
 
 if TYPE_CHECKING:
     from ..genome import Genome, SearchSpace
@@ -99,7 +99,7 @@ def evolve(
     from ..record import Constraint, objective
     from ..store import runs_folder
 
-    deadline = None if budget is None else started + parse_duration(budget)
+    deadline = end_of(budget, started)
     for name in objectives:
         objective(name)
     constraints = tuple(str(Constraint.parse(text)) for text in constraints)
@@ -131,7 +131,7 @@ def evolve(
         seeds=tuple({"label": label, "genes": genome_to_dict(g)["genes"]} for g, label in genomes),
         timeout=None if timeout is None else parse_duration(timeout),
     )
-    run_search(settings, wanted_space, folder, None, settings.generations, deadline, workers, executor)
+    run_search(settings, wanted_space, folder, None, deadline, workers, executor)
 
 
 def _read_seed(reference: str) -> tuple[Genome, int | None, str]:

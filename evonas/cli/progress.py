@@ -29,8 +29,9 @@ _RECENT = 5  # generations over which speed is estimated
 class Progress(Listener):
     """Progress of one search on stderr: a live panel on a terminal, one line per generation elsewhere."""
 
-    def __init__(self, settings: Settings, goal: int, deadline: float | None, folder: Path) -> None:
-        self.settings, self.goal, self.deadline, self.folder = settings, goal, deadline, folder
+    def __init__(self, settings: Settings, deadline: float | None, folder: Path) -> None:
+        self.settings, self.deadline, self.folder = settings, deadline, folder
+        self.goal = settings.generations
         self.console = Console(stderr=True)
         self.started = time.monotonic()
         self.evaluations = 0  # in this session

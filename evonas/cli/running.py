@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
+import shlex
 import signal
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from ..errors import EXIT_INTERRUPTED
+from ..errors import EXIT_INTERRUPTED, EvonasError
 
 if TYPE_CHECKING:
     from ..config import Settings
@@ -44,6 +47,21 @@ def search_options(command):
     return command
 
 
+def end_of(budget: str | None, started: float) -> float | None:
+    """The ``time.monotonic()`` moment at which a --budget is spent."""
+    from ..config import parse_duration
+
+    if budget is None:
+        return None
+    seconds = parse_duration(budget)
+    if seconds <= CLOSING_SECONDS + 2:
+        raise EvonasError(
+            f"--budget {budget} is too little: {CLOSING_SECONDS:.0f} s are kept for the last commit and the table",
+            "Give a minute or more: --budget 1m.",
+        )
+    return started + seconds
+
+
 def generations_to_do(given: int | None, budget: str | None) -> int:
     from ..config import MAX_GENERATIONS
 
@@ -51,7 +69,7 @@ def generations_to_do(given: int | None, budget: str | None) -> int:
 
 
 def run_search(
-    settings: Settings, space: SearchSpace, folder: Path, store: Store | None, goal: int, deadline: float | None,
+    settings: Settings, space: SearchSpace, folder: Path, store: Store | None, deadline: float | None,
     workers: int | None, executor_name: str,
 ) -> None:  # fmt: skip
     """Run or continue a search and print how it ended. ``store`` None: make one, once all else is known to be right."""
@@ -93,13 +111,12 @@ def run_search(
         screen=screen if evaluator.exact_names else None,
     )
     engine.prepare()
-    if workers is None and settings.device == "cuda":
-        workers = min(_GPU_WORKERS, os.cpu_count() or 1)
+    count = min(_GPU_WORKERS, os.cpu_count() or 1) if workers is None and settings.device == "cuda" else workers
     env = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"} if settings.device == "cpu" else None
-    progress = Progress(settings, goal, deadline, folder)
+    progress = Progress(settings, deadline, folder)
     with contextlib.ExitStack() as stack:
         stack.callback(signal.signal, signal.SIGTERM, signal.signal(signal.SIGTERM, _interrupt))
-        executor = stack.enter_context(make_executor(executor_name, evaluator, workers, env))
+        executor = stack.enter_context(make_executor(executor_name, evaluator, count, env))
         if store is None:
             header = {
                 "settings": settings.to_dict(),
@@ -112,6 +129,8 @@ def run_search(
                 "command": "evonas evolve",
             }
             store = stack.enter_context(Store.create(folder, header))
+        else:
+            store.set_header(now=True, settings=settings.to_dict())  # a new goal outlives an interruption
         search = Search(
             engine,
             store,
@@ -124,14 +143,29 @@ def run_search(
         )
         try:
             with progress.showing(search):
-                ended = search.run(goal, None if deadline is None else deadline - CLOSING_SECONDS)
+                ended = search.run(settings.generations, None if deadline is None else deadline - CLOSING_SECONDS)
         except KeyboardInterrupt:
-            click.echo(
-                f"\nInterrupted; every finished evaluation is kept. Go on with: evonas resume {folder.name}", err=True
-            )
+            again = _resume_command(folder.name, settings, deadline, workers, executor_name)
+            click.echo(f"\nInterrupted; every finished evaluation is kept. Go on with: {again}", err=True)
             raise SystemExit(EXIT_INTERRUPTED) from None
         executor.close()
         progress.summary(store, ended)
+
+
+def _resume_command(
+    name: str, settings: Settings, deadline: float | None, workers: int | None, executor_name: str
+) -> str:
+    """What goes on with the run as it was asked for, in what is left of its budget. The store knows its goal."""
+    from ..config import MAX_GENERATIONS
+
+    words = ["evonas", "resume", name]
+    if deadline is not None:
+        if settings.generations < MAX_GENERATIONS:
+            words += ["--generations", str(settings.generations)]
+        words += ["--budget", f"{max(math.ceil(deadline - time.monotonic()), 60)}s"]
+    words += ["--workers", str(workers)] if workers is not None else []
+    words += ["--executor", executor_name] if executor_name != "auto" else []
+    return shlex.join(words)
 
 
 def _interrupt(signum, frame) -> None:

@@ -164,10 +164,16 @@ class Store:
             sync_folder(self._path)
             journal.clear()
 
-    def set_header(self, **changes: Any) -> None:
-        """Change root attributes; readers see them after the next commit. Raises EvonasError for an unknown one."""
+    def set_header(self, *, now: bool = False, **changes: Any) -> None:
+        """Change root attributes. They are on the disk after the next commit, or ``now``, when this returns. Raises
+        EvonasError for an unknown one, and where the disk fails."""
         self._writer()
-        self._state.header = {**self._state.header, **checked_header(changes)}
+        header = {**self._state.header, **checked_header(changes)}
+        if now and header != self._state.header:
+            with _disk(f"can't change the settings of run {self.name!r}", _KEPT.format(name=self.name)):
+                extend_data(self._path / DATA, header)
+                sync_folder(self._path)
+        self._state.header = header
 
     def close(self) -> None:
         """Let go of the run. Evaluations not yet committed stay in the journal."""

@@ -60,6 +60,7 @@ EVOLVE = {
     "a budget of nothing": ("--budget 0s", ["'0s'", "more than 0"]),
     "a negative budget": ("--budget=-5m", ["'-5m'", "more than 0"]),
     "an empty budget": ("--budget=", ["''", "90s, 30m"]),
+    "a budget too short": ("--budget 5s", ["--budget 5s is too little", "--budget 1m"]),
     "a timeout without unit": ("--timeout 5", ["'5'", "90s, 30m"]),
     "an unknown task": ("--task txt", ["unknown task 'txt'", "Did you mean 'text'?"]),
     "a task to come": ("--task images", ["'images' is not built yet", "--task text"]),

@@ -203,18 +203,10 @@ def test_everything_that_diverges_fails_the_run(evolve, in_tmp_path, space_file)
 
 def test_a_budget_ends_a_search_that_has_no_other_end(evolve, cli, in_tmp_path, small):
     without_goal = small[: small.index("--generations")]
-    done = cli("evolve", *without_goal, "--objective", "flops", "--executor", "serial", "--run", "b", "--budget", "4s")
+    done = cli("evolve", *without_goal, "--objective", "flops", "--executor", "serial", "--run", "b", "--budget", "7s")
     store = Store.open(in_tmp_path / "runs" / "b")
     assert "The time budget is spent." in done.out and len(store.generations) > 3
     assert f"{len(store.generations)} generations, {len(store.records)} evaluations" in done.out
-
-
-def test_a_budget_too_short_for_anything_still_leaves_a_run(evolve, cli):
-    done, store = evolve("--budget", "1s")
-    assert "0 generations, 0 evaluations" in done.out and "The time budget is spent." in done.out
-    assert not store.records
-    cli("resume", "run", "--generations", 1, "--executor", "serial")
-    assert len(Store.open("runs/run").records) == 4
 
 
 def test_a_small_space_is_searched_to_its_end(evolve, in_tmp_path):
