@@ -113,7 +113,13 @@ def evolve(
     defaults = DEVICE_DEFAULTS[device]
     if context is None:
         context = next((c for _, c, _ in seeds if c), defaults["context"])
-    wanted_space = read_space(defaults["space"] if space is None else space).bounded(context)
+    wanted_space = read_space(defaults["space"] if space is None else space)
+    if wanted_space.kind != "transformer":
+        raise EvonasError(
+            f"space {wanted_space.name!r} is of kind {wanted_space.kind!r}; evolve builds transformers",
+            "Drive it from Python, with evonas.evolution.Engine.",
+        )
+    wanted_space = wanted_space.bounded(context)
     wanted_space, genomes = _fit_seeds(wanted_space, seeds, context, widen)
     settings = Settings(
         task=task,
@@ -159,7 +165,16 @@ def _fit_seeds(space: SearchSpace, seeds, context: int, widen: bool):
             )
         space = space.widened(genome) if problems else space
         genomes.append((genome, label))
-    return space, genomes
+    return space, [(_at_rest(space, genome, label), label) for genome, label in genomes]
+
+
+def _at_rest(space: SearchSpace, genome: Genome, label: str) -> Genome:
+    """A seed as the space writes it: genes that have no effect there have one value, so that no seed has a twin."""
+    settled = space.repair(genome)
+    if settled != genome:
+        names = ", ".join(n for n in genome if genome[n] != settled.get(n))
+        click.echo(f"Note ({label}): {names} without effect in space {space.name!r}; its id is {settled.id}", err=True)
+    return settled
 
 
 def _offspring(given: int | None, population: int | None, defaults: dict) -> int:

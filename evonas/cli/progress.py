@@ -34,7 +34,7 @@ class Progress(Listener):
         self.goal = settings.generations
         self.console = Console(stderr=True)
         self.started = time.monotonic()
-        self.evaluations = 0  # in this session
+        self.evaluations = self.generations = 0  # in this session
         self.failures: dict[str, int] = {}
         self.generation, self.done, self.of = 0, 0, 0
         self.row: Mapping = {}
@@ -74,6 +74,7 @@ class Progress(Listener):
 
     def generation_finished(self, row: Mapping) -> None:
         self.row = row
+        self.generations += 1
         self.ends = [*self.ends[-_RECENT:], (time.monotonic(), self.evaluations)]
         if self.live is None:
             print(self._line(), file=sys.stderr, flush=True)

@@ -7,18 +7,24 @@ import math
 import os
 import shlex
 import signal
+import sys
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from ..errors import EXIT_INTERRUPTED, EvonasError
+from ..errors import EXIT_FAILED, EXIT_INTERRUPTED, EvonasError
 
 if TYPE_CHECKING:
     from ..config import Settings
+    from ..evolution import Engine
+    from ..fitness import ProxyEvaluator
     from ..genome import Genome, SearchSpace
+    from ..record import Constraint
     from ..store import Store
+    from .progress import Progress
 
 DEFAULT_GENERATIONS = 50
 # Time kept back from the budget for the last commit, the plot and the table.
@@ -73,15 +79,16 @@ def run_search(
     workers: int | None, executor_name: str,
 ) -> None:  # fmt: skip
     """Run or continue a search and print how it ended. ``store`` None: make one, once all else is known to be right."""
-    from ..evolution import Engine
     from ..executors import make_executor
     from ..fitness import ProxyEvaluator
-    from ..genome import space_to_dict, transformer_genome
-    from ..record import Constraint, objective
+    from ..genome import transformer_genome
+    from ..record import Constraint
     from ..search import Search
     from ..store import Store
+    from ..tasks import fingerprint
     from .progress import Progress
 
+    _check_workers(workers)
     constraints = tuple(Constraint.parse(text) for text in settings.constraints)
     evaluator = ProxyEvaluator(
         settings.task,
@@ -93,24 +100,11 @@ def run_search(
         seed=settings.seed,
         device=settings.device,
     )
-    _ = evaluator.task  # a data file that can't be used is found now
+    data = fingerprint(evaluator.task)  # a data file that can't be used is found now
+    if store is not None:
+        _check_data(store, settings, data)
     seeds = {transformer_genome(s["genes"]): s["label"] for s in settings.seeds}
-
-    def screen(genome: Genome) -> float:
-        values = evaluator.exact(genome)
-        return sum(c.violation(values[c.name].value) for c in constraints if c.name in values)
-
-    objectives = [objective(name) for name in settings.objectives]
-    engine = Engine(
-        space,
-        objectives,
-        population_size=settings.population,
-        offspring_size=settings.offspring or None,
-        seed=settings.seed,
-        seed_genomes=list(seeds),
-        screen=screen if evaluator.exact_names else None,
-    )
-    engine.prepare()
+    engine = _engine(settings, space, evaluator, constraints, list(seeds))
     count = min(_GPU_WORKERS, os.cpu_count() or 1) if workers is None and settings.device == "cuda" else workers
     env = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"} if settings.device == "cpu" else None
     progress = Progress(settings, deadline, folder)
@@ -118,17 +112,8 @@ def run_search(
         stack.callback(signal.signal, signal.SIGTERM, signal.signal(signal.SIGTERM, _interrupt))
         executor = stack.enter_context(make_executor(executor_name, evaluator, count, env))
         if store is None:
-            header = {
-                "settings": settings.to_dict(),
-                "space": space_to_dict(space),
-                "objectives": [{"name": o.name, "unit": o.unit, "direction": o.direction} for o in objectives],
-                "constraints": list(settings.constraints),
-                "seed": settings.seed,
-                "device": settings.device,
-                "seed_genomes": [{"id": g.id, "label": label} for g, label in seeds.items()],
-                "command": "evonas evolve",
-            }
-            store = stack.enter_context(Store.create(folder, header))
+            header = _header(settings, space, engine, seeds, data)
+            store = stack.enter_context(_new_run(Store.create(folder, header)))
         else:
             store.set_header(now=True, settings=settings.to_dict())  # a new goal outlives an interruption
         search = Search(
@@ -149,7 +134,108 @@ def run_search(
             click.echo(f"\nInterrupted; every finished evaluation is kept. Go on with: {again}", err=True)
             raise SystemExit(EXIT_INTERRUPTED) from None
         executor.close()
+        _check_found(store, progress, ended)
         progress.summary(store, ended)
+
+
+def _check_workers(workers: int | None) -> None:
+    from ..config import MAX_WORKERS
+
+    if workers is not None and workers > MAX_WORKERS:
+        raise EvonasError(
+            f"{workers} workers: it takes a whole number from 1 to {MAX_WORKERS}", "Leave it out for one per CPU."
+        )
+
+
+def _check_data(store: Store, settings: Settings, data: str | None) -> None:
+    """Losses on two texts must not meet on one front."""
+    then = store.header["notes"].get("data")
+    if not then or not data or then == data:
+        return
+    what = "the embedded corpus" if settings.data is None and settings.task == "text" else settings.data or "its data"
+    python = store.header["versions"].get("python", "?")
+    cure = f"Resume it with Python {python}" if settings.data is None else "Put the old file back"
+    raise EvonasError(
+        f"{what} is not what run {store.name!r} began with: {then} then, {data} now",
+        f"{cure}, or start a new run: evonas evolve.",
+    )
+
+
+def _engine(
+    settings: Settings, space: SearchSpace, evaluator: ProxyEvaluator, constraints: Sequence[Constraint], seeds: list
+) -> Engine:
+    from ..evolution import Engine
+    from ..record import objective
+
+    known = [c for c in constraints if c.name in evaluator.exact_names]
+
+    def screen(genome: Genome) -> float:
+        values = evaluator.exact(genome)
+        return sum(c.violation(values[c.name].value) for c in known)
+
+    engine = Engine(
+        space,
+        [objective(name) for name in settings.objectives],
+        population_size=settings.population,
+        offspring_size=settings.offspring or None,
+        seed=settings.seed,
+        seed_genomes=seeds,
+        screen=screen if known else None,
+    )
+    try:
+        engine.prepare()
+    except EvonasError as error:
+        if error.exit_code != EXIT_FAILED or not known:
+            raise
+        names = " and ".join(map(str, known))
+        raise EvonasError(
+            f"no genome of the space {space.name!r} meets {names}", error.hint, exit_code=EXIT_FAILED
+        ) from None
+    return engine
+
+
+def _header(settings: Settings, space: SearchSpace, engine: Engine, seeds: dict[Genome, str], data: str | None) -> dict:
+    from ..genome import space_to_dict
+
+    return {
+        "settings": settings.to_dict(),
+        "space": space_to_dict(space),
+        "objectives": [{"name": o.name, "unit": o.unit, "direction": o.direction} for o in engine.objectives],
+        "constraints": list(settings.constraints),
+        "seed": settings.seed,
+        "device": settings.device,
+        "seed_genomes": [{"id": g.id, "label": label} for g, label in seeds.items()],
+        "command": shlex.join(["evonas", *sys.argv[1:]]),
+        "notes": {} if data is None else {"data": data},
+    }
+
+
+@contextlib.contextmanager
+def _new_run(store: Store) -> Iterator[Store]:
+    """A run in which nothing was evaluated does not outlive an error."""
+    with store:
+        try:
+            yield store
+        except EvonasError:
+            if not store.records:
+                store.discard()
+            raise
+
+
+def _check_found(store: Store, progress: Progress, ended: str) -> None:
+    """A budget that was spent without any success is none."""
+    if ended != "budget":
+        return
+    seconds = time.monotonic() - progress.started
+    if progress.generations == progress.evaluations == 0:
+        raise EvonasError(f"no candidate finished in {seconds:.0f} s", "Give a longer --budget.", exit_code=EXIT_FAILED)
+    if not any(r.ok for r in store.records):
+        first = next(iter(store.records[0].reason.splitlines()), "")
+        raise EvonasError(
+            f"none of {len(store.records)} candidates has succeeded so far; the first: {first}",
+            f"Mend the cause or give it more time: evonas resume {store.name} --budget 10m",
+            exit_code=EXIT_FAILED,
+        )
 
 
 def _resume_command(

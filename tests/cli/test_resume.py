@@ -124,6 +124,39 @@ def test_a_run_of_another_kind_of_file_is_only_read(cli, in_copy):
     assert "copy.h5 is not the folder of a run" in cli("resume", "copy.h5", code=2).sentence
 
 
+@pytest.fixture
+def own_data(cli, in_tmp_path, small, text_file):
+    """A finished run ``own`` on a text that may be changed."""
+    (in_tmp_path / "own.txt").write_bytes(text_file.read_bytes())
+    cli("evolve", *small, "--data", "own.txt", "--generations", 1, "--objective", "loss", "--run", "own",
+        "--executor", "serial")  # fmt: skip
+    return in_tmp_path / "own.txt"
+
+
+def test_other_data_of_that_name_is_refused(cli, own_data):
+    text = own_data.read_bytes()
+    own_data.write_bytes(text[:-1] + b"!")
+    done = cli("resume", "own", "--generations", 2, "--executor", "serial", code=2)
+    assert "own.txt is not what run 'own' began with" in done.sentence and f"{len(text)} bytes" in done.sentence
+    assert "Put the old file back" in done.sentence and len(Store.open("runs/own").records) == 4
+    some = next(iter(Store.open("runs/own").genomes))
+    trained = cli("train", f"own:{some}", "--tokens", 256, "--device", "cpu")
+    assert "Note: the data is not what own:" in trained.err, "one genome may be trained on other data"
+    own_data.write_bytes(text)
+    cli("resume", "own", "--generations", 2, "--executor", "serial")
+    assert len(Store.open("runs/own").records) == 8
+
+
+def test_another_embedded_corpus_is_refused(cli, in_copy):
+    """It comes with Python, and differs between its versions."""
+    with Store.open("runs/first", write=True) as store:
+        notes = {"data": "1 bytes, sha256 0"}
+        store.set_header(now=True, settings={**store.header["settings"], "data": None}, notes=notes)
+    done = cli("resume", "first", "--generations", 3, code=2)
+    assert "the embedded corpus is not what run 'first' began with: 1 bytes" in done.sentence
+    assert "Resume it with Python 3." in done.sentence
+
+
 # -- signals --------------------------------------------------------------------------------------------------------
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
