@@ -15,6 +15,8 @@ from .store import Store
 
 MIN_TIMEOUT, FIRST_TIMEOUT, TIMEOUT_FACTOR = 60.0, 900.0, 20.0  # seconds, seconds, times the slowest peer
 _HOPELESS_GENERATIONS = 5  # in a row without a candidate that meets the constraints
+# Failures that may have a cause outside the genome (a full disk, too little time, a bug of the task).
+_MENDABLE = ("error", "crash", "timeout", "out_of_memory")
 
 
 class Evaluator(Protocol):
@@ -91,27 +93,32 @@ class Search:
         Returns why it ended: "generations", "budget" or "exhausted" (no genome of the space is left).
 
         Raises:
-            EvonasError: every candidate of a generation failed, or none has met the constraints for several
-                generations. The run can be resumed.
+            EvonasError: every candidate of a generation failed, or none has met the constraints at the end or for
+                several generations. The run can be resumed.
         """
         while self.engine.generation < generations:
             if deadline is not None and time.monotonic() >= deadline:
-                return "budget"
+                return self._ended("budget")
             candidates = self.engine.ask()
             if not candidates:
-                self._give_up_if_empty()
-                return "exhausted"
+                return self._ended("exhausted")
             generation = candidates[0].generation
             self.listener.generation_started(generation, len(candidates))
             records = self._evaluate(candidates, deadline)
             if len(records) < len(candidates):
-                return "budget"
+                return self._ended("budget")
+            self._give_up_if_all_failed(generation, list(records.values()))
             for candidate in candidates:
                 self.engine.tell(candidate, *self._told(records[candidate.index]))
-            self._commit(generation, list(records.values()))
-        return "generations"
+            self._commit(generation)
+            self._give_up_if_hopeless(generation, list(records.values()))
+        return self._ended("generations")
 
-    def _commit(self, generation: int, records: list[Record]) -> None:
+    def _ended(self, why: str) -> str:
+        self._give_up_if_empty()
+        return why
+
+    def _commit(self, generation: int) -> None:
         front = self.engine.front()
         if self.store.header["reference"] is None and self.engine.box is not None:
             ideal, reference = (point.tolist() for point in self.engine.box)
@@ -134,25 +141,35 @@ class Search:
         self.store.commit(row, [m.genome.id for m in self.engine.population])
         self.evaluator.retain(self.engine.waiting())
         self.listener.generation_finished(row)
-        self._give_up_if_hopeless(generation, records)
+
+    def _give_up_if_all_failed(self, generation: int, records: list[Record]) -> None:
+        """Before the commit, so that a resume does again what can be mended."""
+        if all(r.status not in ("ok", "infeasible") for r in records) and any(r.status in _MENDABLE for r in records):
+            time_too = " --timeout 2h" if any(r.status == "timeout" for r in records) else ""
+            hint = f"Mend the cause, then do them again: evonas resume {self.store.name}{time_too}"
+            raise self._all_failed(generation, records, hint)
 
     def _give_up_if_hopeless(self, generation: int, records: list[Record]) -> None:
         if not any(r.status in ("ok", "infeasible") for r in records):
-            kinds = ", ".join(f"{n} {kind}" for kind, n in failures(records).items())
-            raise EvonasError(
-                f"all {len(records)} candidates of generation {generation} failed ({kinds}); "
-                f"the first: {records[0].reason}",
-                f"Mend the cause, then: evonas resume {self.store.name}",
-                exit_code=EXIT_FAILED,
-            )
+            hint = f"Give the space gentler values, or try the next generation: evonas resume {self.store.name}"
+            raise self._all_failed(generation, records, hint)
         self._hopeless = 0 if self.engine.archive else self._hopeless + 1
         if self._hopeless >= _HOPELESS_GENERATIONS:
             self._give_up_if_empty()
 
+    def _all_failed(self, generation: int, records: list[Record], hint: str) -> EvonasError:
+        kinds = ", ".join(f"{n} {kind}" for kind, n in failures(records).items())
+        first = next(iter(records[0].reason.splitlines()), "")  # below it comes a traceback
+        return EvonasError(
+            f"all {len(records)} candidates of generation {generation} failed ({kinds}); the first: {first}",
+            hint,
+            exit_code=EXIT_FAILED,
+        )
+
     def _give_up_if_empty(self) -> None:
         """Raise EvonasError where nothing has met the constraints so far, naming what came closest."""
         infeasible = [r for r in self.store.records if r.status == "infeasible"]
-        if self.engine.archive or not infeasible:
+        if not infeasible or any(r.ok for r in self.store.records):
             return
         closest = min(infeasible, key=self._violation)
         seen = ", ".join(
@@ -171,7 +188,7 @@ class Search:
 
     def _evaluate(self, candidates: list[Candidate], deadline: float | None) -> dict[int, Record]:
         """A record for every candidate, by index; fewer when the deadline came first."""
-        records = {c.index: r for c in candidates if (r := self._stored(c)) is not None}
+        records = self._finished(candidates)
         todo = [c for c in candidates if c.index not in records]
         if self.evaluator.measured_names:
             self._measure(todo, deadline)
@@ -244,12 +261,22 @@ class Search:
             measured.status, {**exact, **measured.measures}, measured.reason, measured.cost, measured.provenance
         )
 
-    def _stored(self, candidate: Candidate) -> Record | None:
-        """The record of this candidate from before an interruption."""
-        for record in self.store.records_of(candidate.genome.id):
-            if (record.generation, record.index) == (candidate.generation, candidate.index):
-                return record
-        return None
+    def _finished(self, candidates: list[Candidate]) -> dict[int, Record]:
+        """The records of these candidates from before an interruption, by index. Where all have failed, what can be
+        mended counts as not done, until each of them has been done again."""
+        tries = {c.index: found for c in candidates if (found := self._stored(c))}
+        last = {index: found[-1] for index, found in tries.items()}
+        if len(last) < len(candidates):
+            return last
+        anew = all(r.status not in ("ok", "infeasible") for r in last.values())
+        rounds = max(map(len, tries.values()))
+        again = {k for k, r in last.items() if r.status in _MENDABLE and (anew or len(tries[k]) < rounds)}
+        return {index: record for index, record in last.items() if index not in again}
+
+    def _stored(self, candidate: Candidate) -> list[Record]:
+        """Every record of this candidate, oldest first."""
+        place = (candidate.generation, candidate.index)
+        return [r for r in self.store.records_of(candidate.genome.id) if (r.generation, r.index) == place]
 
     def _told(self, record: Record) -> tuple[dict[str, float] | None, float]:
         """What the engine is told of a record: values, violation."""
@@ -283,27 +310,22 @@ class Search:
     def _restore(self) -> None:
         """Bring the engine to the last committed generation, and recall every measurement."""
         names = self.evaluator.measured_names
-        rungs: dict[str, int] = {}
-        for record in self.store.records:
-            rung = rungs[record.genome_id] = rungs.get(record.genome_id, -1) + 1
+        # What failed whole was done again: of several records of one place the last counts.
+        places = {(r.generation, r.index): r for r in self.store.records}
+        done = self.store.generations[-1]["generation"] + 1 if self.store.generations else 0
+        told, rungs = [], {}
+        for (generation, index), record in sorted(places.items()):
+            rung = rungs[record.genome_id] = rungs.get(record.genome_id, -1) + 1  # a genome comes once per rung
             self._note_time(rung, record)
+            entry = self.store.genomes[record.genome_id]
             measures = {n: m for n, m in record.measures.items() if n in names}
             if names and len(measures) == len(names):
-                architecture = self.store.genomes[record.genome_id].genome.architecture_id
-                self._measured[architecture] = Outcome(measures=measures, provenance=record.provenance)
-        if not self.store.generations:
-            return
-        done = self.store.generations[-1]["generation"] + 1
-        told, rungs = [], {}
-        for record in sorted(self.store.records, key=lambda r: (r.generation, r.index)):
-            if record.generation < done:
-                entry = self.store.genomes[record.genome_id]
-                # A genome comes once per rung, from the first on.
-                rung = rungs[record.genome_id] = rungs.get(record.genome_id, -1) + 1
-                candidate = Candidate(
-                    entry.genome, entry.parents, entry.operator, record.generation, record.index, rung
-                )
+                self._measured[entry.genome.architecture_id] = Outcome(measures=measures, provenance=record.provenance)
+            if generation < done:
+                candidate = Candidate(entry.genome, entry.parents, entry.operator, generation, index, rung)
                 told.append((candidate, *self._told(record)))
+        if not done:
+            return
         reference = self.store.header["reference"]
         box = None if reference is None else (reference["ideal"], reference["reference"])
         self.engine.restore(told, self.store.population(), done, box)

@@ -228,6 +228,16 @@ def test_it_says_so_where_what_meets_it_fails(targets, tmp_path, curve):
         targets.run(tmp_path / "run", curve, 50, space=space, constraints=[Constraint.parse("latency<=1.5")])
 
 
+def test_it_is_no_success_to_reach_the_goal_or_the_deadline_without_anything_that_meets_it(targets, tmp_path, curve):
+    options = {"constraints": [Constraint.parse("loss<=0.0001")], "executor": "serial"}
+    for generations in (1, 2):
+        with pytest.raises(EvonasError, match=f"no candidate has met .* in {6 * generations} tries") as caught:
+            targets.run(tmp_path / "run", curve, generations, **options)
+        assert caught.value.exit_code == EXIT_FAILED
+    with pytest.raises(EvonasError, match="no candidate has met"):
+        targets.run(tmp_path / "run", curve, 9, deadline=time.monotonic() - 1, **options)
+
+
 def test_it_ends_so_too_when_the_space_is_exhausted_first(targets, tmp_path, curve):
     space = targets.space_from_dict(
         {"kind": "custom", "genes": {"width": {"low": 2, "high": 9}, "mood": ["fine"], "learning_rate": [1e-3]}}
@@ -429,10 +439,12 @@ def test_a_generation_that_fails_whole_ends_the_run_which_can_be_resumed(targets
     assert caught.value.exit_code == EXIT_FAILED
     assert "all 6 candidates of generation 1 failed (6 error)" in caught.value.message
     assert "ValueError: bad mood in" in caught.value.message and "evonas resume run" in caught.value.hint
+    assert "\n" not in caught.value.message
     (curve.folder / "broken").unlink()
     assert targets.run(tmp_path / "run", evaluator, 5, objectives=needs) == "generations"
     store = Store.open(tmp_path / "run")
-    assert [sum(r.ok for r in store.records if r.generation == g) for g in range(5)] == [6, 0, 6, 6, 6]
+    assert [sum(r.ok for r in store.records if r.generation == g) for g in range(5)] == [6, 6, 6, 6, 6]
+    assert [r.status for r in store.records if r.generation == 1] == ["error"] * 6 + ["ok"] * 6, "what failed is kept"
 
 
 def test_a_first_generation_that_fails_whole_can_be_resumed_too(targets, tmp_path, curve):
@@ -443,6 +455,41 @@ def test_a_first_generation_that_fails_whole_can_be_resumed_too(targets, tmp_pat
     assert targets.run(tmp_path / "run", curve, 3) == "generations"
     store = Store.open(tmp_path / "run")
     assert store.generations[-1]["hypervolume"] > 0 and store.header["reference"] is not None
+    (tmp_path / "other").mkdir()
+    targets.run(tmp_path / "whole", targets.Curve(tmp_path / "other"), 3)
+    assert digest(tmp_path / "run")["populations"] == digest(tmp_path / "whole")["populations"], "as if none had failed"
+
+
+def test_what_failed_whole_is_done_again_to_the_end_whatever_interrupts_it(targets, tmp_path, curve):
+    (curve.folder / "broken").touch()
+    for _ in range(2):  # the cause is not mended at first
+        with pytest.raises(EvonasError, match="all 6 candidates of generation 0 failed"):
+            targets.run(tmp_path / "run", curve, 1)
+    (curve.folder / "broken").unlink()
+    with pytest.raises(KeyboardInterrupt):
+        targets.run(tmp_path / "run", curve, 1, listener=targets.Stop("evaluated", 2))
+    assert targets.run(tmp_path / "run", curve, 1) == "generations"
+    store = Store.open(tmp_path / "run")
+    assert [r.status for r in store.records] == ["error"] * 12 + ["ok"] * 6
+
+
+def test_a_failure_among_successes_is_not_done_again(targets, tmp_path, curve):
+    space = targets.own_space(("fine", "raise"))
+    with pytest.raises(KeyboardInterrupt):
+        targets.run(tmp_path / "run", curve, 1, space=space, population=8, listener=targets.Stop("evaluated", 7))
+    before = Store.open(tmp_path / "run").records
+    assert {r.status for r in before} == {"ok", "error"}
+    targets.run(tmp_path / "run", curve, 1, space=space, population=8)
+    after = Store.open(tmp_path / "run").records
+    assert after[:7] == before and len(after) == 8
+
+
+def test_what_diverges_whole_is_committed_as_no_repetition_mends_it(targets, tmp_path, curve):
+    space = targets.own_space(("nan",))
+    for generation in (0, 1):
+        with pytest.raises(EvonasError, match=f"all 6 candidates of generation {generation} failed .6 non_finite"):
+            targets.run(tmp_path / "run", curve, 3, space=space)
+    assert len(Store.open(tmp_path / "run").records) == 12
 
 
 def test_a_mistake_of_the_user_ends_the_run(targets, tmp_path, curve, text_file):

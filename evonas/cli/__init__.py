@@ -10,9 +10,10 @@ import click
 
 from .. import __version__
 from ..errors import EXIT_FAILED, EXIT_INTERRUPTED, EvonasError
-from .evolve import evolve, resume
+from .evolve import evolve
 from .genome import genome
 from .report import report
+from .resume import resume
 from .train import train
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}

@@ -1,11 +1,8 @@
-"""``evonas evolve`` and ``evonas resume``."""
+"""``evonas evolve``: start a search."""
 
 from __future__ import annotations
 
-import contextlib
 import datetime
-import os
-import signal
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,43 +10,15 @@ from typing import TYPE_CHECKING
 import click
 
 from ..config import DEVICE_DEFAULTS, REDUCTION
-from ..errors import EXIT_INTERRUPTED, EvonasError
+from ..errors import EvonasError
+from .running import end_of, generations_to_do, run_search, search_options
 
 if TYPE_CHECKING:
-    from ..config import Settings
     from ..genome import Genome, SearchSpace
-    from ..store import Store
-
-DEFAULT_GENERATIONS = 50
-# Time kept back from the budget for the last commit, the plot and the table.
-CLOSING_SECONDS = 3.0
-_GPU_WORKERS = 4
-CHECKPOINTS = "weights"  # of trainings that may go on, in the run's folder
 
 
 def _default(name: str) -> str:
     return f"{DEVICE_DEFAULTS['cpu'][name]}; {DEVICE_DEFAULTS['cuda'][name]} on a GPU."
-
-
-def _search_options(command):
-    """Options that evolve and resume share."""
-    for option in reversed(
-        (
-            click.option("--budget", metavar="TIME", help="Wall-clock limit: 90s, 30m, 2h. Ends within it, resumable."),
-            click.option(
-                "--workers", type=int, metavar="N", help="Processes that train. Default: one per CPU; 4 on a GPU."
-            ),
-            click.option(
-                "--executor",
-                default="auto",
-                show_default=True,
-                metavar="auto|serial|processes|ray",
-                help="Where candidates train.",
-            ),
-        )
-    ):
-        command = option(command)
-    return command
 
 
 @click.command()
@@ -116,7 +85,7 @@ def _search_options(command):
     metavar="auto|cpu|cuda",
     help="Where candidates are timed and trained.",
 )
-@_search_options
+@search_options
 def evolve(
     generations, population, offspring, task, data, context, space, objectives, constraints, seed_genomes, widen,
     tokens, rungs, timeout, run_name, seed, device, budget, workers, executor,
@@ -138,7 +107,7 @@ def evolve(
     from ..record import Constraint, objective
     from ..store import runs_folder
 
-    deadline = None if budget is None else started + parse_duration(budget)
+    deadline = end_of(budget, started)
     for name in objectives:
         objective(name)
     constraints = tuple(str(Constraint.parse(text)) for text in constraints)
@@ -152,7 +121,13 @@ def evolve(
     defaults = DEVICE_DEFAULTS[device]
     if context is None:
         context = next((c for _, c, _ in seeds if c), defaults["context"])
-    wanted_space = read_space(defaults["space"] if space is None else space).bounded(context)
+    wanted_space = read_space(defaults["space"] if space is None else space)
+    if wanted_space.kind != "transformer":
+        raise EvonasError(
+            f"space {wanted_space.name!r} is of kind {wanted_space.kind!r}; evolve builds transformers",
+            "Drive it from Python, with evonas.evolution.Engine.",
+        )
+    wanted_space = wanted_space.bounded(context)
     wanted_space, genomes = _fit_seeds(wanted_space, seeds, context, widen)
     settings = Settings(
         task=task,
@@ -162,7 +137,7 @@ def evolve(
         constraints=constraints,
         population=defaults["population"] if population is None else population,
         offspring=_offspring(offspring, population, defaults),
-        generations=_generations(generations, budget),
+        generations=generations_to_do(generations, budget),
         seed=seed,
         device=device,
         tokens=defaults["tokens"] if tokens is None else tokens,
@@ -171,134 +146,7 @@ def evolve(
         seeds=tuple({"label": label, "genes": genome_to_dict(g)["genes"]} for g, label in genomes),
         timeout=None if timeout is None else parse_duration(timeout),
     )
-    _run(settings, wanted_space, folder, None, settings.generations, deadline, workers, executor)
-
-
-@click.command()
-@click.argument("run", required=False)
-@click.option("--generations", type=int, metavar="N", help="Go on until N generations are done in all.")
-@_search_options
-def resume(run, generations, budget, workers, executor) -> None:
-    """Continue an interrupted RUN, or extend a finished one. Default: the newest run.
-
-    \b
-    evonas resume my-run
-    evonas resume my-run --generations 80
-    """
-    started = time.monotonic()
-    from ..config import Settings, parse_duration
-    from ..genome import space_from_dict
-    from ..store import Store, find_run
-
-    deadline = None if budget is None else started + parse_duration(budget)
-    folder = find_run(run)
-    if not folder.is_dir():
-        raise EvonasError(f"{folder} is not the folder of a run", "Give the run's name, as in runs/NAME.")
-    with Store.open(folder, write=True) as store:
-        settings = Settings.from_dict(store.header["settings"])
-        done = store.generations[-1]["generation"] + 1 if store.generations else 0
-        goal = settings.generations if generations is None and budget is None else _generations(generations, budget)
-        if goal < 1:
-            raise EvonasError(f"generations is {goal}; it takes a whole number from 1")
-        if done >= goal:
-            raise EvonasError(
-                f"run {store.name!r} has done its {done} generations",
-                f"Extend it: evonas resume {store.name} --generations {done + 30}",
-            )
-        _run(settings, space_from_dict(store.header["space"]), folder, store, goal, deadline, workers, executor)
-
-
-def _run(
-    settings: Settings, space: SearchSpace, folder: Path, store: Store | None, goal: int, deadline: float | None,
-    workers: int | None, executor_name: str,
-) -> None:  # fmt: skip
-    """Run or continue a search and print how it ended. ``store`` None: make one, once all else is known to be right."""
-    from ..evolution import Engine
-    from ..executors import make_executor
-    from ..fitness import ProxyEvaluator
-    from ..genome import space_to_dict, transformer_genome
-    from ..record import Constraint, objective
-    from ..search import Search
-    from ..store import Store
-    from .progress import Progress
-
-    constraints = tuple(Constraint.parse(text) for text in settings.constraints)
-    evaluator = ProxyEvaluator(
-        settings.task,
-        settings.data,
-        settings.context,
-        needs=(*settings.objectives, *(c.name for c in constraints)),
-        tokens=settings.tokens,
-        rungs=settings.rungs,
-        reduction=REDUCTION,
-        checkpoints=str(folder.resolve() / CHECKPOINTS),
-        validation_tokens=settings.validation_tokens,
-        seed=settings.seed,
-        device=settings.device,
-    )
-    _ = evaluator.task  # a data file that can't be used is found now
-    seeds = {transformer_genome(s["genes"]): s["label"] for s in settings.seeds}
-
-    def screen(genome: Genome) -> float:
-        values = evaluator.exact(genome)
-        return sum(c.violation(values[c.name].value) for c in constraints if c.name in values)
-
-    objectives = [objective(name) for name in settings.objectives]
-    engine = Engine(
-        space,
-        objectives,
-        population_size=settings.population,
-        offspring_size=settings.offspring or None,
-        seed=settings.seed,
-        seed_genomes=list(seeds),
-        screen=screen if evaluator.exact_names else None,
-        rungs=len(evaluator.rungs),
-        reduction=REDUCTION,
-    )
-    engine.prepare()
-    if workers is None and settings.device == "cuda":
-        workers = min(_GPU_WORKERS, os.cpu_count() or 1)
-    env = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"} if settings.device == "cpu" else None
-    progress = Progress(settings, goal, deadline, folder)
-    with contextlib.ExitStack() as stack:
-        stack.callback(signal.signal, signal.SIGTERM, signal.signal(signal.SIGTERM, _interrupt))
-        executor = stack.enter_context(make_executor(executor_name, evaluator, workers, env))
-        if store is None:
-            header = {
-                "settings": settings.to_dict(),
-                "space": space_to_dict(space),
-                "objectives": [{"name": o.name, "unit": o.unit, "direction": o.direction} for o in objectives],
-                "constraints": list(settings.constraints),
-                "seed": settings.seed,
-                "device": settings.device,
-                "seed_genomes": [{"id": g.id, "label": label} for g, label in seeds.items()],
-                "command": "evonas evolve",
-            }
-            store = stack.enter_context(Store.create(folder, header))
-        search = Search(
-            engine,
-            store,
-            executor,
-            evaluator,
-            constraints=constraints,
-            timeout=settings.timeout,
-            labels={g.id: label for g, label in seeds.items()},
-            listener=progress,
-        )
-        try:
-            with progress.showing(search):
-                ended = search.run(goal, None if deadline is None else deadline - CLOSING_SECONDS)
-        except KeyboardInterrupt:
-            click.echo(
-                f"\nInterrupted; every finished evaluation is kept. Go on with: evonas resume {folder.name}", err=True
-            )
-            raise SystemExit(EXIT_INTERRUPTED) from None
-        executor.close()
-        progress.summary(store, ended)
-
-
-def _interrupt(signum, frame) -> None:
-    raise KeyboardInterrupt
+    run_search(settings, wanted_space, folder, None, deadline, workers, executor)
 
 
 def _read_seed(reference: str) -> tuple[Genome, int | None, str]:
@@ -326,13 +174,16 @@ def _fit_seeds(space: SearchSpace, seeds, context: int, widen: bool):
             )
         space = space.widened(genome) if problems else space
         genomes.append((genome, label))
-    return space, genomes
+    return space, [(_at_rest(space, genome, label), label) for genome, label in genomes]
 
 
-def _generations(given: int | None, budget: str | None) -> int:
-    from ..config import MAX_GENERATIONS
-
-    return given if given is not None else MAX_GENERATIONS if budget else DEFAULT_GENERATIONS
+def _at_rest(space: SearchSpace, genome: Genome, label: str) -> Genome:
+    """A seed as the space writes it: genes that have no effect there have one value, so that no seed has a twin."""
+    settled = space.repair(genome)
+    if settled != genome:
+        names = ", ".join(n for n in genome if genome[n] != settled.get(n))
+        click.echo(f"Note ({label}): {names} without effect in space {space.name!r}; its id is {settled.id}", err=True)
+    return settled
 
 
 def _offspring(given: int | None, population: int | None, defaults: dict) -> int:

@@ -29,11 +29,12 @@ _RECENT = 5  # generations over which speed is estimated
 class Progress(Listener):
     """Progress of one search on stderr: a live panel on a terminal, one line per generation elsewhere."""
 
-    def __init__(self, settings: Settings, goal: int, deadline: float | None, folder: Path) -> None:
-        self.settings, self.goal, self.deadline, self.folder = settings, goal, deadline, folder
+    def __init__(self, settings: Settings, deadline: float | None, folder: Path) -> None:
+        self.settings, self.deadline, self.folder = settings, deadline, folder
+        self.goal = settings.generations
         self.console = Console(stderr=True)
         self.started = time.monotonic()
-        self.evaluations = 0  # in this session
+        self.evaluations = self.generations = 0  # in this session
         self.failures: dict[str, int] = {}
         self.generation, self.done, self.of = 0, 0, 0
         self.row: Mapping = {}
@@ -73,6 +74,7 @@ class Progress(Listener):
 
     def generation_finished(self, row: Mapping) -> None:
         self.row = row
+        self.generations += 1
         self.ends = [*self.ends[-_RECENT:], (time.monotonic(), self.evaluations)]
         if self.live is None:
             print(self._line(), file=sys.stderr, flush=True)

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Reference:
-    """A genome and where it came from. ``settings`` are those of its run, empty for a file."""
+    """A genome and where it came from. ``settings`` and ``data`` (what its data was) are those of its run, empty for a
+    file."""
 
     genome: Genome
     name: str
@@ -23,6 +24,7 @@ class Reference:
     source: str = ""
     notes: tuple[str, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
+    data: str = ""
 
 
 def read_reference(text: str) -> Reference:
@@ -58,5 +60,8 @@ def _from_run(text: str, run: str) -> Reference:
     from ..store import Store, find_run, load_genome_ref
 
     genome, label = load_genome_ref(text)
-    settings = Store.open(find_run(run)).header["settings"]
-    return Reference(genome, label, settings.get("context"), f"run {run}", (), settings)
+    header = Store.open(find_run(run)).header
+    settings = header["settings"]
+    return Reference(
+        genome, label, settings.get("context"), f"run {run}", (), settings, str(header["notes"].get("data", ""))
+    )

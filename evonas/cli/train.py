@@ -52,7 +52,7 @@ def train(reference, tokens, task, data, context, device, seed, output) -> None:
     from ..fitness import resolve_device
     from ..genome import bounded_windows, write_genome
     from ..store import runs_folder
-    from ..tasks import load_task
+    from ..tasks import fingerprint, load_task
     from .reference import read_reference
 
     found = read_reference(reference)
@@ -60,9 +60,11 @@ def train(reference, tokens, task, data, context, device, seed, output) -> None:
     context = context or found.context or DEVICE_DEFAULTS[device]["context"]
     genome = bounded_windows(found.genome, context)
     task_name = found.settings.get("task", "text") if task is None else task
-    if data is None and task_name == found.settings.get("task"):
-        data = found.settings.get("data")
-    loaded = load_task(task_name, data, context)
+    of_run = data is None and task_name == found.settings.get("task")
+    loaded = load_task(task_name, found.settings.get("data") if of_run else data, context)
+    now = fingerprint(loaded) if of_run and found.data else None
+    if now is not None and now != found.data:
+        click.echo(f"Note: the data is not what {found.name} was found on: {found.data} then, {now} now", err=True)
     folder = Path(output) if output is not None else runs_folder() / f"train-{found.name.replace(':', '-')}"
     if folder.exists() and any(folder.iterdir() if folder.is_dir() else [folder]):
         raise EvonasError(f"{folder} exists and is not empty", "Choose another folder with -o DIR.")

@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from typing import Any
 
+from ..config import MAX_GENERATIONS
 from ..record import Measure, Record
 from ..store import Store
 from .against import against_seeds
@@ -46,7 +47,8 @@ def build_report(store: Store) -> dict[str, Any]:
         "seconds": store.seconds,
         "versions": header["versions"],
         "status_of_run": {
-            "generations_asked": asked if isinstance(asked, int) else None,
+            # A run on a time budget has no goal of generations.
+            "generations_asked": asked if isinstance(asked, int) and asked < MAX_GENERATIONS else None,
             "generations_done": len(generations),
         },
     }

@@ -79,12 +79,13 @@ def create_data(data: Path, header: Mapping[str, Any]) -> None:
 def extend_data(
     data: Path,
     header: Mapping[str, Any],
-    entries: Sequence[Entry],
-    evaluations: Sequence[Evaluation],
-    generation: Mapping[str, Any],
-    members: Sequence[Mapping[str, Any]],
+    entries: Sequence[Entry] = (),
+    evaluations: Sequence[Evaluation] = (),
+    generation: Mapping[str, Any] | None = None,
+    members: Sequence[Mapping[str, Any]] = (),
 ) -> None:
-    """Replace ``population.h5`` by a copy with these rows appended. Raises OSError and leaves the old file."""
+    """Replace ``population.h5`` by a copy with this header and these rows appended. Raises OSError and leaves the old
+    file."""
     with _replacing(data) as fresh:
         shutil.copyfile(data, fresh)
         with h5py.File(fresh, "r+", locking=False) as file:
@@ -92,7 +93,7 @@ def extend_data(
             append_rows(file["genomes"], [genome_row(entry) for entry in entries])
             rows = [evaluation_row(evaluation) for evaluation in evaluations]
             append_rows(file["evaluations"], rows, evaluation_columns([e.record for e in evaluations]))
-            append_rows(file["generations"], [generation])
+            append_rows(file["generations"], [] if generation is None else [generation])
             append_rows(file["population"], members)
 
 

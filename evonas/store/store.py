@@ -42,6 +42,7 @@ class Store:
         self._state = state
         self._lock = lock
         self._journal = journal
+        self._made: Sequence[Path] = ()  # folders that creating the run made
         self._by_genome: dict[str, list[Record]] = {}
         for evaluation in state.evaluations:
             self._by_genome.setdefault(evaluation.record.genome_id, []).append(evaluation.record)
@@ -82,7 +83,9 @@ class Store:
                 "Check that the folder can be written and the disk has space.",
                 exit_code=EXIT_FAILED,
             ) from error
-        return cls(folder, State(full), lock, journal)
+        store = cls(folder, State(full), lock, journal)
+        store._made = made
+        return store
 
     @classmethod
     def open(cls, run: Path | str, write: bool = False) -> Store:
@@ -164,10 +167,23 @@ class Store:
             sync_folder(self._path)
             journal.clear()
 
-    def set_header(self, **changes: Any) -> None:
-        """Change root attributes; readers see them after the next commit. Raises EvonasError for an unknown one."""
+    def set_header(self, *, now: bool = False, **changes: Any) -> None:
+        """Change root attributes. They are on the disk after the next commit, or ``now``, when this returns. Raises
+        EvonasError for an unknown one, and where the disk fails."""
         self._writer()
-        self._state.header = {**self._state.header, **checked_header(changes)}
+        header = {**self._state.header, **checked_header(changes)}
+        if now and header != self._state.header:
+            with _disk(f"can't change the settings of run {self.name!r}", _KEPT.format(name=self.name)):
+                extend_data(self._path / DATA, header)
+                sync_folder(self._path)
+        self._state.header = header
+
+    def discard(self) -> None:
+        """Close and remove a run in which nothing was evaluated; its folder too where nothing else lies in it."""
+        self._writer()
+        assert not self._state.evaluations, "a run with evaluations is never removed"
+        _remove(self._path, (DATA, JOURNAL, LOCK), self._made)
+        self.close()
 
     def close(self) -> None:
         """Let go of the run. Evaluations not yet committed stay in the journal."""

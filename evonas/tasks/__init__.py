@@ -49,4 +49,16 @@ def load_task(name: str, data: str | None, context: int) -> Task:
     return made
 
 
-__all__ = ["TASKS", "Task", "TextTask", "load_task"]
+def fingerprint(task: Task) -> str | None:
+    """What tells the task's data from other data; None for a task that does not say."""
+    try:
+        found = getattr(task, "fingerprint", None)
+    except Exception as error:  # a user's own code
+        raise EvonasError(
+            f"task {task.name!r}: its fingerprint fails with {type(error).__name__}: {error}",
+            "It is an optional text that tells its data from other data.",
+        ) from error
+    return None if found is None else str(found)
+
+
+__all__ = ["TASKS", "Task", "TextTask", "fingerprint", "load_task"]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,6 +42,15 @@ class TextTask:
         self.data, self.context = None if data is None else str(data), context
         self.source = "embedded corpus (pydoc_data.topics)" if data is None else Path(data).name
         self._load()
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Size and SHA-256 of the text."""
+        digest = hashlib.sha256()
+        for part in (self._train, self._held_out):
+            for k in range(0, len(part), CHUNK):
+                digest.update(part[k : k + CHUNK])
+        return f"{len(self._train) + len(self._held_out)} bytes, sha256 {digest.hexdigest()}"
 
     def _load(self) -> None:
         raw = _embedded() if self.data is None else _file(Path(self.data))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 
 import pytest
 
 from evonas.config import Settings
-from evonas.genome import Genome, genome_to_dict, read_space, space_from_dict
+from evonas.errors import EvonasError
+from evonas.genome import Genome, genome_to_dict, read_space, space_from_dict, transformer_genome, write_genome
 from evonas.store import Store
 
 from .conftest import SEED
@@ -46,7 +49,7 @@ def evolve(cli, in_tmp_path, small):
         options = ["--executor", "serial", "--objective", "loss", "--objective", "flops", "--run", run]
         done = cli("evolve", *small, *options, *args, code=code)
         folder = in_tmp_path / "runs" / run
-        return done, Store.open(folder) if folder.exists() else None
+        return done, Store.open(folder) if (folder / "population.h5").exists() else None
 
     return call
 
@@ -152,6 +155,23 @@ def test_a_users_own_task_trains_in_workers(cli, in_tmp_path, space_file):
     assert min(r.value("loss") for r in store.records if r.ok) < 0.3, "half of ln 2: it has learned to alternate"
 
 
+def test_a_seed_with_genes_without_effect_has_one_id_everywhere(evolve, cli, in_tmp_path, space_file):
+    """``beta2`` is AdamW's: a muon seed with another one is the same genome, in the header and in the report too."""
+    text = space_file.read_text().replace("[layers]", "beta2 = [0.95, 0.99]\n[layers]")
+    (in_tmp_path / "resting.toml").write_text(text + "\n[active]\nbeta2 = \"optimizer == 'adamw'\"\n")
+    seed = SEED.replace(optimizer="muon", beta2=0.99)
+    write_genome("muon.json", seed, name="muon", context=16)
+    assert read_space("resting.toml").check(seed) == []
+    done, store = evolve("--space", "resting.toml", "--seed-genome", "muon.json", "--generations", 1)
+    settled = seed.replace(beta2=0.95)
+    assert store.header["seed_genomes"] == [{"id": settled.id, "label": "muon"}]
+    assert store.genomes[settled.id].label == "muon" and store.record_of(seed.id) is None
+    assert Genome(transformer_genome(store.header["settings"]["seeds"][0]["genes"])) == settled
+    assert f"Note (muon): beta2 without effect in space 'tiny'; its id is {settled.id}" in done.err
+    report = json.loads(cli("report", "run", "--format", "json").out)
+    assert [m["id"] for m in report["seeds"]] == [settled.id] == [e["id"] for e in report["against_seed"]]
+
+
 # -- what it looks for ----------------------------------------------------------------------------------------------
 
 
@@ -198,23 +218,47 @@ def test_everything_that_diverges_fails_the_run(evolve, in_tmp_path, space_file)
     assert "evonas resume run" in done.sentence and len(store.records) == 4
 
 
+def test_a_constraint_on_the_loss_that_nothing_meets_is_no_success(evolve):
+    done, store = evolve("--constraint", "loss<=0.1", code=1)
+    assert f"no candidate has met loss<=0.1 in {len(store.records)} tries" in done.sentence
+    assert len(store.generations) == 2, "what was found is kept"
+
+
+def test_an_error_that_comes_before_anything_is_evaluated_leaves_no_run(evolve, in_tmp_path, monkeypatch):
+    def fail(*_):
+        raise EvonasError("no such luck")
+
+    monkeypatch.setattr("evonas.search.Search.run", fail)
+    done, store = evolve(code=2)
+    assert "no such luck" in done.sentence and store is None and not (in_tmp_path / "runs").exists()
+    (in_tmp_path / "runs" / "run").mkdir(parents=True)
+    (in_tmp_path / "runs" / "run" / "mine").touch()
+    assert evolve(code=2)[0].sentence and [p.name for p in (in_tmp_path / "runs" / "run").iterdir()] == ["mine"]
+
+
+def test_the_command_and_what_the_data_was_are_stored(finished, text_file):
+    header = Store.open(finished[0] / "runs" / "first").header
+    assert header["command"].startswith(f"evonas evolve --data {text_file} --space")
+    text = text_file.read_bytes()
+    assert header["notes"]["data"] == f"{len(text)} bytes, sha256 {hashlib.sha256(text).hexdigest()}"
+
+
 # -- its time -------------------------------------------------------------------------------------------------------
 
 
 def test_a_budget_ends_a_search_that_has_no_other_end(evolve, cli, in_tmp_path, small):
     without_goal = small[: small.index("--generations")]
-    done = cli("evolve", *without_goal, "--objective", "flops", "--executor", "serial", "--run", "b", "--budget", "4s")
+    done = cli("evolve", *without_goal, "--objective", "flops", "--executor", "serial", "--run", "b", "--budget", "7s")
     store = Store.open(in_tmp_path / "runs" / "b")
     assert "The time budget is spent." in done.out and len(store.generations) > 3
     assert f"{len(store.generations)} generations, {len(store.records)} evaluations" in done.out
 
 
-def test_a_budget_too_short_for_anything_still_leaves_a_run(evolve, cli):
-    done, store = evolve("--budget", "1s")
-    assert "0 generations, 0 evaluations" in done.out and "The time budget is spent." in done.out
-    assert not store.records
-    cli("resume", "run", "--generations", 1, "--executor", "serial")
-    assert len(Store.open("runs/run").records) == 4
+def test_a_budget_in_which_nothing_finishes_fails_and_leaves_nothing(evolve, in_tmp_path):
+    options = ["--budget", "6s", "--tokens", 10**7, "--executor", "processes", "--workers", 1]
+    done, store = evolve(*options, code=1)
+    assert re.search(r"no candidate finished in \d+ s", done.sentence) and "--budget" in done.sentence
+    assert store is None and not (in_tmp_path / "runs").exists()
 
 
 def test_a_small_space_is_searched_to_its_end(evolve, in_tmp_path):

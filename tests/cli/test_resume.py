@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,7 +12,9 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
+from evonas.config import MAX_GENERATIONS
 from evonas.store import Store
 
 from .conftest import PYTHON_M
@@ -52,13 +55,106 @@ def test_it_takes_the_newest_run_and_extends_it(cli, in_copy):
 
 
 def test_a_budget_takes_it_on_without_a_goal(cli, in_copy):
-    done = cli("resume", "first", "--budget", "4s", "--executor", "serial")
-    assert "The time budget is spent." in done.out and len(Store.open("runs/first").records) >= 8
+    done = cli("resume", "first", "--budget", "7s", "--executor", "serial")
+    assert "The time budget is spent." in done.out and len(Store.open("runs/first").records) > 8
+    assert f"generations {len(Store.open('runs/first').generations)}, " in done.out, "of no number"
+    asked = json.loads(cli("report", "first", "--format", "json").out)["status_of_run"]["generations_asked"]
+    assert asked is None
+    done = cli("resume", "first", code=2)
+    assert "had a time budget and no other end" in done.sentence
+    assert "--generations" in done.sentence and "--budget" in done.sentence
+
+
+@pytest.fixture
+def interrupted(monkeypatch):
+    """Ctrl-C as soon as the search runs."""
+
+    def run(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("evonas.search.Search.run", run)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ("--generations 9", "evonas resume first"),
+        ("--generations 9 --workers 2 --executor processes", "evonas resume first --workers 2 --executor processes"),
+        ("--generations 9 --budget 1h", r"evonas resume first --generations 9 --budget 3[56]\d\ds"),
+        ("--budget 1h --executor serial", r"evonas resume first --budget 3[56]\d\ds --executor serial"),
+    ],
+)
+def test_an_interrupted_extension_goes_on_with_what_it_printed(cli, in_copy, interrupted, monkeypatch, options, says):
+    done = cli("resume", "first", *options.split(), code=130)
+    command = done.err.split("Go on with: ")[1].strip()
+    assert re.fullmatch(says, command)
+    goal = Store.open("runs/first").header["settings"]["generations"]
+    assert goal == (9 if "--generations" in options else MAX_GENERATIONS), "it is on the disk at once"
+    monkeypatch.setattr("evonas.search.Search.run", lambda self, generations, deadline: "generations")
+    cli(*command.split()[1:])
+
+
+def test_a_longer_timeout_can_be_given(cli, in_copy, interrupted):
+    cli("resume", "first", "--generations", 9, "--timeout", "2h", code=130)
+    assert Store.open("runs/first").header["settings"]["timeout"] == 7200
+    assert "'2'" in cli("resume", "first", "--timeout", "2", code=2).sentence
+
+
+@pytest.mark.parametrize("budget", ["1s", "5s"])
+def test_a_budget_too_short_for_anything_is_refused(cli, in_copy, budget):
+    done = cli("resume", "first", "--budget", budget, code=2)
+    assert f"--budget {budget} is too little" in done.sentence and "--budget 1m" in done.sentence
+
+
+def with_settings(run: str, **changes) -> None:
+    with Store.open(run, write=True) as store:
+        store.set_header(now=True, settings={**store.header["settings"], **changes})
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_run_of_a_device_that_is_not_here(cli, in_copy):
+    with_settings("first", device="cuda")
+    done = cli("resume", "first", "--generations", 3, code=2)
+    assert "run 'first' measures on cuda: no CUDA device" in done.sentence
+    assert "evonas evolve --seed-genome first:ID" in done.sentence and len(Store.open("runs/first").records) == 8
 
 
 def test_a_run_of_another_kind_of_file_is_only_read(cli, in_copy):
     (in_copy / "runs" / "first" / "population.h5").rename(in_copy / "copy.h5")
     assert "copy.h5 is not the folder of a run" in cli("resume", "copy.h5", code=2).sentence
+
+
+@pytest.fixture
+def own_data(cli, in_tmp_path, small, text_file):
+    """A finished run ``own`` on a text that may be changed."""
+    (in_tmp_path / "own.txt").write_bytes(text_file.read_bytes())
+    cli("evolve", *small, "--data", "own.txt", "--generations", 1, "--objective", "loss", "--run", "own",
+        "--executor", "serial")  # fmt: skip
+    return in_tmp_path / "own.txt"
+
+
+def test_other_data_of_that_name_is_refused(cli, own_data):
+    text = own_data.read_bytes()
+    own_data.write_bytes(text[:-1] + b"!")
+    done = cli("resume", "own", "--generations", 2, "--executor", "serial", code=2)
+    assert "own.txt is not what run 'own' began with" in done.sentence and f"{len(text)} bytes" in done.sentence
+    assert "Put the old file back" in done.sentence and len(Store.open("runs/own").records) == 4
+    some = next(iter(Store.open("runs/own").genomes))
+    trained = cli("train", f"own:{some}", "--tokens", 256, "--device", "cpu")
+    assert "Note: the data is not what own:" in trained.err, "one genome may be trained on other data"
+    own_data.write_bytes(text)
+    cli("resume", "own", "--generations", 2, "--executor", "serial")
+    assert len(Store.open("runs/own").records) == 8
+
+
+def test_another_embedded_corpus_is_refused(cli, in_copy):
+    """It comes with Python, and differs between its versions."""
+    with Store.open("runs/first", write=True) as store:
+        notes = {"data": "1 bytes, sha256 0"}
+        store.set_header(now=True, settings={**store.header["settings"], "data": None}, notes=notes)
+    done = cli("resume", "first", "--generations", 3, code=2)
+    assert "the embedded corpus is not what run 'first' began with: 1 bytes" in done.sentence
+    assert "Resume it with Python 3." in done.sentence
 
 
 # -- signals --------------------------------------------------------------------------------------------------------

@@ -65,6 +65,21 @@ def test_header_round_trip_and_change(store, folder):
         store.set_header(setings={})
 
 
+def test_a_header_can_be_changed_at_once(store, folder, monkeypatch):
+    fill(store, 0, 2)
+    store.set_header(now=True, settings={"generations": 30})
+    read = Store.open(folder)
+    assert read.header["settings"] == {"generations": 30} and read.records == store.records
+    assert not read.generations, "the journal waits for its generation"
+    with monkeypatch.context() as patch:
+        patch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+        with pytest.raises(EvonasError, match="can't change the settings of run 'one': No space left"):
+            store.set_header(now=True, settings={"generations": 40})
+    assert store.header["settings"] == Store.open(folder).header["settings"] == {"generations": 30}
+    store.commit({"generation": 0}, [genome(0).id])
+    assert Store.open(folder).records == store.records
+
+
 def test_the_file_is_the_documented_one_for_plain_h5py(store, folder):
     fill(store, 0, 2)
     store.commit({"generation": 0}, [genome(0).id, genome(1).id])

@@ -12,7 +12,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from evonas.errors import EXIT_USAGE, EvonasError
-from evonas.tasks import NOT_YET, TASKS, Task, load_task
+from evonas.tasks import NOT_YET, TASKS, Task, fingerprint, load_task
 
 CONTEXT = 16
 OWN_TASK = '''
@@ -231,3 +231,22 @@ def test_data_and_batches_need_no_torch(text_file):
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_fingerprint_is_optional_and_text(task):
+    found = fingerprint(task)
+    assert found is None if type(task).__name__ == "Counting" else "sha256" in found
+    task.fingerprint = 7
+    assert fingerprint(task) == "7"
+
+
+def test_a_fingerprint_that_fails_is_the_users_to_mend():
+    class Broken:
+        name = "broken"
+
+        @property
+        def fingerprint(self):
+            raise ValueError("no file")
+
+    with pytest.raises(EvonasError, match="task 'broken': its fingerprint fails with ValueError: no file"):
+        fingerprint(Broken())

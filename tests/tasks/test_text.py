@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import pickle
 
@@ -198,3 +199,12 @@ def test_a_file_that_is_gone_when_a_worker_reads_it(tmp_path):
     path.unlink()
     with pytest.raises(EvonasError, match="no such file"):
         pickle.loads(blob)
+
+
+def test_the_fingerprint_is_that_of_all_its_bytes(tmp_path, text_file):
+    text = text_file.read_bytes()
+    assert TextTask(text_file, 8).fingerprint == f"{len(text)} bytes, sha256 {hashlib.sha256(text).hexdigest()}"
+    for changed in (text[1:], b"!" + text[1:], text[:-1] + b"!"):
+        (tmp_path / "changed.txt").write_bytes(changed)
+        assert TextTask(tmp_path / "changed.txt", 8).fingerprint != TextTask(text_file, 8).fingerprint
+    assert TextTask(None, 8).fingerprint == TextTask(None, 16).fingerprint

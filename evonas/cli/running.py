@@ -1,0 +1,265 @@
+"""What ``evonas evolve`` and ``evonas resume`` share: options, and the search from its settings to its last table."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from ..config import REDUCTION
+from ..errors import EXIT_FAILED, EXIT_INTERRUPTED, EvonasError
+
+if TYPE_CHECKING:
+    from ..config import Settings
+    from ..evolution import Engine
+    from ..fitness import ProxyEvaluator
+    from ..genome import Genome, SearchSpace
+    from ..record import Constraint
+    from ..store import Store
+    from .progress import Progress
+
+DEFAULT_GENERATIONS = 50
+# Time kept back from the budget for the last commit, the plot and the table.
+CLOSING_SECONDS = 3.0
+_GPU_WORKERS = 4
+CHECKPOINTS = "weights"  # of trainings that may go on, in the run's folder
+
+
+def search_options(command):
+    """Options that evolve and resume share."""
+    for option in reversed(
+        (
+            click.option("--budget", metavar="TIME", help="Wall-clock limit: 90s, 30m, 2h. Ends within it, resumable."),
+            click.option(
+                "--workers", type=int, metavar="N", help="Processes that train. Default: one per CPU; 4 on a GPU."
+            ),
+            click.option(
+                "--executor",
+                default="auto",
+                show_default=True,
+                metavar="auto|serial|processes|ray",
+                help="Where candidates train.",
+            ),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+def end_of(budget: str | None, started: float) -> float | None:
+    """The ``time.monotonic()`` moment at which a --budget is spent."""
+    from ..config import parse_duration
+
+    if budget is None:
+        return None
+    seconds = parse_duration(budget)
+    if seconds <= CLOSING_SECONDS + 2:
+        raise EvonasError(
+            f"--budget {budget} is too little: {CLOSING_SECONDS:.0f} s are kept for the last commit and the table",
+            "Give a minute or more: --budget 1m.",
+        )
+    return started + seconds
+
+
+def generations_to_do(given: int | None, budget: str | None) -> int:
+    from ..config import MAX_GENERATIONS
+
+    return given if given is not None else MAX_GENERATIONS if budget else DEFAULT_GENERATIONS
+
+
+def run_search(
+    settings: Settings, space: SearchSpace, folder: Path, store: Store | None, deadline: float | None,
+    workers: int | None, executor_name: str,
+) -> None:  # fmt: skip
+    """Run or continue a search and print how it ended. ``store`` None: make one, once all else is known to be right."""
+    from ..executors import make_executor
+    from ..fitness import ProxyEvaluator
+    from ..genome import transformer_genome
+    from ..record import Constraint
+    from ..search import Search
+    from ..store import Store
+    from ..tasks import fingerprint
+    from .progress import Progress
+
+    _check_workers(workers)
+    constraints = tuple(Constraint.parse(text) for text in settings.constraints)
+    evaluator = ProxyEvaluator(
+        settings.task,
+        settings.data,
+        settings.context,
+        needs=(*settings.objectives, *(c.name for c in constraints)),
+        tokens=settings.tokens,
+        rungs=settings.rungs,
+        reduction=REDUCTION,
+        checkpoints=str(folder.resolve() / CHECKPOINTS),
+        validation_tokens=settings.validation_tokens,
+        seed=settings.seed,
+        device=settings.device,
+    )
+    data = fingerprint(evaluator.task)  # a data file that can't be used is found now
+    if store is not None:
+        _check_data(store, settings, data)
+    seeds = {transformer_genome(s["genes"]): s["label"] for s in settings.seeds}
+    engine = _engine(settings, space, evaluator, constraints, list(seeds))
+    count = min(_GPU_WORKERS, os.cpu_count() or 1) if workers is None and settings.device == "cuda" else workers
+    env = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"} if settings.device == "cpu" else None
+    progress = Progress(settings, deadline, folder)
+    with contextlib.ExitStack() as stack:
+        stack.callback(signal.signal, signal.SIGTERM, signal.signal(signal.SIGTERM, _interrupt))
+        executor = stack.enter_context(make_executor(executor_name, evaluator, count, env))
+        if store is None:
+            header = _header(settings, space, engine, seeds, data)
+            store = stack.enter_context(_new_run(Store.create(folder, header)))
+        else:
+            store.set_header(now=True, settings=settings.to_dict())  # a new goal outlives an interruption
+        search = Search(
+            engine,
+            store,
+            executor,
+            evaluator,
+            constraints=constraints,
+            timeout=settings.timeout,
+            labels={g.id: label for g, label in seeds.items()},
+            listener=progress,
+        )
+        try:
+            with progress.showing(search):
+                ended = search.run(settings.generations, None if deadline is None else deadline - CLOSING_SECONDS)
+        except KeyboardInterrupt:
+            again = _resume_command(folder.name, settings, deadline, workers, executor_name)
+            click.echo(f"\nInterrupted; every finished evaluation is kept. Go on with: {again}", err=True)
+            raise SystemExit(EXIT_INTERRUPTED) from None
+        executor.close()
+        _check_found(store, progress, ended)
+        progress.summary(store, ended)
+
+
+def _check_workers(workers: int | None) -> None:
+    from ..config import MAX_WORKERS
+
+    if workers is not None and workers > MAX_WORKERS:
+        raise EvonasError(
+            f"{workers} workers: it takes a whole number from 1 to {MAX_WORKERS}", "Leave it out for one per CPU."
+        )
+
+
+def _check_data(store: Store, settings: Settings, data: str | None) -> None:
+    """Losses on two texts must not meet on one front."""
+    then = store.header["notes"].get("data")
+    if not then or not data or then == data:
+        return
+    what = "the embedded corpus" if settings.data is None and settings.task == "text" else settings.data or "its data"
+    python = store.header["versions"].get("python", "?")
+    cure = f"Resume it with Python {python}" if settings.data is None else "Put the old file back"
+    raise EvonasError(
+        f"{what} is not what run {store.name!r} began with: {then} then, {data} now",
+        f"{cure}, or start a new run: evonas evolve.",
+    )
+
+
+def _engine(
+    settings: Settings, space: SearchSpace, evaluator: ProxyEvaluator, constraints: Sequence[Constraint], seeds: list
+) -> Engine:
+    from ..evolution import Engine
+    from ..record import objective
+
+    known = [c for c in constraints if c.name in evaluator.exact_names]
+
+    def screen(genome: Genome) -> float:
+        values = evaluator.exact(genome)
+        return sum(c.violation(values[c.name].value) for c in known)
+
+    engine = Engine(
+        space,
+        [objective(name) for name in settings.objectives],
+        population_size=settings.population,
+        offspring_size=settings.offspring or None,
+        seed=settings.seed,
+        seed_genomes=seeds,
+        screen=screen if known else None,
+        rungs=len(evaluator.rungs),
+        reduction=REDUCTION,
+    )
+    try:
+        engine.prepare()
+    except EvonasError as error:
+        if error.exit_code != EXIT_FAILED or not known:
+            raise
+        names = " and ".join(map(str, known))
+        raise EvonasError(
+            f"no genome of the space {space.name!r} meets {names}", error.hint, exit_code=EXIT_FAILED
+        ) from None
+    return engine
+
+
+def _header(settings: Settings, space: SearchSpace, engine: Engine, seeds: dict[Genome, str], data: str | None) -> dict:
+    from ..genome import space_to_dict
+
+    return {
+        "settings": settings.to_dict(),
+        "space": space_to_dict(space),
+        "objectives": [{"name": o.name, "unit": o.unit, "direction": o.direction} for o in engine.objectives],
+        "constraints": list(settings.constraints),
+        "seed": settings.seed,
+        "device": settings.device,
+        "seed_genomes": [{"id": g.id, "label": label} for g, label in seeds.items()],
+        "command": shlex.join(["evonas", *sys.argv[1:]]),
+        "notes": {} if data is None else {"data": data},
+    }
+
+
+@contextlib.contextmanager
+def _new_run(store: Store) -> Iterator[Store]:
+    """A run in which nothing was evaluated does not outlive an error."""
+    with store:
+        try:
+            yield store
+        except EvonasError:
+            if not store.records:
+                store.discard()
+            raise
+
+
+def _check_found(store: Store, progress: Progress, ended: str) -> None:
+    """A budget that was spent without any success is none."""
+    if ended != "budget":
+        return
+    seconds = time.monotonic() - progress.started
+    if progress.generations == progress.evaluations == 0:
+        raise EvonasError(f"no candidate finished in {seconds:.0f} s", "Give a longer --budget.", exit_code=EXIT_FAILED)
+    if not any(r.ok for r in store.records):
+        first = next(iter(store.records[0].reason.splitlines()), "")
+        raise EvonasError(
+            f"none of {len(store.records)} candidates has succeeded so far; the first: {first}",
+            f"Mend the cause or give it more time: evonas resume {store.name} --budget 10m",
+            exit_code=EXIT_FAILED,
+        )
+
+
+def _resume_command(
+    name: str, settings: Settings, deadline: float | None, workers: int | None, executor_name: str
+) -> str:
+    """What goes on with the run as it was asked for, in what is left of its budget. The store knows its goal."""
+    from ..config import MAX_GENERATIONS
+
+    words = ["evonas", "resume", name]
+    if deadline is not None:
+        if settings.generations < MAX_GENERATIONS:
+            words += ["--generations", str(settings.generations)]
+        words += ["--budget", f"{max(math.ceil(deadline - time.monotonic()), 60)}s"]
+    words += ["--workers", str(workers)] if workers is not None else []
+    words += ["--executor", executor_name] if executor_name != "auto" else []
+    return shlex.join(words)
+
+
+def _interrupt(signum, frame) -> None:
+    raise KeyboardInterrupt
