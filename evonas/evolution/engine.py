@@ -54,9 +54,9 @@ class Engine:
         seed_genomes: evaluated first, with mutants around them in the first population. They must lie in the space.
         screen: genome -> constraint violation that is known for free; candidates above 0 are not asked for.
         rungs: how many fidelities there are. Every genome is asked for at rung 0; of the members of the population the
-            best by rank and crowding come again, with a higher ``rung``, one in ``reduction`` of those below. Seed
-            genomes go all the way. Members are compared by what is expected of them at the last rung (see ``Ladder``),
-            ``front`` and ``hypervolume`` count only what was told there.
+            best by rank and crowding come again, with a higher ``rung``: of the first population all, later one in
+            ``reduction`` of those below. Seed genomes go all the way. Members are compared by what is expected of them
+            at the last rung (see ``Ladder``), ``front`` and ``hypervolume`` count only what was told there.
         reduction: see ``rungs``.
 
     Example::
@@ -337,7 +337,8 @@ class Engine:
                 for i in best_first
                 if i.feasible and i.rung == rung - 1 == self._climbed.get(i.genome.id, 0) and i.genome.id not in seeds
             ]
-            chosen += waiting[: max(0, due(rung, self._start(self.generation), self.reduction) - there)]
+            born = self._start(self.generation)
+            chosen += waiting[: max(0, due(rung, self.population_size, born, self.reduction) - there)]
         first = self._size(self.generation)
         for k, individual in enumerate(chosen):
             rung = individual.rung + 1

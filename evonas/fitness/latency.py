@@ -16,6 +16,8 @@ from ..record import Measure
 
 WARM_UP_SECONDS = 0.02
 MIN_REPEATS, MAX_REPEATS = 20, 2_000
+PATIENCE = 5  # times the seconds asked for, where the machine is busy
+WAITED = 0.05  # share of a repeat that a thread may wait for others
 CPU_THREADS = 1  # of a timed forward pass: small networks gain nothing from more, and the figure is steadier
 
 
@@ -106,8 +108,11 @@ def _tokens(model: Transformer, length: int, device: str) -> torch.Tensor:
 
 @torch.inference_mode()
 def _timed(call: Callable[[], object], device: str, seconds: float) -> Measure:
-    """Median milliseconds of ``call`` over about ``seconds`` of repeats, and half their interquartile range."""
-    wait = torch.cuda.synchronize if device != "cpu" else (lambda: None)
+    """Median milliseconds of ``call`` over about ``seconds`` of repeats, and half their interquartile range.
+
+    On a CPU, a repeat during which this thread had to wait for something else (its clock ran clearly ahead of its own
+    CPU time) says nothing of the network: such repeats are left out while there are enough others, and made up for.
+    """
     threads = torch.get_num_threads()
     if device == "cpu":
         torch.set_num_threads(CPU_THREADS)
@@ -115,20 +120,36 @@ def _timed(call: Callable[[], object], device: str, seconds: float) -> Measure:
     gc.disable()
     try:
         until = time.perf_counter() + WARM_UP_SECONDS
-        call()
+        _repeat(call, device)
         while time.perf_counter() < until:
-            call()
-        wait()
-        times: list[int] = []
-        until = time.perf_counter() + seconds
-        while len(times) < MIN_REPEATS or (time.perf_counter() < until and len(times) < MAX_REPEATS):
-            start = time.perf_counter_ns()
-            call()
-            wait()
-            times.append(time.perf_counter_ns() - start)
+            _repeat(call, device)
+        times, alone = _repeats(call, device, seconds)
     finally:
         if collecting:
             gc.enable()
         torch.set_num_threads(threads)
-    low, median, high = np.percentile(times, [25, 50, 75]) / 1e6
+    kept = times[alone] if alone.sum() >= MIN_REPEATS else times
+    low, median, high = np.percentile(kept, [25, 50, 75])
     return Measure(float(median), float(high - low) / 2, "measured", device)
+
+
+def _repeats(call: Callable[[], object], device: str, seconds: float) -> tuple[np.ndarray, np.ndarray]:
+    """Milliseconds of each repeat, and whether nothing came between."""
+    times: list[tuple[float, bool]] = []
+    start = time.perf_counter()
+    while len(times) < MAX_REPEATS:
+        spent, undisturbed = time.perf_counter() - start, sum(alone for _, alone in times)
+        if len(times) >= MIN_REPEATS and spent > seconds and (undisturbed >= MIN_REPEATS or spent > PATIENCE * seconds):
+            break
+        times.append(_repeat(call, device))
+    return np.array([t for t, _ in times]), np.array([alone for _, alone in times])
+
+
+def _repeat(call: Callable[[], object], device: str) -> tuple[float, bool]:
+    own, start = time.thread_time_ns(), time.perf_counter_ns()
+    call()
+    if device != "cpu":
+        torch.cuda.synchronize()
+    wall = time.perf_counter_ns() - start
+    waited = wall - (time.thread_time_ns() - own)
+    return wall / 1e6, device != "cpu" or waited <= WAITED * wall

@@ -69,12 +69,13 @@ def test_every_genome_starts_at_the_bottom_and_climbs_without_gaps():
     assert len({(c.generation, c.index) for c in asked}) == len(asked)
 
 
-def test_one_in_four_goes_on():
-    counts = Counter(c.rung for c in play(engine(), 60))
-    born = 8 + 59 * 4
-    assert counts[0] == born
+def test_the_first_population_goes_on_whole_and_then_one_in_four():
+    asked = play(engine(), 60)
+    assert [c.rung for c in asked if c.generation == 1].count(1) == 8
+    counts = Counter(c.rung for c in asked)
+    assert counts[0] == 8 + 59 * 4
     # At most that many: who has left the population, or has no worse one left to outdo, does not go on.
-    assert 0.7 * (born // 4) <= counts[1] <= born // 4 and 0.5 * (born // 16) <= counts[2] <= born // 16
+    assert 8 + 0.7 * 59 <= counts[1] <= 8 + 59 and 2 + 0.5 * 59 // 4 <= counts[2] <= 2 + 59 // 4
 
 
 def test_the_front_holds_only_what_was_told_at_the_last_rung():

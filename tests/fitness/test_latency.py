@@ -56,12 +56,16 @@ class Clock:
 
     def __init__(self) -> None:
         self.now = 0
+        self.elsewhere = 0  # nanoseconds in which another process had the CPU
 
     def perf_counter(self) -> float:
         return self.now / 1e9
 
     def perf_counter_ns(self) -> int:
         return self.now
+
+    def thread_time_ns(self) -> int:
+        return self.now - self.elsewhere
 
 
 def test_the_median_and_half_the_interquartile_range_are_of_the_repeats(monkeypatch):
@@ -74,6 +78,31 @@ def test_the_median_and_half_the_interquartile_range_are_of_the_repeats(monkeypa
     found = timed(call, "cpu", 0.0)
     assert not repeats, "twenty repeats of 1 to 20 ms"
     assert found.value == pytest.approx(10.5) and found.spread == pytest.approx((15.25 - 5.75) / 2)
+
+
+def disturbed(monkeypatch, every: int, seconds: float):
+    """A millisecond of work per call, and 9 more elsewhere in one call of ``every``: (what was measured, calls)."""
+    clock, calls = Clock(), []
+    monkeypatch.setattr(latency, "time", clock)
+
+    def call():
+        calls.append(None)
+        wait = 9_000_000 if len(calls) % every == 0 else 0
+        clock.elsewhere += wait
+        clock.now += 1_000_000 + wait
+
+    return timed(call, "cpu", seconds), len(calls)
+
+
+def test_repeats_in_which_others_had_the_cpu_are_left_out_and_made_up_for(monkeypatch):
+    for every in (2, 3, 7):
+        found, _ = disturbed(monkeypatch, every, 0.1)
+        assert found.value == 1.0 and found.spread == 0.0
+
+
+def test_where_others_always_have_the_cpu_all_repeats_count(monkeypatch):
+    found, calls = disturbed(monkeypatch, 1, 0.5)
+    assert found.value == 10.0 and 20 <= calls <= 5 + 0.5 * latency.PATIENCE * 100
 
 
 @pytest.mark.parametrize("seconds", [0.0, BRIEF])
