@@ -53,9 +53,9 @@ def train(reference, tokens, task, data, context, device, seed, output) -> None:
     from ..genome import bounded_windows, write_genome
     from ..store import runs_folder
     from ..tasks import fingerprint, load_task
-    from .reference import read_reference
+    from .reference import read_and_tell
 
-    found = read_reference(reference)
+    found = read_and_tell(reference)
     device = resolve_device(device)
     context = context or found.context or DEVICE_DEFAULTS[device]["context"]
     genome = bounded_windows(found.genome, context)

@@ -111,7 +111,7 @@ def test_a_shipped_genome_outside_the_space_is_refused_or_widens_it(evolve, in_t
     done, _ = evolve("--seed-genome", "nanogpt-cpu", code=2)
     for gene in ("n_layers", "d_model", "n_heads", "ffn_ratio"):
         assert gene in done.sentence
-    assert "'nanogpt-cpu' lies outside space 'tiny'" in done.sentence and "--widen" in done.sentence
+    assert "seed genome 'nanogpt-cpu' lies outside space 'tiny'" in done.sentence and "--widen" in done.sentence
     assert not (in_tmp_path / "runs").exists()
     _, store = evolve("--seed-genome", "nanogpt-cpu", "--widen", "--generations", 1, "--tokens", 64)
     space = space_from_dict(store.header["space"])
@@ -119,6 +119,13 @@ def test_a_shipped_genome_outside_the_space_is_refused_or_widens_it(evolve, in_t
     assert (seed.n_layers, seed.d_model) == (4, 128) and space.check(seed) == []
     assert space.genes["n_layers"].contains(4) and space.genes["n_layers"].contains(1)
     assert store.record_of(seed.id).ok
+
+
+def test_a_seed_that_widening_can_not_take_is_named_as_it_was_typed(evolve, in_tmp_path, space_file):
+    (in_tmp_path / "ruled.toml").write_text('rules = ["n_layers * d_model <= 64"]\n' + space_file.read_text())
+    write_genome("typed.json", SEED.replace(d_model=64), name="known-as", context=16)
+    done, _ = evolve("--space", "ruled.toml", "--seed-genome", "typed.json", "--widen", code=2)
+    assert "seed genome 'known-as' (typed.json): the space can't be widened" in done.sentence
 
 
 def test_a_seed_brings_its_context(cli, in_tmp_path, text_file, space_file, seed_file):
@@ -271,4 +278,5 @@ def test_a_small_space_is_searched_to_its_end(evolve, in_tmp_path):
     assert read_space("three.toml").check(Genome(SEED)) == []
     done, store = evolve("--space", "three.toml", "--generations", 9)
     assert "Every genome of the space has been seen." in done.out and len(store.records) == 3
+    assert "evonas train run:" in done.out and "evonas resume" not in done.out, "there is nothing to search on for"
     assert {genome_to_dict(e.genome)["genes"]["d_model"] for e in store.genomes.values()} == {16, 32, 48}
