@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..model import Transformer
 from ..record import Measure
+from .device import device_text
 
 WARM_UP_SECONDS = 0.02
 MIN_REPEATS, MAX_REPEATS = 20, 2_000
@@ -58,7 +59,7 @@ def forward_memory(model: Transformer, device: str) -> Measure:
         with LiveTensors() as live:
             model.prefill(tokens, cache)
         extra = live.peak
-    return Measure((weights + cache.bytes + extra) / 1e6, 0.0, "measured", device)
+    return Measure((weights + cache.bytes + extra) / 1e6, 0.0, "measured", device_text(device))
 
 
 class LiveTensors(TorchDispatchMode):
@@ -131,4 +132,4 @@ def _timed(call: Callable[[], object], device: str, seconds: float) -> Measure:
             gc.enable()
         torch.set_num_threads(threads)
     low, median, high = np.percentile(times, [25, 50, 75]) / 1e6
-    return Measure(float(median), float(high - low) / 2, "measured", device)
+    return Measure(float(median), float(high - low) / 2, "measured", device_text(device))
