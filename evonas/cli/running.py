@@ -36,7 +36,12 @@ def search_options(command):
     """Options that evolve and resume share."""
     for option in reversed(
         (
-            click.option("--budget", metavar="TIME", help="Wall-clock limit: 90s, 30m, 2h. Ends within it, resumable."),
+            click.option(
+                "--budget",
+                metavar="TIME",
+                help="Wall-clock limit: 90s, 30m, 2h. Ends within it, resumable."
+                " With --executor serial the training that runs is waited for.",
+            ),
             click.option(
                 "--workers", type=int, metavar="N", help="Processes that train. Default: one per CPU; 4 on a GPU."
             ),
@@ -45,7 +50,7 @@ def search_options(command):
                 default="auto",
                 show_default=True,
                 metavar="auto|serial|processes|ray",
-                help="Where candidates train.",
+                help="Where candidates train. serial: in this process; --budget and --timeout can't stop a training.",
             ),
         )
     ):
