@@ -51,7 +51,9 @@ def test_every_command_parses(command):
     while isinstance(group, click.Group):
         name, group, words = group.resolve_command(context, words)
         context = click.Context(group, info_name=name, parent=context)
-    group.make_context(context.info_name, words, parent=context.parent)  # raises on an unknown option or a missing argument
+    group.make_context(
+        context.info_name, words, parent=context.parent
+    )  # raises on an unknown option or a missing argument
 
 
 def test_there_are_commands_to_check():

@@ -109,7 +109,8 @@ def _tradeoff(ax: Axes, store: Store, comparison: Comparison, column: int, legen
         _annotate(ax, clean(seed["label"]), sx, sy, _SEED, (8, 8))
     _view(ax, comparison, column, [r.genome_id for r in points])
     if legend:
-        ax.legend(loc="upper right", frameon=True, framealpha=0.85, edgecolor="none", fontsize=9)
+        # Above the axes, where it hides no point.
+        ax.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=3, frameon=False, fontsize=9, borderaxespad=0.2)
 
 
 def _front_line(ax: Axes, comparison: Comparison, column: int) -> None:

@@ -129,6 +129,12 @@ def test_a_seed_that_widening_can_not_take_is_named_as_it_was_typed(evolve, in_t
     assert "seed genome 'known-as' (typed.json): the space can't be widened" in done.sentence
 
 
+def test_the_name_of_the_data_is_no_markup(evolve, in_tmp_path, text_file):
+    (in_tmp_path / "[bold]w[!].txt").write_bytes(text_file.read_bytes())
+    done, _ = evolve("--data", "[bold]w[!].txt", "--generations", 1)
+    assert "run: text, [bold]w[!].txt; cpu" in done.err
+
+
 def test_a_seed_brings_its_context(cli, in_tmp_path, text_file, space_file, seed_file):
     cli(
         "evolve", "--data", text_file, "--space", space_file, "--seed-genome", seed_file, "--device", "cpu",
@@ -203,6 +209,7 @@ def test_analytic_constraints_are_never_broken_and_measured_ones_are_noted(evolv
     done, store = evolve("--constraint", "params<=6k", "--constraint", "memory<=0.05MB")
     assert store.header["constraints"] == ["params<=6000", "memory<=0.05MB"]
     assert all(r.value("params") <= 6000 for r in store.records)
+    assert "Constraints: params<=6000, memory<=0.05MB." in done.out and "memory [MB]" in done.out
     for record in store.records:
         assert (record.status == "infeasible") == (record.value("memory") > 0.05)
         assert ("loss" in record.measures) == record.ok
