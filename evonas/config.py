@@ -14,8 +14,9 @@ DEVICE_DEFAULTS: dict[str, dict[str, Any]] = {
         "space": "text-cpu",
         "context": 64,
         "population": 16,
-        "offspring": 8,
-        "tokens": 24_576,
+        "offspring": 4,
+        "tokens": 262_144,
+        "rungs": 3,
         "validation_tokens": 8_192,
     },
     "cuda": {
@@ -23,10 +24,13 @@ DEVICE_DEFAULTS: dict[str, dict[str, Any]] = {
         "context": 256,
         "population": 24,
         "offspring": 8,
-        "tokens": 2_000_000,
+        "tokens": 8_388_608,
+        "rungs": 3,
         "validation_tokens": 65_536,
     },
 }
+REDUCTION = 4  # one in so many goes on to the next rung, which takes so many times the tokens
+MAX_RUNGS = 8
 MAX_POPULATION, MAX_GENERATIONS, MAX_CONTEXT, MAX_WORKERS = 100_000, 1_000_000, 2**20, 1024
 
 
@@ -35,8 +39,9 @@ class Settings:
     """Everything that decides what a run computes.
 
     ``population`` members are kept and make up the first generation; every later one has ``offspring`` candidates (0:
-    as many as members). ``tokens`` train a proxy and ``validation_tokens`` of held-out data give its loss; ``seeds``
-    are the seed genomes as {"label", "genes"}; ``timeout`` is in seconds per training, None for one from its peers.
+    as many as members). ``tokens`` train a proxy to the last of ``rungs`` rungs, each of which sees ``REDUCTION`` times
+    as many as the one before, and ``validation_tokens`` of held-out data give its loss; ``seeds`` are the seed genomes
+    as {"label", "genes"}; ``timeout`` is in seconds per training, None for one from its peers.
     """
 
     task: str
@@ -51,12 +56,14 @@ class Settings:
     tokens: int
     validation_tokens: int
     offspring: int = 0
+    rungs: int = 1
     seeds: tuple[Mapping[str, Any], ...] = ()
     timeout: float | None = None
 
     def __post_init__(self) -> None:
         _within("population", self.population, 2, MAX_POPULATION)
         _within("offspring", self.offspring, 0, MAX_POPULATION)
+        _within("rungs", self.rungs, 1, MAX_RUNGS)
         _within("generations", self.generations, 1, MAX_GENERATIONS)
         _within("context", self.context, 2, MAX_CONTEXT)
         longer = f"Training takes whole sequences of --context {self.context}: more --tokens, or a smaller --context."

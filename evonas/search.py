@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Protocol
 
 from .errors import EXIT_FAILED, EvonasError
@@ -23,18 +23,23 @@ class Evaluator(Protocol):
     """What a search needs of an evaluator; picklable, as every worker gets a copy.
 
     ``exact`` is free and runs in this process; ``measure`` runs alone on the device, once per architecture; ``train``
-    runs in any worker. The three tuples name what each gives; what is empty is not called.
+    runs in any worker, rung by rung. The three tuples name what each gives; what is empty is not called. ``rungs`` are
+    the tokens (or whatever is counted) that a training has seen at each rung.
     """
 
     exact_names: tuple[str, ...]
     measured_names: tuple[str, ...]
     trained_names: tuple[str, ...]
+    rungs: tuple[int, ...]
 
     def exact(self, genome: Genome) -> Mapping[str, Measure]: ...
 
     def measure(self, genome: Genome) -> Outcome: ...
 
-    def train(self, genome: Genome) -> Outcome: ...
+    def train(self, genome: Genome, rung: int) -> Outcome: ...
+
+    def retain(self, genome_ids: Collection[str]) -> None:
+        """Only these may come back for a higher rung: what is kept of others may go."""
 
 
 class Listener:
@@ -51,11 +56,11 @@ class Search:
     """One run, from where its store stands.
 
     Args:
-        engine: fresh; it is brought to the store's state here.
+        engine: fresh, with as many rungs as the evaluator; it is brought to the store's state here.
         store: open for writing. Every finished evaluation is on disk before the engine hears of it.
         executor: its target is ``evaluator``.
         constraints: candidates that break one are not trained.
-        timeout: seconds per training; None for 20 times the slowest so far, at least a minute.
+        timeout: seconds per training; None for 20 times the slowest of its rung so far, at least a minute.
         labels: genome id -> name, of seed genomes.
     """
 
@@ -75,7 +80,8 @@ class Search:
         self.constraints, self.timeout = tuple(constraints), timeout
         self.labels, self.listener = dict(labels or {}), listener or Listener()
         self._measured: dict[str, Outcome] = {}  # architecture id -> what is known of it
-        self._slowest = 0.0
+        assert engine.rungs == len(evaluator.rungs), "engine and evaluator differ in their rungs"
+        self._slowest: dict[int, float] = {}  # rung -> seconds of its longest training
         self._hopeless = 0
         self._restore()
 
@@ -133,6 +139,7 @@ class Search:
             "best": best,
         }
         self.store.commit(row, [m.genome.id for m in self.engine.population])
+        self.evaluator.retain(self.engine.waiting())
         self.listener.generation_finished(row)
 
     def _give_up_if_all_failed(self, generation: int, records: list[Record]) -> None:
@@ -191,8 +198,7 @@ class Search:
             if known is None:
                 continue  # the deadline came before its measurement
             record = _record(candidate, known)
-            broken = total_violation(self.constraints, record)
-            if broken > 0:
+            if total_violation(self.constraints, record) > 0:
                 record = _record(candidate, known, Outcome("infeasible", reason=self._broken(record)))
             if record.ok and self.evaluator.trained_names:
                 to_train.append((candidate, known))
@@ -218,17 +224,20 @@ class Search:
         self, candidates: list[tuple[Candidate, Outcome]], deadline: float | None
     ) -> Iterator[tuple[Candidate, Record]]:
         # Longest first: the workers then finish together.
-        ordered = sorted(candidates, key=lambda pair: -_size(pair[0].genome))
-        calls = [Call("train", (c.genome,), k) for k, (c, _) in enumerate(ordered)]
-        for k, result in self.executor.map(calls, timeout=self._timeout(), deadline=deadline):
+        ordered = sorted(candidates, key=lambda pair: -_size(pair[0].genome) * self._step(pair[0].rung))
+        calls = [Call("train", (c.genome, c.rung), k) for k, (c, _) in enumerate(ordered)]
+        timeout = self._timeout(max((c.rung for c, _ in ordered), default=0))
+        for k, result in self.executor.map(calls, timeout=timeout, deadline=deadline):
             candidate, known = ordered[k]
             if isinstance(result, Failure):
                 if result.status == "deadline":
                     continue
                 result = Outcome(result.status, reason=result.reason)
             record = _record(candidate, known, result)
-            self._slowest = max(self._slowest, record.cost.get("seconds", 0.0))
-            if record.ok and total_violation(self.constraints, record) > 0:
+            self._note_time(candidate.rung, record)
+            # What training changes is judged where it ends.
+            last = candidate.rung == len(self.evaluator.rungs) - 1
+            if record.ok and last and total_violation(self.constraints, record) > 0:
                 record = _record(
                     candidate, known, Outcome("infeasible", result.measures, self._broken(record), result.cost)
                 )
@@ -282,29 +291,41 @@ class Search:
         parts = [(c, record.value(c.name)) for c in self.constraints]
         return "; ".join(f"{c} is broken: {v:.4g}" for c, v in parts if v is not None and c.violation(v) > 0)
 
-    def _timeout(self) -> float:
+    def _step(self, rung: int) -> int:
+        """What a training sees between the rung below and this one."""
+        return self.evaluator.rungs[rung] - (self.evaluator.rungs[rung - 1] if rung else 0)
+
+    def _note_time(self, rung: int, record: Record) -> None:
+        self._slowest[rung] = max(self._slowest.get(rung, 0.0), record.cost.get("seconds", 0.0))
+
+    def _timeout(self, rung: int = 0) -> float:
         if self.timeout is not None:
             return self.timeout
-        return max(MIN_TIMEOUT, TIMEOUT_FACTOR * self._slowest) if self._slowest else FIRST_TIMEOUT
+        known = {r: seconds for r, seconds in self._slowest.items() if seconds > 0}
+        if not known:
+            return FIRST_TIMEOUT
+        slowest = max(seconds * max(1.0, self._step(rung) / self._step(r)) for r, seconds in known.items())
+        return max(MIN_TIMEOUT, TIMEOUT_FACTOR * slowest)
 
     def _restore(self) -> None:
         """Bring the engine to the last committed generation, and recall every measurement."""
         names = self.evaluator.measured_names
-        for record in self.store.records:
-            self._slowest = max(self._slowest, record.cost.get("seconds", 0.0))
+        # What failed whole was done again: of several records of one place the last counts.
+        places = {(r.generation, r.index): r for r in self.store.records}
+        done = self.store.generations[-1]["generation"] + 1 if self.store.generations else 0
+        told, rungs = [], {}
+        for (generation, index), record in sorted(places.items()):
+            rung = rungs[record.genome_id] = rungs.get(record.genome_id, -1) + 1  # a genome comes once per rung
+            self._note_time(rung, record)
+            entry = self.store.genomes[record.genome_id]
             measures = {n: m for n, m in record.measures.items() if n in names}
             if names and len(measures) == len(names):
-                architecture = self.store.genomes[record.genome_id].genome.architecture_id
-                self._measured[architecture] = Outcome(measures=measures, provenance=record.provenance)
-        if not self.store.generations:
-            return
-        done = self.store.generations[-1]["generation"] + 1
-        told = []
-        for record in sorted(self.store.records, key=lambda r: (r.generation, r.index)):
-            if record.generation < done:
-                entry = self.store.genomes[record.genome_id]
-                candidate = Candidate(entry.genome, entry.parents, entry.operator, record.generation, record.index)
+                self._measured[entry.genome.architecture_id] = Outcome(measures=measures, provenance=record.provenance)
+            if generation < done:
+                candidate = Candidate(entry.genome, entry.parents, entry.operator, generation, index, rung)
                 told.append((candidate, *self._told(record)))
+        if not done:
+            return
         reference = self.store.header["reference"]
         box = None if reference is None else (reference["ideal"], reference["reference"])
         self.engine.restore(told, self.store.population(), done, box)

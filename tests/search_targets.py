@@ -41,8 +41,8 @@ class Curve:
     ``folder/stuck`` exists the genome it names hangs.
     """
 
-    def __init__(self, folder: Path, needs=("loss", "latency")) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, needs=("loss", "latency"), rungs=(1,)) -> None:
+        self.folder, self.rungs = folder, rungs
         self.exact_names = tuple(n for n in ("flops",) if n in needs)
         self.measured_names = tuple(n for n in ("latency",) if n in needs)
         self.trained_names = tuple(n for n in ("loss", "skill") if n in needs)
@@ -59,7 +59,7 @@ class Curve:
         self._log("end measure", genome.architecture_id)
         return Outcome(measures={"latency": Measure(0.1 * genome.width, 0.01, "measured", "cpu")})
 
-    def train(self, genome):
+    def train(self, genome, rung):
         self._log("begin train", genome.id)
         stuck = self.folder / "stuck"
         if genome.mood == "hang" or (stuck.exists() and stuck.read_text() == genome.id):
@@ -72,10 +72,15 @@ class Curve:
             raise ValueError(f"bad mood in {genome.id}")
         loss = math.nan
         if genome.mood != "nan":
-            loss = 1 / genome.width + (math.log10(genome.learning_rate) + 2.5) ** 2
+            longer = 1 / self.rungs[rung] - 1 / self.rungs[-1]
+            loss = 1 / genome.width + (math.log10(genome.learning_rate) + 2.5) ** 2 + longer
         self._log("end train", genome.id)
-        measures = {"loss": Measure(loss, 0.1, "1 tokens", "cpu"), "skill": Measure(1 / (1 + loss))}
+        measures = {"loss": Measure(loss, 0.1, f"{self.rungs[rung]} tokens", "cpu"), "skill": Measure(1 / (1 + loss))}
         return Outcome(measures={n: measures[n] for n in self.trained_names}, cost={"seconds": 0.5})
+
+    def retain(self, genome_ids):
+        with open(self.folder / "retained", "a") as file:
+            file.write(",".join(sorted(genome_ids)) + "\n")
 
     def _log(self, what: str, key: str) -> None:
         with open(self.folder / "log", "a") as file:  # one short write in append mode: whole lines, in order
@@ -106,12 +111,19 @@ class Stop(Listener):
 
 def run(
     folder, evaluator, generations, *, space=None, objectives=("loss", "latency"), population=6, seed=1, seeds=(),
-    executor="serial", workers=1, deadline=None, screen=None, **options,
+    executor="serial", workers=1, deadline=None, screen=None, offspring=None, **options,
 ) -> str:  # fmt: skip
     """Start the run in ``folder``, or go on with it."""
     goals = [o if isinstance(o, Objective) else objective(o) for o in objectives]
     engine = Engine(
-        space or own_space(), goals, population_size=population, seed=seed, seed_genomes=seeds, screen=screen
+        space or own_space(),
+        goals,
+        population_size=population,
+        offspring_size=offspring,
+        seed=seed,
+        seed_genomes=seeds,
+        screen=screen,
+        rungs=len(evaluator.rungs),
     )
     exists = (Path(folder) / "population.h5").exists()
     with (
@@ -121,20 +133,17 @@ def run(
         return Search(engine, store, pool, evaluator, **options).run(generations, deadline)
 
 
-def run_on_text(folder, data, space_file, executor, workers) -> str:
-    """A small search over transformers on a text, by what is deterministic: loss and FLOPs."""
-    evaluator = ProxyEvaluator("text", str(data), 16, needs=("loss", "flops"), tokens=256, validation_tokens=160)
-    space = read_space(space_file).bounded(16)
+def run_on_text(folder, data, space_file, executor, workers, **options) -> str:
+    """A small search over transformers on a text, rung by rung, by what is deterministic: loss and FLOPs."""
+    evaluator = ProxyEvaluator(
+        "text", str(data), 16, needs=("loss", "flops"), tokens=1024, rungs=2, validation_tokens=160,
+        checkpoints=str(Path(folder) / "weights"),
+    )  # fmt: skip
+    space, goals = read_space(space_file).bounded(16), ("loss", "flops")
     return run(
-        folder,
-        evaluator,
-        3,
-        space=space,
-        objectives=("loss", "flops"),
-        population=4,
-        executor=executor,
-        workers=workers,
-    )
+        folder, evaluator, 4, space=space, objectives=goals, population=5, executor=executor, workers=workers,
+        **options,
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -71,7 +71,7 @@ def test_workers_and_processes_make_no_difference(targets, tmp_path, text_file, 
     command = [sys.executable, targets.__file__, tmp_path / "other", text_file, space_file, "serial", "1"]
     subprocess.run(command, check=True, env={**os.environ, "PYTHONHASHSEED": "7"})
     found["other"] = digest(tmp_path / "other")
-    assert len(found["serial1"]["records"]) == 12
+    assert len(found["serial1"]["records"]) == 23
     assert all(r[0]["status"] == "ok" for r in found["serial1"]["records"])
     for name, one in found.items():
         assert one == found["serial1"], name
@@ -293,6 +293,92 @@ def test_a_run_that_is_extended_ends_as_one_that_was_longer_from_the_start(targe
     for generations in (1, 3, 3, 5):
         assert targets.run(tmp_path / "run", curve, generations, **options) == "generations"
     assert digest(tmp_path / "run") == whole
+
+
+# -- rungs ----------------------------------------------------------------------------------------------------------
+
+RUNGS = (1, 4, 16)
+
+
+@pytest.fixture(scope="module")
+def whole_with_rungs(targets, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("rungs")
+    evaluator = targets.Curve(folder, rungs=RUNGS)
+    targets.run(folder / "run", evaluator, 9, space=targets.own_space(("fine", "raise", "nan")), offspring=4)
+    return digest(folder / "run"), (folder / "retained").read_text().splitlines(), Store.open(folder / "run")
+
+
+def test_the_best_come_again_at_the_next_rung(whole_with_rungs):
+    _, _, store = whole_with_rungs
+    by_genome: dict[str, list[str]] = {}
+    for record in sorted(store.records, key=lambda r: (r.generation, r.index)):
+        if record.ok:
+            by_genome.setdefault(record.genome_id, []).append(record.measures["loss"].fidelity)
+    assert all(found == [f"{n} tokens" for n in RUNGS[: len(found)]] for found in by_genome.values())
+    assert {len(found) for found in by_genome.values()} == {1, 2, 3}
+    top = [i for i, found in by_genome.items() if len(found) == 3]
+    assert next(g["front_size"] for g in store.generations) == 0 < store.generations[-1]["front_size"] <= len(top)
+
+
+def test_only_what_may_come_again_is_kept(whole_with_rungs):
+    _, retained, store = whole_with_rungs
+    assert len(retained) == 9
+    for g, ids in zip(store.generations, retained):
+        kept = set(ids.split(",")) - {""}
+        later = {r.genome_id for r in store.records if r.generation > g["generation"]}
+        earlier = {r.genome_id for r in store.records if r.generation <= g["generation"]}
+        assert later & earlier <= kept <= earlier
+
+
+@pytest.mark.parametrize("every", [1, 3, 8])
+def test_a_run_with_rungs_that_is_interrupted_ends_the_same(targets, tmp_path, curve, whole_with_rungs, every):
+    curve.rungs = RUNGS
+    options = {"space": targets.own_space(("fine", "raise", "nan")), "offspring": 4}
+    count = len(whole_with_rungs[0]["records"])
+    for _ in range(count // every):
+        with pytest.raises(KeyboardInterrupt):
+            targets.run(tmp_path / "run", curve, 9, listener=targets.Stop("evaluated", every), **options)
+    targets.run(tmp_path / "run", curve, 9, **options)
+    assert digest(tmp_path / "run") == whole_with_rungs[0]
+
+
+def test_real_trainings_that_are_interrupted_go_on_from_their_weights(targets, tmp_path, text_file, space_file):
+    targets.run_on_text(tmp_path / "whole", text_file, space_file, "serial", 1)
+    found = digest(tmp_path / "whole")
+    assert {len(Store.open(tmp_path / "whole").records_of(i)) for i in Store.open(tmp_path / "whole").genomes} == {1, 2}
+    for after in (1, 4, 1, 2):
+        with pytest.raises(KeyboardInterrupt):
+            listener = targets.Stop("evaluated", after)
+            targets.run_on_text(tmp_path / "run", text_file, space_file, "serial", 1, listener=listener)
+    for path in list((tmp_path / "run" / "weights").iterdir())[:2]:
+        path.unlink()  # what is lost is trained again
+    targets.run_on_text(tmp_path / "run", text_file, space_file, "serial", 1)
+    assert digest(tmp_path / "run") == found
+
+
+def test_a_constraint_on_the_loss_counts_at_the_last_rung(targets, tmp_path, curve):
+    curve.rungs = RUNGS
+    bound = Constraint.parse("loss<=0.9")  # out of reach at the first rung
+    targets.run(tmp_path / "run", curve, 8, offspring=4, constraints=(bound,))
+    store = Store.open(tmp_path / "run")
+    infeasible = [r for r in store.records if r.status == "infeasible"]
+    assert all(r.measures["loss"].fidelity == "16 tokens" and r.value("loss") > 0.9 for r in infeasible)
+    assert all(r.value("loss") <= 0.9 for r in store.records if r.ok and r.measures["loss"].fidelity == "16 tokens")
+    assert store.generations[-1]["front_size"] > 0
+
+
+def test_a_timeout_grows_with_the_rung(targets, tmp_path, curve):
+    curve.rungs = (1, 1000, 1000_000)
+    evaluator, seen = curve, []
+    engine = targets.Engine(targets.own_space(), [targets.objective("loss")], rungs=3)
+    with Store.create(tmp_path / "run", targets.header(engine)) as store:
+        with targets.make_executor("serial", evaluator, 1) as pool:
+            search = targets.Search(engine, store, pool, evaluator)
+            seen = [search._timeout(2)]
+            search._slowest = {0: 10.0}
+            seen += [search._timeout(rung) for rung in (0, 1, 2)]
+    assert seen[0] == 900 and seen[1] == 200 and seen[2] == pytest.approx(200 * 999)
+    assert seen[3] == pytest.approx(200 * 999_000)
 
 
 def test_at_the_deadline_what_runs_is_stopped_and_resumed_later(targets, tmp_path, curve):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ..config import DEVICE_DEFAULTS
+from ..config import DEVICE_DEFAULTS, REDUCTION
 from ..errors import EvonasError
 from .running import end_of, generations_to_do, run_search, search_options
 
@@ -65,7 +65,15 @@ def _default(name: str) -> str:
     help="Repeatable. A shipped genome, a genome file, a Hugging Face config.json, or RUN:ID.",
 )
 @click.option("--widen", is_flag=True, help="Widen the space where a seed genome lies outside it.")
-@click.option("--tokens", type=int, metavar="N", help=f"Training tokens per candidate. Default: {_default('tokens')}")
+@click.option(
+    "--tokens", type=int, metavar="N", help=f"Training tokens at the last rung. Default: {_default('tokens')}"
+)
+@click.option(
+    "--rungs",
+    type=int,
+    metavar="N",
+    help=f"Each trains {REDUCTION} times longer than the one before; only the best go on. Default: {_default('rungs')}",
+)
 @click.option(
     "--timeout", metavar="TIME", help="Longest training of one candidate. Default: 20 times its slowest peer."
 )
@@ -81,7 +89,7 @@ def _default(name: str) -> str:
 @search_options
 def evolve(
     generations, population, offspring, task, data, context, space, objectives, constraints, seed_genomes, widen,
-    tokens, timeout, run_name, seed, device, budget, workers, executor,
+    tokens, rungs, timeout, run_name, seed, device, budget, workers, executor,
 ) -> None:  # fmt: skip
     """Search for transformers that are accurate and fast on this device.
 
@@ -135,6 +143,7 @@ def evolve(
         device=device,
         tokens=defaults["tokens"] if tokens is None else tokens,
         validation_tokens=max(defaults["validation_tokens"], context),
+        rungs=defaults["rungs"] if rungs is None else rungs,
         seeds=tuple({"label": label, "genes": genome_to_dict(g)["genes"]} for g, label in genomes),
         timeout=None if timeout is None else parse_duration(timeout),
     )

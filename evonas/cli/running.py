@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ..config import REDUCTION
 from ..errors import EXIT_FAILED, EXIT_INTERRUPTED, EvonasError
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ DEFAULT_GENERATIONS = 50
 # Time kept back from the budget for the last commit, the plot and the table.
 CLOSING_SECONDS = 3.0
 _GPU_WORKERS = 4
+CHECKPOINTS = "weights"  # of trainings that may go on, in the run's folder
 
 
 def search_options(command):
@@ -101,6 +103,9 @@ def run_search(
         settings.context,
         needs=(*settings.objectives, *(c.name for c in constraints)),
         tokens=settings.tokens,
+        rungs=settings.rungs,
+        reduction=REDUCTION,
+        checkpoints=str(folder.resolve() / CHECKPOINTS),
         validation_tokens=settings.validation_tokens,
         seed=settings.seed,
         device=settings.device,
@@ -187,6 +192,8 @@ def _engine(
         seed=settings.seed,
         seed_genomes=seeds,
         screen=screen if known else None,
+        rungs=len(evaluator.rungs),
+        reduction=REDUCTION,
     )
     try:
         engine.prepare()

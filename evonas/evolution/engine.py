@@ -15,6 +15,7 @@ from ..genome import Genome, SearchSpace
 from ..record import Objective
 from .environment import select_nsga2, select_nsga3, select_parents
 from .fitness import Individual, ParetoFitness
+from .rungs import Ladder, due
 from .sampling import stratified
 from .selection import hypervolume, hypervolume_box, non_dominated
 from .variation import mate, mutate
@@ -27,13 +28,17 @@ _STRATA_ATTEMPTS = 50
 
 @dataclass(frozen=True)
 class Candidate:
-    """A genome to evaluate, with the ids of its parents, the operator that made it and its place in the run."""
+    """A genome to evaluate, with the ids of its parents, the operator that made it and its place in the run.
+
+    ``rung`` above 0: it was told at the rung below, and goes on to this one.
+    """
 
     genome: Genome
     parents: tuple[str, ...]
     operator: str
     generation: int
     index: int
+    rung: int = 0
 
 
 class Engine:
@@ -48,6 +53,11 @@ class Engine:
         seed: every draw comes from (seed, generation, index).
         seed_genomes: evaluated first, with mutants around them in the first population. They must lie in the space.
         screen: genome -> constraint violation that is known for free; candidates above 0 are not asked for.
+        rungs: how many fidelities there are. Every genome is asked for at rung 0; of the members of the population the
+            best by rank and crowding come again, with a higher ``rung``, one in ``reduction`` of those below. Seed
+            genomes go all the way. Members are compared by what is expected of them at the last rung (see ``Ladder``),
+            ``front`` and ``hypervolume`` count only what was told there.
+        reduction: see ``rungs``.
 
     Example::
 
@@ -73,15 +83,20 @@ class Engine:
         seed: int = 0,
         seed_genomes: Sequence[Genome] = (),
         screen: Callable[[Genome], float] | None = None,
+        rungs: int = 1,
+        reduction: int = 4,
     ) -> None:
         offspring_size = population_size if offspring_size is None else offspring_size
         _check_settings(space, objectives, population_size, offspring_size, seed, seed_genomes)
+        if not (isinstance(rungs, int) and rungs >= 1 and isinstance(reduction, int) and reduction >= 2):
+            raise EvonasError(f"rungs {rungs}, reduction {reduction}; they take whole numbers from 1 and from 2")
         self.space, self.objectives = space, tuple(objectives)
         self.directions = tuple(o.direction for o in objectives)
         self.population_size, self.offspring_size, self.seed = population_size, offspring_size, seed
         # Repair only brings genes without effect to rest, so that no seed has a twin.
         self.seed_genomes = tuple(dict.fromkeys(space.repair(genome) for genome in seed_genomes))
         self.screen = screen or (lambda genome: 0.0)
+        self.rungs, self.reduction = rungs, reduction
         self.generation = 0  # generations whose selection is done
         self.population: list[Individual] = []
         self.archive: dict[str, Individual] = {}  # every candidate that was evaluated and did not fail
@@ -90,8 +105,11 @@ class Engine:
         self._asked = 0
         self._outstanding: dict[int, set[int]] = {}
         self._short: dict[int, int] = {}  # generation -> its size, where the space ran out before it was full
-        self._told: dict[int, list[Individual]] = {}
+        self._told: dict[int, dict[str, Individual | None]] = {}  # by generation and genome id; None has failed
         self._first: list[Candidate] = []
+        self._promoted: list[Candidate] = []  # of the generation that runs, not asked for yet
+        self._encoded: dict[str, np.ndarray] = {}
+        self._climbed: dict[str, int] = {}  # genome id -> the rung it was last asked for, where that is above 0
         self.toolbox = base.Toolbox()
         self.toolbox.register("mate", mate)
         self.toolbox.register("mutate", mutate)
@@ -101,14 +119,17 @@ class Engine:
     # -- ask ----------------------------------------------------------------------------------------------------
 
     def ask(self, n: int | None = None) -> list[Candidate]:
-        """The next ``n`` candidates (a generation by default), none of them ever asked for before. Fewer, even none,
-        when the space is exhausted."""
-        out = []
-        for _ in range(self._size(self._place(self._asked)[0]) if n is None else n):
+        """The next ``n`` candidates: those that go on to a higher rung, then genomes never asked for before. By
+        default the former and a generation of the latter. Fewer, even none, when the space is exhausted."""
+        count = len(self._promoted) + self._size(self._place(self._asked)[0]) if n is None else n
+        out, self._promoted = self._promoted[:count], self._promoted[count:]
+        for candidate in out:
+            self._outstanding.setdefault(candidate.generation, set()).add(candidate.index)
+        while len(out) < count:
             generation, index = self._place(self._asked)
             candidate = self._propose(generation, index) if generation not in self._short else None
             if candidate is None:
-                if index > 0:
+                if generation in self._outstanding:
                     self._short[generation] = index
                     self._finish_generations()
                 break
@@ -216,17 +237,21 @@ class Engine:
             raise EvonasError(f"candidate {candidate.genome.id} was not asked for, or told twice")
         individual = self._individual(candidate, values, violation)
         waiting.discard(candidate.index)
-        told = self._told.setdefault(candidate.generation, [])
-        if individual is not None:
-            told.append(individual)
-            if individual.feasible:
-                self.archive[candidate.genome.id] = individual
+        self._told.setdefault(candidate.generation, {})[candidate.genome.id] = individual
+        self._archive(candidate, individual)
         self._finish_generations()
+
+    def _archive(self, candidate: Candidate, individual: Individual | None) -> None:
+        if individual is not None and individual.feasible:
+            self.archive[candidate.genome.id] = individual
+        else:
+            self.archive.pop(candidate.genome.id, None)  # it did well until this rung
 
     def _individual(
         self, candidate: Candidate, values: Mapping[str, float] | None, violation: float
     ) -> Individual | None:
-        birth = self._start(candidate.generation) + candidate.index
+        before = self.archive.get(candidate.genome.id) if candidate.rung else None
+        birth = self._start(candidate.generation) + candidate.index if before is None else before.index
         if not (math.isfinite(violation) and violation >= 0):
             raise EvonasError(f"violation {violation}; it takes a finite number, 0 when all constraints are met")
         if violation > 0:
@@ -236,8 +261,9 @@ class Engine:
         missing = [o.name for o in self.objectives if o.name not in values]
         if missing:
             raise EvonasError(f"tell needs a value for every objective; missing: {', '.join(missing)}")
-        numbers = [_finite(o.name, values[o.name]) for o in self.objectives]
-        return Individual(candidate.genome, ParetoFitness(self.directions, numbers), birth)
+        numbers = tuple(_finite(o.name, values[o.name]) for o in self.objectives)
+        told = (*(before.told if before else ()), numbers)
+        return Individual(candidate.genome, ParetoFitness(self.directions, numbers), birth, told)
 
     def _finish_generations(self) -> None:
         while self._is_complete(self.generation):
@@ -246,21 +272,77 @@ class Engine:
     def _is_complete(self, generation: int) -> bool:
         asked = self._asked - self._start(generation)
         size = self._short.get(generation, len(self._first) if generation == 0 else self.offspring_size)
-        return generation in self._outstanding and not self._outstanding[generation] and asked >= size
+        waits = self._outstanding.get(generation, {None}) or any(c.generation == generation for c in self._promoted)
+        return not waits and asked >= size
 
     def _finish_generation(self) -> None:
-        told = sorted(self._told.pop(self.generation, []), key=lambda i: i.index)
+        told = self._told.pop(self.generation, {})
+        pool = [p for p in self.population if p.genome.id not in told]
+        pool += sorted((i for i in told.values() if i is not None), key=lambda i: i.index)
+        self._expect(pool)
         rng = np.random.default_rng((self.seed, self.generation, 2**31))
-        self.population = self.toolbox.select([*self.population, *told], self.population_size, rng)
+        self.population = self.toolbox.select(pool, self.population_size, rng)
         del self._outstanding[self.generation]
         self._short.pop(self.generation, None)
         self.generation += 1
         # A short last generation (space exhausted) ends here: numbering goes on with the next one.
         self._asked = max(self._asked, self._start(self.generation))
         # Candidates of later generations may have been told already: the box must not depend on that.
-        done = [i for i in self._successes() if i.index < self._start(self.generation)]
-        if self.box is None and done:
+        born = self._start(self.generation)
+        if self.box is None and any(i.index < born for i in self._successes()):
+            done = sorted((i for i in self.archive.values() if i.index < born), key=lambda i: i.index)
+            self._expect(done)
             self.box = hypervolume_box(self._points(done))
+        self._promote()
+
+    # -- rungs --------------------------------------------------------------------------------------------------
+
+    def ladder(self) -> Ladder:
+        """What each rung lets one expect of the last one, from all that was told so far."""
+        climbed = [self.archive[i] for i in self._climbed if i in self.archive]
+        told = [(i.told, self._genes(i.genome)) for i in sorted(climbed, key=lambda i: i.index)]
+        return Ladder(told, self.rungs, len(self.objectives))
+
+    def _genes(self, genome: Genome) -> np.ndarray:
+        if genome.id not in self._encoded:
+            self._encoded[genome.id] = self.space.encode(genome, per_layer=False)
+        return self._encoded[genome.id]
+
+    def _expect(self, individuals: Sequence[Individual]) -> None:
+        """Set the fitness of those below the last rung to what is expected of them there."""
+        below = [i for i in individuals if 0 <= i.rung < self.rungs - 1]
+        if below:
+            ladder = self.ladder()
+            for individual in below:
+                individual.fitness = self._expected(ladder, individual)
+
+    def _expected(self, ladder: Ladder, individual: Individual) -> ParetoFitness:
+        return ParetoFitness(self.directions, ladder.expected(individual.told, self._genes(individual.genome)))
+
+    def waiting(self) -> set[str]:
+        """Ids of the genomes that may still come again at a higher rung."""
+        ids = {i.genome.id for i in self.population if i.rung < self.rungs - 1}
+        return ids | {c.genome.id for c in self._promoted} | {g.id for g in self.seed_genomes}
+
+    def _promote(self) -> None:
+        """Choose who goes on in the generation that begins: seed genomes in any case, then the best members."""
+        seeds = {genome.id for genome in self.seed_genomes}
+        chosen = [i for i in map(self.archive.get, seeds) if i is not None and i.rung < self.rungs - 1]
+        chosen = [i for i in sorted(chosen, key=lambda i: i.index) if self._climbed.get(i.genome.id, 0) == i.rung]
+        best_first = select_nsga2(self.population, len(self.population), np.random.default_rng(0))
+        for rung in range(self.rungs - 1, 0, -1):
+            there = sum(reached >= rung for i, reached in self._climbed.items() if i not in seeds)
+            waiting = [
+                i
+                for i in best_first
+                if i.feasible and i.rung == rung - 1 == self._climbed.get(i.genome.id, 0) and i.genome.id not in seeds
+            ]
+            chosen += waiting[: max(0, due(rung, self._start(self.generation), self.reduction) - there)]
+        first = self._size(self.generation)
+        for k, individual in enumerate(chosen):
+            rung = individual.rung + 1
+            self._climbed[individual.genome.id] = rung
+            self._promoted.append(Candidate(individual.genome, (), "promote", self.generation, first + k, rung))
 
     # -- state and results --------------------------------------------------------------------------------------
 
@@ -274,7 +356,8 @@ class Engine:
         """Continue after ``generation`` finished generations, exactly as if this engine had run them.
 
         Args:
-            told: every candidate of the finished generations with what ``tell`` was given, in order of birth.
+            told: every candidate of the finished generations with what ``tell`` was given, in order of generation and
+                index.
             population: genome ids of the members, in order.
             box: the hypervolume's ideal and reference point, None if no candidate has succeeded yet.
         """
@@ -282,20 +365,23 @@ class Engine:
         for candidate, values, violation in told:
             self.seen.add(candidate.genome.id)
             individual = self._individual(candidate, values, violation)
+            self._archive(candidate, individual)
+            if candidate.rung:
+                self._climbed[candidate.genome.id] = candidate.rung
             if individual is not None:
                 members[candidate.genome.id] = individual
-                if individual.feasible:
-                    self.archive[candidate.genome.id] = individual
         unknown = [i for i in population if i not in members]
         if unknown:
             raise EvonasError(f"population member {unknown[0]} has no evaluation to restore it from")
         self.population = [members[i] for i in population]
         self.generation, self._asked = generation, self._start(generation)
         self.box = None if box is None else (np.array(box[0], float), np.array(box[1], float))
+        self._expect(self.population)
+        self._promote()
 
     def _successes(self) -> list[Individual]:
         # In order of birth, not of arrival, so that results are the same to the last bit.
-        return sorted(self.archive.values(), key=lambda i: i.index)
+        return sorted((i for i in self.archive.values() if i.rung == self.rungs - 1), key=lambda i: i.index)
 
     def _points(self, individuals: Sequence[Individual]) -> np.ndarray:
         # wvalues are maximised by DEAP's convention; arrays here are minimised.
@@ -303,7 +389,7 @@ class Engine:
         return np.array(rows, dtype=float).reshape(-1, len(self.objectives))
 
     def front(self) -> list[Individual]:
-        """The non-dominated individuals of everything evaluated so far, best in the first objective first."""
+        """The non-dominated individuals of all that was told at the last rung, best in the first objective first."""
         members = self._successes()
         chosen = [m for m, keep in zip(members, non_dominated(self._points(members))) if keep]
         return sorted(chosen, key=lambda m: (tuple(-w for w in m.fitness.wvalues), m.index))

@@ -39,16 +39,31 @@ class ParetoFitness(base.Fitness):
 
 
 class Individual:
-    """A genome with its fitness, as DEAP's selection operators expect it; ``index`` is the order of birth."""
+    """A genome with its fitness, as DEAP's selection operators expect it.
 
-    __slots__ = ("fitness", "genome", "index")
+    ``index`` is the order of birth. ``told`` holds the objectives as they were measured, one row per rung reached so
+    far; ``fitness`` is what they make one expect at the last rung, and exactly what was told of one that is there.
+    """
 
-    def __init__(self, genome: Genome, fitness: ParetoFitness, index: int) -> None:
-        self.genome, self.fitness, self.index = genome, fitness, index
+    __slots__ = ("fitness", "genome", "index", "told")
+
+    def __init__(
+        self,
+        genome: Genome,
+        fitness: ParetoFitness,
+        index: int,
+        told: Sequence[tuple[float, ...]] = (),
+    ) -> None:
+        self.genome, self.fitness, self.index, self.told = genome, fitness, index, tuple(told)
 
     @property
     def feasible(self) -> bool:
         return self.fitness.violation == 0.0
+
+    @property
+    def rung(self) -> int:
+        """The last rung it has reached, -1 where nothing was measured."""
+        return len(self.told) - 1
 
     def __repr__(self) -> str:
         return f"Individual({self.genome.id}, {self.fitness.values})"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import cached_property
 
 from ..errors import EvonasError
@@ -22,12 +22,14 @@ class ProxyEvaluator:
     """Evaluates genomes of one task on one device; picklable, and sent once to every worker.
 
     The search calls, in this order: ``exact`` (free), ``measure`` (alone on the device, once per architecture) and
-    ``train`` (in any worker). Each gives the measures among ``needs`` that belong to it.
+    ``train`` (in any worker), rung by rung. Each gives the measures among ``needs`` that belong to it.
 
     Args:
         task, data, context: as ``load_task`` takes them.
         needs: names of the objectives and constraints that someone will look at.
-        tokens: training tokens of the proxy; the same for every genome.
+        tokens: training tokens at the last rung; the same for every genome.
+        rungs, reduction: how many rungs there are, and how many times more tokens each has than the one before.
+        checkpoints: folder in which a training waits for its next rung; None: it is repeated from the start.
         validation_tokens: held-out tokens of its loss.
         seed: of initial weights and data order; one for the whole run, so that candidates differ in their genes only.
         device: "cpu" or "cuda".
@@ -43,16 +45,26 @@ class ProxyEvaluator:
         needs: Sequence[str],
         tokens: int,
         validation_tokens: int,
+        rungs: int = 1,
+        reduction: int = 4,
+        checkpoints: str | None = None,
         seed: int = 0,
         device: str = "cpu",
         latency_seconds: float = 0.1,
     ) -> None:
         self.task_name, self.data, self.context = task, data, context
-        self.needs, self.tokens, self.validation_tokens = tuple(needs), tokens, validation_tokens
+        self.needs, self.validation_tokens, self.checkpoints = tuple(needs), validation_tokens, checkpoints
         self.seed, self.device, self.latency_seconds = seed, device, latency_seconds
         self.exact_names = tuple(n for n in EXACT if n in self.needs)
         self.measured_names = tuple(n for n in MEASURED if n in self.needs)
         self.trained_names = tuple(n for n in TRAINED if n in self.needs)
+        self.rungs = rung_tokens(tokens, rungs if self.trained_names else 1, reduction)
+        if self.rungs[0] < context:
+            raise EvonasError(
+                f"{tokens} tokens in {rungs} rungs leave {self.rungs[0]} for the first, less than one context of "
+                f"{context}",
+                f"Write --tokens {context * reduction ** (rungs - 1)} or more, or fewer --rungs.",
+            )
 
     def __getstate__(self) -> dict:
         return {k: v for k, v in self.__dict__.items() if k != "task"}
@@ -87,36 +99,52 @@ class ProxyEvaluator:
         spent = {"measure_seconds": time.perf_counter() - started}
         return Outcome(measures=measures, cost=spent, provenance=self._provenance(latency.CPU_THREADS))
 
-    def train(self, genome: Genome) -> Outcome:
-        """The proxy's held-out loss. A divergence is an Outcome with status "non_finite"."""
+    def train(self, genome: Genome, rung: int = 0) -> Outcome:
+        """The proxy's held-out loss at that rung. Goes on from the checkpoint of the rung below, from scratch without
+        one; either way the result is the same. A divergence is an Outcome with status "non_finite"."""
         import torch
 
-        from .train import DivergenceError, train
+        from . import checkpoint
+        from .train import DivergenceError, Training
 
         if self.device == "cpu":
             torch.set_num_threads(1)
         started = time.perf_counter()
+        path = None if self.checkpoints is None else checkpoint.path_of(self.checkpoints, genome.id)
+        training = Training(genome, self.task, seed=self.seed, device=self.device)
+        if path is not None and checkpoint.load(training, path) and training.cycles > rung + 1:
+            training = Training(genome, self.task, seed=self.seed, device=self.device)  # it is ahead of us
+        paid = training.tokens
+        outcome = {"provenance": self._provenance(1)}
         try:
-            done = train(
-                genome,
-                self.task,
-                self.tokens,
-                seed=self.seed,
-                device=self.device,
-                validation_tokens=self.validation_tokens,
-            )
+            while training.cycles <= rung:
+                training.run(self.rungs[training.cycles])
+            loss, spread = training.validate(self.validation_tokens)
         except DivergenceError as error:
-            spent = {"seconds": time.perf_counter() - started}
-            return Outcome("non_finite", reason=str(error), cost=spent, provenance=self._provenance(1))
-        loss = Measure(done.loss, done.spread, f"{self.tokens} tokens", self.device)
-        spent = {"seconds": time.perf_counter() - started, "tokens": float(done.tokens)}
-        return Outcome(measures={"loss": loss}, cost=spent, provenance=self._provenance(1))
+            return Outcome("non_finite", reason=str(error), cost={"seconds": time.perf_counter() - started}, **outcome)
+        if path is not None and rung < len(self.rungs) - 1:
+            checkpoint.save(training, path)
+        measure = Measure(loss, spread, f"{self.rungs[rung]} tokens", self.device)
+        cost = {"seconds": time.perf_counter() - started, "tokens": float(training.tokens - paid)}
+        return Outcome(measures={"loss": measure}, cost=cost, **outcome)
+
+    def retain(self, genome_ids: Collection[str]) -> None:
+        """Only these genomes may go on: the checkpoints of all others are removed."""
+        if self.checkpoints is not None:
+            from .checkpoint import keep_only
+
+            keep_only(self.checkpoints, genome_ids)
 
     def _provenance(self, threads: int) -> dict[str, str | int | float]:
         import torch
 
         name = torch.cuda.get_device_name() if self.device != "cpu" else platform.machine()
         return {"device": self.device, "device_name": name, "threads": threads, "torch": torch.__version__}
+
+
+def rung_tokens(tokens: int, rungs: int, reduction: int) -> tuple[int, ...]:
+    """Training tokens of each rung, the last of them ``tokens``."""
+    return tuple(max(1, tokens // reduction ** (rungs - 1 - k)) for k in range(rungs))
 
 
 def resolve_device(name: str) -> str:

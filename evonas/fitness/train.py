@@ -1,4 +1,4 @@
-"""Training one genome: the same loop for a short proxy and for a full training."""
+"""Training one genome: the same loop for a proxy, rung by rung, and for a full training."""
 
 from __future__ import annotations
 
@@ -38,9 +38,97 @@ class Trained:
     curve: list[tuple[int, float]] = field(default_factory=list)  # (tokens seen, held-out loss)
 
 
+def batches(batch_size: int, sequences: int) -> list[int]:
+    """Sequences of each step: full batches and, last, what is left, so that every genome sees as much as any other."""
+    full, rest = divmod(sequences, batch_size)
+    return [batch_size] * full + ([rest] if rest else [])
+
+
 def steps_for(genome: Genome, context: int, tokens: int) -> int:
-    """Optimiser steps that see about ``tokens`` tokens at the genome's batch size; at least one."""
-    return max(1, round(tokens / (genome.batch_size * context)))
+    """Optimiser steps that see ``tokens`` tokens, in whole sequences, at the genome's batch size; at least one."""
+    return len(batches(genome.batch_size, max(1, tokens // context)))
+
+
+class Training:
+    """One genome in training, in cycles. Between two of them it may be written down and taken up elsewhere.
+
+    A cycle runs the genome's schedule to its end, so that the loss after each is that of a finished training. The first
+    one begins with the genome's warm-up; the next restart at the peak rate (Loshchilov and Hutter 2017, "SGDR").
+
+    Args:
+        seed: initial weights, data order, dropout. Same seed and same cycles, same result on the same device.
+
+    Attributes: ``cycles`` done, ``sequences`` seen in them, ``first_loss``, from which divergence is told.
+    """
+
+    def __init__(self, genome: Genome, task: Task, *, seed: int, device: str = "cpu") -> None:
+        self.genome, self.task, self.seed, self.device = genome, task, seed, device
+        self.cycles, self.sequences = 0, 0
+        self.first_loss: float | None = None
+        with _torch_seed(seed, device):
+            self.model = build(genome, task.vocab_size, task.context).to(device)
+        self.optimizers = _optimizers(self.model, genome)
+        self._parameters = [p for p in self.model.parameters() if p.requires_grad]
+        # On a GPU reading the loss waits for the device, so it is read less often.
+        self._check_every = 1 if device == "cpu" else 20
+
+    @property
+    def tokens(self) -> int:
+        return self.sequences * self.task.context
+
+    def run(self, tokens: int, after_step: Callable[[int], None] | None = None) -> int:
+        """The next cycle: until ``tokens`` tokens are seen in all, in whole sequences, at least one. Returns its steps;
+        ``after_step`` is called with the number of those done.
+
+        Raises:
+            DivergenceError: as soon as loss or gradient is not finite or the loss has tripled.
+        """
+        sizes = batches(self.genome.batch_size, max(1, tokens // self.task.context - self.sequences))
+        warmup = self.genome.warmup if self.cycles == 0 else 0.0
+        peak = self.genome.learning_rate_at(self.genome.batch_size)
+        rates = learning_rates(self.genome.schedule, peak, warmup, len(sizes))
+        rng = np.random.default_rng((self.seed, 1, self.cycles))
+        self.model.train()
+        with _torch_seed(int(rng.integers(2**63)), self.device):
+            for step, (size, rate) in enumerate(zip(sizes, rates), start=1):
+                self._step(rng, size, rate, step)
+                if after_step is not None:
+                    after_step(step)
+        self.cycles += 1
+        self.sequences += sum(sizes)
+        return len(sizes)
+
+    def validate(self, tokens: int | None) -> tuple[float, float]:
+        """Held-out loss and its standard error. Raises DivergenceError where it is not finite."""
+        loss, spread = validate(self.model, self.task, tokens, self.device)
+        if not math.isfinite(loss):
+            raise DivergenceError(f"the held-out loss is {loss}")
+        return loss, spread
+
+    def _step(self, rng: np.random.Generator, size: int, rate: float, step: int) -> None:
+        """Batch, forward, backward, clip, update."""
+        x, y = (to_device(a, self.device) for a in self.task.batch(rng, size))
+        for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none=True)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+        with autocast(self.device):
+            logits = self.model(x)
+        loss = self.task.loss(logits, y).mean()
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(self._parameters, self.genome.grad_clip)
+        if step % self._check_every == 0 or step == 1:
+            self._check(loss.item(), norm.item(), step)
+        for optimizer in self.optimizers:
+            optimizer.step()
+
+    def _check(self, loss: float, norm: float, step: int) -> None:
+        if self.first_loss is None:
+            self.first_loss = loss
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            raise DivergenceError(f"loss {loss}, gradient norm {norm} at step {step}")
+        if loss > _DIVERGED * max(self.first_loss, 1e-3):
+            raise DivergenceError(f"loss rose from {self.first_loss:.3g} to {loss:.3g} at step {step}")
 
 
 def train(
@@ -55,80 +143,38 @@ def train(
     on_evaluation: Callable[[int, int, float, float, Transformer], None] | None = None,
     on_step: Callable[[int], None] | None = None,
 ) -> Trained:
-    """Train ``genome`` on ``tokens`` tokens, its schedule run to the end.
+    """Train ``genome`` on ``tokens`` tokens in one cycle.
 
     Args:
-        seed: initial weights and data order; dropout too. Same seed, same result on the same device.
+        seed: see ``Training``.
         validation_tokens: held-out tokens per evaluation, None for all.
         evaluations: evenly spaced held-out evaluations, the last one after the last step.
         on_evaluation: called at each with (step, steps, held-out loss, its spread, model).
         on_step: called with the number of steps done, after each.
 
     Raises:
-        DivergenceError: as soon as loss or gradient is not finite or the loss has tripled.
+        DivergenceError: see ``Training.run``; or a held-out loss is not finite.
     """
     started = time.perf_counter()
-    with torch.random.fork_rng(devices=[device] if device != "cpu" else []):
-        torch.manual_seed(seed)
-        model = build(genome, task.vocab_size, task.context).to(device)
-        steps = steps_for(genome, task.context, tokens)
-        optimizers = _optimizers(model, genome)
-        rates = learning_rates(genome.schedule, genome.learning_rate_at(genome.batch_size), genome.warmup, steps)
-        rng = np.random.default_rng((seed, 1))
-        marks = {round(steps * (k + 1) / evaluations) for k in range(evaluations)}
-        curve: list[tuple[int, float]] = []
-        loss = spread = math.nan
-        step_once = _Stepper(model, optimizers, task, genome, device)
-        for step, rate in enumerate(rates, start=1):
-            step_once(rng, rate, step)
-            if on_step is not None:
-                on_step(step)
-            if step in marks:
-                loss, spread = validate(model, task, validation_tokens, device)
-                if not math.isfinite(loss):
-                    raise DivergenceError(f"the held-out loss is {loss} after {step} of {steps} steps")
-                curve.append((step * genome.batch_size * task.context, loss))
-                if on_evaluation is not None:
-                    on_evaluation(step, steps, loss, spread, model)
-    seen = steps * genome.batch_size * task.context
-    return Trained(model, loss, spread, seen, steps, time.perf_counter() - started, curve)
+    training = Training(genome, task, seed=seed, device=device)
+    steps = steps_for(genome, task.context, tokens)
+    marks = {round(steps * (k + 1) / evaluations) for k in range(evaluations)}
+    curve: list[tuple[int, float]] = []
+    loss = spread = math.nan
+    seen = np.cumsum(batches(genome.batch_size, max(1, tokens // task.context))) * task.context
 
+    def after_step(step: int) -> None:
+        nonlocal loss, spread
+        if on_step is not None:
+            on_step(step)
+        if step in marks:
+            loss, spread = training.validate(validation_tokens)
+            curve.append((int(seen[step - 1]), loss))
+            if on_evaluation is not None:
+                on_evaluation(step, steps, loss, spread, training.model)
 
-class _Stepper:
-    """One optimiser step: batch, forward, backward, clip, update."""
-
-    def __init__(self, model: Transformer, optimizers: list, task: Task, genome: Genome, device: str) -> None:
-        self.model, self.optimizers, self.task, self.device = model, optimizers, task, device
-        self.batch_size, self.clip = genome.batch_size, genome.grad_clip
-        self.parameters = [p for p in model.parameters() if p.requires_grad]
-        # On a GPU reading the loss waits for the device, so it is read less often.
-        self.check_every = 1 if device == "cpu" else 20
-        self.first: float | None = None
-        model.train()
-
-    def __call__(self, rng: np.random.Generator, rate: float, step: int) -> None:
-        x, y = (to_device(a, self.device) for a in self.task.batch(rng, self.batch_size))
-        for optimizer in self.optimizers:
-            optimizer.zero_grad(set_to_none=True)
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-        with autocast(self.device):
-            logits = self.model(x)
-        loss = self.task.loss(logits, y).mean()
-        loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.clip)
-        if step % self.check_every == 0 or step == 1:
-            self._check(loss.item(), norm.item(), step)
-        for optimizer in self.optimizers:
-            optimizer.step()
-
-    def _check(self, loss: float, norm: float, step: int) -> None:
-        if self.first is None:
-            self.first = loss
-        if not (math.isfinite(loss) and math.isfinite(norm)):
-            raise DivergenceError(f"loss {loss}, gradient norm {norm} at step {step}")
-        if loss > _DIVERGED * max(self.first, 1e-3):
-            raise DivergenceError(f"loss rose from {self.first:.3g} to {loss:.3g} at step {step}")
+    training.run(tokens, after_step)
+    return Trained(training.model, loss, spread, training.tokens, steps, time.perf_counter() - started, curve)
 
 
 @torch.inference_mode()
@@ -154,6 +200,20 @@ def to_device(array: np.ndarray, device: str) -> torch.Tensor:
 def autocast(device: str):
     """bf16 on a GPU, float32 on a CPU."""
     return nullcontext() if device == "cpu" else torch.autocast("cuda", dtype=torch.bfloat16)
+
+
+class _torch_seed:
+    """torch's generators start at ``seed`` within the block and are as before after it."""
+
+    def __init__(self, seed: int, device: str) -> None:
+        self._seed, self._fork = seed, torch.random.fork_rng(devices=[] if device == "cpu" else [device])
+
+    def __enter__(self) -> None:
+        self._fork.__enter__()
+        torch.manual_seed(self._seed)
+
+    def __exit__(self, *exception) -> None:
+        self._fork.__exit__(*exception)
 
 
 def _optimizers(model: Transformer, genome: Genome) -> list[torch.optim.Optimizer]:

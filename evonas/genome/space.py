@@ -273,10 +273,10 @@ class SearchSpace:
                         seen.add(near)
                         yield near
 
-    def encode(self, genome: Genome) -> np.ndarray:
+    def encode(self, genome: Genome, *, per_layer: bool = True) -> np.ndarray:
         """A vector in [0, 1]: ordered genes on their own scale, categories one-hot; per-layer genes take
-        ``max_layers`` places, those of absent layers filled with the mean of the present ones (neutral). Inactive genes
-        count as at rest."""
+        ``max_layers`` places, those of absent layers filled with the mean of the present ones (neutral), or, without
+        ``per_layer``, one place for the mean. Inactive genes count as at rest."""
         values = self.genes_of(genome)
         scalars = self._settled({g.name: values[g.name] for g in self.scalar_genes})
         depth = range(scalars[self.length] if self.layer_genes else 0)
@@ -287,6 +287,9 @@ class SearchSpace:
                 parts += _unit_vector(gene, scalars[gene.name])
                 continue
             rows = np.array([_unit_vector(gene, row[gene.name]) for row in layers])
+            if not per_layer:
+                parts += rows.mean(axis=0).tolist()
+                continue
             padding = np.repeat(rows.mean(axis=0, keepdims=True), self.max_layers - len(rows), axis=0)
             parts += np.concatenate([rows, padding]).ravel().tolist()
         return np.array(parts)

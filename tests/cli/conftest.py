@@ -67,8 +67,8 @@ def seed_file(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def small(text_file, space_file) -> list[str]:
     """Options of a search that ends within seconds."""
-    options = f"--data {text_file} --space {space_file} --context 16 --tokens 1024 --population 4 --device cpu"
-    return [*options.split(), "--generations", "2"]
+    options = f"--data {text_file} --space {space_file} --context 16 --tokens 1024 --rungs 1 --population 4"
+    return [*options.split(), "--device", "cpu", "--generations", "2"]
 
 
 @pytest.fixture(scope="session")

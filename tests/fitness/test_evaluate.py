@@ -148,3 +148,55 @@ def test_a_gpu_that_is_not_there():
 def test_auto_is_the_gpu_where_there_is_one():
     assert resolve_device("auto") == ("cuda" if torch.cuda.is_available() else "cpu")
     assert resolve_device("cpu") == "cpu"
+
+
+# -- rungs ----------------------------------------------------------------------------------------------------------
+
+
+def rungs(evaluator, tmp_path, **changes):
+    return evaluator("loss", tokens=16 * 8 * 32, rungs=3, checkpoints=str(tmp_path / "weights"), **changes)
+
+
+def test_each_rung_has_its_fidelity_and_pays_only_for_its_own_step(evaluator, genome, tmp_path):
+    made, g = rungs(evaluator, tmp_path), genome()
+    assert made.rungs == (256, 1024, 4096)
+    found = [made.train(g, rung) for rung in range(3)]
+    assert [o.measures["loss"].fidelity for o in found] == ["256 tokens", "1024 tokens", "4096 tokens"]
+    assert [o.cost["tokens"] for o in found] == [256, 768, 3072]
+    losses = [o.measures["loss"].value for o in found]
+    assert losses == sorted(losses, reverse=True)
+
+
+@pytest.mark.parametrize("lost", ["never kept", "lost on the way", "ahead"])
+def test_where_the_checkpoint_is_not_that_of_the_rung_below_the_result_is_the_same(evaluator, genome, tmp_path, lost):
+    g = genome(dropout=0.1, optimizer="muon")
+    expected = [rungs(evaluator, tmp_path).train(g, rung).measures for rung in range(3)]
+    made = evaluator("loss", tokens=4096, rungs=3) if lost == "never kept" else rungs(evaluator, tmp_path / "again")
+    if lost != "ahead":
+        assert made.train(g, 0).measures == expected[0]
+    else:  # a kill after the checkpoint of rung 1 was written, before its record was
+        made.train(g, 0), made.train(g, 1)
+        assert made.train(g, 1).measures == expected[1] and made.train(g, 0).measures == expected[0]
+    if lost == "lost on the way":
+        made.retain([])
+    assert made.train(g, 2).measures == expected[2]
+
+
+def test_rungs_leave_the_objectives_alone_that_need_no_training(evaluator):
+    assert evaluator("params", "latency", tokens=4096, rungs=3).rungs == (4096,)
+
+
+def test_a_first_rung_shorter_than_the_context_is_refused(evaluator):
+    with pytest.raises(EvonasError, match="less than one context") as caught:
+        evaluator("loss", tokens=100, rungs=3)
+    assert "--tokens 256" in caught.value.hint
+
+
+def test_an_evaluator_with_checkpoints_needs_no_torch_to_clear_up(evaluator, tmp_path):
+    code = (
+        "import sys; from evonas.fitness.evaluate import ProxyEvaluator\n"
+        "made = ProxyEvaluator('text', None, 16, needs=('loss',), tokens=4096, validation_tokens=160, rungs=2,\n"
+        "    checkpoints=sys.argv[1])\n"
+        "made.retain(['a' * 12]); assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)

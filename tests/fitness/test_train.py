@@ -95,14 +95,22 @@ def test_a_fixed_part_of_the_held_out_data_may_do(genome, task):
 
 
 @pytest.mark.parametrize(
-    ("batch_size", "tokens", "steps"), [(8, FEW, 12), (8, 1, 1), (8, 8 * 16 * 2.6, 3), (32, FEW, 3)]
+    ("batch_size", "tokens", "steps", "seen"),
+    [
+        (8, FEW, 12, FEW),
+        (8, 1, 1, 16),  # one sequence at least
+        (8, 8 * 16 * 2 + 16 * 3 + 5, 3, 8 * 16 * 2 + 16 * 3),  # the last batch is what is left, in whole sequences
+        (32, FEW, 3, FEW),
+        (64, FEW, 2, FEW),
+        (500, FEW, 1, FEW),
+    ],
 )
-def test_it_sees_about_the_tokens_asked_for(genome, task, batch_size, tokens, steps):
+def test_every_batch_size_sees_the_same_tokens(genome, task, batch_size, tokens, steps, seen):
     g = genome(batch_size=batch_size)
-    seen = []
-    trained = train(g, task, tokens, seed=0, on_step=seen.append)
-    assert steps_for(g, 16, tokens) == steps == trained.steps and seen == list(range(1, steps + 1))
-    assert trained.tokens == steps * batch_size * 16
+    done = []
+    trained = train(g, task, tokens, seed=0, on_step=done.append)
+    assert steps_for(g, 16, tokens) == steps == trained.steps and done == list(range(1, steps + 1))
+    assert trained.tokens == seen == trained.curve[-1][0]
 
 
 def test_evaluations_are_spread_evenly_and_the_last_comes_after_the_last_step(genome, task):

@@ -1,0 +1,200 @@
+"""The engine with several rungs: who comes again, what counts, and that it is all reproducible."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from evonas.errors import EvonasError
+from evonas.evolution import Engine
+from evonas.genome import Genome, space_from_dict
+from evonas.record import Objective
+
+SPACE = space_from_dict(
+    {
+        "kind": "custom",
+        "genes": {
+            "size": {"low": 1, "high": 40},
+            "rate": {"low": 1e-4, "high": 1.0, "log": True},
+            "kind": ["a", "b", "c"],
+        },
+    }
+)
+GOALS = (Objective("loss"), Objective("time"))
+
+
+def loss_at(genome: Genome, rung: int) -> float:
+    """High rates look good early, large sizes gain late."""
+    rate = np.log10(genome.rate) / 4
+    return 3 - 0.1 * rung + (0.5 * -rate, 0.2 * -rate, (rate + 0.6) ** 2)[rung] - 0.01 * rung * genome.size
+
+
+def values(candidate) -> dict[str, float]:
+    return {"loss": loss_at(candidate.genome, candidate.rung), "time": float(candidate.genome.size)}
+
+
+def engine(**options) -> Engine:
+    return Engine(SPACE, GOALS, **{"population_size": 8, "offspring_size": 4, "rungs": 3, "seed": 0, **options})
+
+
+def play(e: Engine, generations: int, answer=values):
+    """All candidates of that many generations, in the order they were asked for."""
+    asked = []
+    while e.generation < generations:
+        batch = e.ask()
+        assert batch
+        asked += batch
+        for candidate in batch:
+            e.tell(candidate, answer(candidate))
+    return asked
+
+
+def state(e: Engine):
+    return (
+        [(m.genome.id, m.fitness.values, m.told) for m in e.population],
+        [m.genome.id for m in e.front()],
+        e.hypervolume(),
+    )
+
+
+def test_every_genome_starts_at_the_bottom_and_climbs_without_gaps():
+    asked = play(engine(), 30)
+    rungs: dict[str, list[int]] = {}
+    for candidate in asked:
+        rungs.setdefault(candidate.genome.id, []).append(candidate.rung)
+    assert all(found == list(range(len(found))) for found in rungs.values())
+    assert len({(c.generation, c.index) for c in asked}) == len(asked)
+
+
+def test_one_in_four_goes_on():
+    counts = Counter(c.rung for c in play(engine(), 60))
+    born = 8 + 59 * 4
+    assert counts[0] == born
+    # At most that many: who has left the population, or has no worse one left to outdo, does not go on.
+    assert 0.7 * (born // 4) <= counts[1] <= born // 4 and 0.5 * (born // 16) <= counts[2] <= born // 16
+
+
+def test_the_front_holds_only_what_was_told_at_the_last_rung():
+    e = engine()
+    asked = play(e, 30)
+    top = {c.genome.id for c in asked if c.rung == 2}
+    assert e.front() and {m.genome.id for m in e.front()} <= top
+    for member in e.front():
+        assert member.fitness.values == (loss_at(member.genome, 2), member.genome.size)
+    assert 0 < e.hypervolume()
+
+
+def test_before_anything_is_there_the_front_is_empty():
+    e = engine()
+    play(e, 1)
+    assert e.front() == [] and e.hypervolume() == 0 and e.box is None and len(e.population) == 8
+
+
+def test_the_hypervolume_never_falls():
+    e, seen = engine(), []
+    for generation in range(1, 40):
+        play(e, generation)
+        seen.append(e.hypervolume())
+    assert seen == sorted(seen) and seen[-1] > 0
+
+
+def test_members_below_are_compared_by_what_is_expected_of_them():
+    e = engine(population_size=12)
+    play(e, 80)
+    below = [m for m in e.population if m.rung < 2]
+    ladder = e.ladder()
+    assert ladder.error(0)[1] == 0 and ladder.error(0)[0] < 0.2
+    for member in below:
+        assert member.fitness.values != member.told[-1]
+        assert member.fitness.values[0] == pytest.approx(loss_at(member.genome, 2), abs=0.35)
+
+
+def test_it_is_not_led_astray_by_what_only_looks_good_early():
+    """At rung 0 the highest rate is best; at the last one 10^-2.4 is."""
+    found = [m.genome.rate for seed in range(3) for e in [engine(seed=seed)] if play(e, 80) for m in e.front()]
+    assert 1e-3 < np.median(found) < 3e-2
+
+
+def test_seed_genomes_go_all_the_way():
+    bad = Genome({"size": 40, "rate": 1e-4, "kind": "c"})  # dominated from the start
+    e = engine(seed_genomes=[bad])
+    asked = play(e, 4)
+    assert [c.rung for c in asked if c.genome == bad] == [0, 1, 2]
+    assert e.archive[bad.id].rung == 2
+
+
+def test_what_fails_at_a_higher_rung_is_gone():
+    e = engine()
+    failed = set()
+
+    def answer(candidate):
+        if candidate.rung == 1 and candidate.genome.size % 2:
+            failed.add(candidate.genome.id)
+            return None
+        return values(candidate)
+
+    asked = play(e, 30, answer)
+    assert failed and not failed & {m.genome.id for m in (*e.population, *e.front(), *e.archive.values())}
+    assert max(Counter(c.genome.id for c in asked if c.genome.id in failed).values()) == 2
+
+
+def test_what_breaks_a_constraint_at_a_higher_rung_is_infeasible():
+    e = engine()
+    while e.generation < 12:
+        for candidate in e.ask():
+            broken = candidate.rung == 2 and candidate.genome.kind == "a"
+            e.tell(candidate, None if broken else values(candidate), 0.5 if broken else 0.0)
+    assert all(m.genome.kind != "a" for m in e.front())
+
+
+@pytest.mark.parametrize("done", [1, 2, 3, 7, 20])
+def test_restoring_continues_exactly(done):
+    whole, first, second = engine(), engine(), engine()
+    play(whole, 25)
+    asked = sorted(play(first, done), key=lambda c: (c.generation, c.index))
+    box = None if first.box is None else tuple(p.tolist() for p in first.box)
+    second.restore([(c, values(c), 0.0) for c in asked], [m.genome.id for m in first.population], done, box)
+    play(second, 25)
+    assert state(second) == state(whole)
+
+
+def test_candidates_told_in_any_order_give_the_same_run():
+    plain, shuffled = engine(), engine()
+    rng = np.random.default_rng(0)
+    play(plain, 20)
+    while shuffled.generation < 20:
+        batch = shuffled.ask()
+        for k in rng.permutation(len(batch)):
+            shuffled.tell(batch[k], values(batch[k]))
+    assert state(shuffled) == state(plain)
+
+
+def test_small_portions_are_no_obstacle():
+    e, asked = engine(), []
+    for n in itertools.islice(itertools.cycle((1, 2, 3)), 60):
+        batch = e.ask(n)
+        asked += batch
+        for candidate in batch:
+            e.tell(candidate, values(candidate))
+    assert len(asked) == 120 and e.generation > 10 and {c.rung for c in asked} == {0, 1, 2}
+
+
+def test_an_exhausted_space_still_ends():
+    tiny = space_from_dict({"kind": "custom", "genes": {"size": [1, 2, 3], "rate": [0.1, 0.5], "kind": "a"}})
+    e = Engine(tiny, GOALS, population_size=4, offspring_size=2, rungs=3, reduction=2, seed=0)
+    asked = []
+    for _ in range(30):
+        batch = e.ask()
+        asked += batch
+        for candidate in batch:
+            e.tell(candidate, values(candidate))
+    assert not e.ask() and Counter(c.rung for c in asked)[0] == 6
+
+
+@pytest.mark.parametrize("options", [{"rungs": 0}, {"rungs": 1.5}, {"reduction": 1}])
+def test_rungs_that_make_no_sense(options):
+    with pytest.raises(EvonasError, match="whole numbers"):
+        engine(**options)

@@ -1,0 +1,109 @@
+"""Rungs: what is expected of a longer training, how sure that is, and how many go on to it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from evonas.evolution.rungs import Ladder, RungModel, due
+
+
+def population(n: int, seed: int = 0, noise: float = 0.01):
+    """(told at rung 0, told at rung 1, genes): the gain depends on the first gene, the second column is a time."""
+    rng = np.random.default_rng(seed)
+    genes = rng.random((n, 5))
+    lower = np.stack([3 + rng.normal(0, 0.2, n), 1 + rng.random(n)], axis=1)
+    change = np.stack([-0.5 - genes[:, 0] + rng.normal(0, noise, n), np.zeros(n)], axis=1)
+    return lower, lower + change, genes
+
+
+def features(lower, genes):
+    return np.concatenate([lower, genes], axis=1)
+
+
+def test_without_pairs_nothing_changes_and_nothing_is_known_of_the_error():
+    model = RungModel(np.zeros((0, 3)), np.zeros((0, 2)))
+    assert np.isnan(model.error).all() and model.pairs == 0
+    assert model.expected(np.array([[1.0, 2.0]]), np.ones((1, 3))).tolist() == [[1.0, 2.0]]
+
+
+def test_a_few_pairs_give_the_mean_change():
+    change = np.array([[-1.0, 0.0], [-2.0, 0.0], [-3.0, 0.0]])
+    model = RungModel(np.random.default_rng(0).random((3, 4)), change)
+    assert model.expected(np.array([[5.0, 7.0]]), np.ones((1, 4))) == pytest.approx(np.array([[3.0, 7.0]]))
+    # Each left out is expected to change as the mean of the other two: by 2.5, 2, 1.5 instead of 1, 2, 3.
+    assert model.error == pytest.approx([np.sqrt((1.5**2 + 0 + 1.5**2) / 3), 0.0])
+
+
+def test_genes_that_explain_the_change_are_found():
+    lower, upper, genes = population(40)
+    model = RungModel(features(lower, genes)[:30], (upper - lower)[:30])
+    expected = model.expected(lower[30:], features(lower, genes)[30:])
+    plain = np.abs(lower[30:, 0] + (upper - lower)[:30, 0].mean() - upper[30:, 0]).mean()
+    assert np.abs(expected[:, 0] - upper[30:, 0]).mean() < 0.35 * plain
+    assert (expected[:, 1] == lower[30:, 1]).all(), "a time does not change with training"
+
+
+def test_the_error_it_states_is_the_error_it_makes():
+    ratios = []
+    for seed in range(20):
+        lower, upper, genes = population(60, seed, noise=0.1)
+        model = RungModel(features(lower, genes)[:30], (upper - lower)[:30])
+        made = model.expected(lower[30:], features(lower, genes)[30:])[:, 0] - upper[30:, 0]
+        ratios.append(np.sqrt((made**2).mean()) / model.error[0])
+    assert 0.8 < np.median(ratios) < 1.25
+
+
+def test_genes_that_explain_nothing_do_no_harm():
+    rng = np.random.default_rng(1)
+    change = rng.normal(-1, 0.1, (12, 1))
+    model = RungModel(rng.random((12, 40)), change)
+    expected = model.expected(np.zeros((50, 1)), rng.random((50, 40)))
+    assert np.abs(expected + 1).mean() < 0.1
+
+
+def test_expected_changes_stay_within_those_seen():
+    lower, upper, genes = population(30)
+    model = RungModel(features(lower, genes), upper - lower)
+    far = model.expected(np.array([[3.0, 1.0]]), np.full((1, 7), 1e6))[0, 0]
+    assert 3 + (upper - lower)[:, 0].min() <= far <= 3 + (upper - lower)[:, 0].max()
+
+
+def test_a_gene_that_never_varied_says_nothing():
+    lower, upper, genes = population(30)
+    genes[:, 3] = 0.5
+    model = RungModel(features(lower, genes), upper - lower)
+    other = genes[:1].copy()
+    other[0, 3] = 0.9
+    at = [model.expected(lower[:1], features(lower[:1], g)).tolist() for g in (genes[:1], other)]
+    assert at[0] == at[1]
+
+
+def test_at_the_last_rung_what_was_told_counts():
+    ladder = Ladder([], 2, 2)
+    assert ladder.expected([(3.0, 1.0), (2.0, 1.0)], np.zeros(4)) == (2.0, 1.0)
+    assert ladder.error(1).tolist() == [0.0, 0.0]
+
+
+def test_rungs_are_chained():
+    lower, upper, genes = population(30)
+    third = upper - [0.25, 0.0]
+    told = [((tuple(a), tuple(b), tuple(c)), g) for a, b, c, g in zip(lower, upper, third, genes)]
+    ladder = Ladder(told, 3, 2)
+    first, second = ladder.expected([lower[0]], genes[0]), ladder.expected([lower[0], upper[0]], genes[0])
+    assert second == pytest.approx(tuple(third[0]), abs=1e-6)
+    assert first[0] == pytest.approx(third[0, 0], abs=0.15)
+    assert ladder.error(0)[0] > ladder.error(1)[0] and ladder.error(0)[1] == 0
+
+
+def test_a_rung_nobody_has_reached_changes_nothing():
+    lower, upper, genes = population(10)
+    told = [((tuple(a), tuple(b)), g) for a, b, g in zip(lower, upper, genes)]
+    ladder = Ladder(told, 3, 2)
+    assert ladder.expected(told[0][0], genes[0]) == told[0][0][-1]
+    assert np.isnan(ladder.error(1)).all() and np.isnan(ladder.error(0)).all()
+
+
+@pytest.mark.parametrize(("rung", "born", "expected"), [(1, 15, 3), (1, 16, 4), (2, 16, 1), (2, 15, 0), (3, 640, 10)])
+def test_one_in_so_many_goes_on(rung, born, expected):
+    assert due(rung, born, 4) == expected

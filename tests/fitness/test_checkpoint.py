@@ -1,0 +1,105 @@
+"""Checkpoints: a training that stopped and went on is the training that never stopped."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from evonas.fitness import checkpoint
+from evonas.fitness.train import Training
+
+CYCLES = (8 * 16 * 4, 8 * 16 * 12, 8 * 16 * 20)
+
+
+def trained(genome, task, cycles, seed=3) -> Training:
+    training = Training(genome, task, seed=seed)
+    for tokens in cycles:
+        training.run(tokens)
+    return training
+
+
+def state(training: Training) -> dict[str, torch.Tensor]:
+    optimizer = {f"{n}.{k}": t for n, k, t in checkpoint._state(training)}
+    return {**training.model.state_dict(), **optimizer}
+
+
+def same(a: Training, b: Training) -> bool:
+    x, y = state(a), state(b)
+    return x.keys() == y.keys() and all(torch.equal(x[k], y[k]) for k in x)
+
+
+CHANGES = [
+    {}, {"dropout": 0.2}, {"optimizer": "muon"}, {"optimizer": "muon", "dropout": 0.1, "tied_embeddings": False},
+    {"position": "learned", "norm": "layernorm", "warmup": 0.2, "schedule": "cosine_restarts"},
+    {"window": 8, "kv_rank": [4, None]},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("changes", CHANGES)
+def test_stopped_and_continued_is_never_stopped(genome, task, tmp_path, changes):
+    g, path = genome(**changes), tmp_path / "w" / "x.safetensors"
+    whole = trained(g, task, CYCLES)
+    checkpoint.save(trained(g, task, CYCLES[:1]), path)
+    for done in (1, 2):
+        training = Training(g, task, seed=3)
+        assert checkpoint.load(training, path) and training.cycles == done
+        training.run(CYCLES[done])
+        checkpoint.save(training, path)
+    assert same(training, whole) and training.tokens == whole.tokens == CYCLES[-1]
+    assert training.validate(None) == whole.validate(None)
+    assert [p.name for p in path.parent.iterdir()] == ["x.safetensors"]
+
+
+def test_each_cycle_is_a_finished_training_and_the_loss_goes_on_falling(genome, task):
+    training, losses = Training(genome(), task, seed=0), []
+    for tokens in (8 * 16 * 10, 8 * 16 * 40, 8 * 16 * 160):
+        training.run(tokens)
+        losses.append(training.validate(None)[0])
+    assert losses[0] > losses[1] > losses[2]
+
+
+def test_divergence_is_told_from_the_very_first_loss(genome, task, tmp_path):
+    training = trained(genome(), task, CYCLES[:1])
+    checkpoint.save(training, tmp_path / "x.safetensors")
+    fresh = Training(genome(), task, seed=3)
+    checkpoint.load(fresh, tmp_path / "x.safetensors")
+    assert fresh.first_loss == training.first_loss > 2
+
+
+def test_what_is_not_of_this_training_is_not_taken(genome, task, tmp_path):
+    path = tmp_path / "x.safetensors"
+    checkpoint.save(trained(genome(), task, CYCLES[:1]), path)
+    for other in (Training(genome(dropout=0.1), task, seed=3), Training(genome(), task, seed=4)):
+        before = {k: t.clone() for k, t in state(other).items()}
+        assert not checkpoint.load(other, path)
+        assert other.cycles == 0 and all(torch.equal(before[k], t) for k, t in state(other).items())
+
+
+@pytest.mark.parametrize("damage", ["missing", "empty", "garbage", "cut", "folder", "other shape"])
+def test_a_file_that_can_not_be_used_is_as_good_as_none(genome, task, tmp_path, damage):
+    path = tmp_path / "x.safetensors"
+    checkpoint.save(trained(genome(), task, CYCLES[:1]), path)
+    content = path.read_bytes()
+    if damage == "other shape":
+        training = Training(genome(), task, seed=3)
+        about = {"genome": training.genome.id, "seed": "3", "progress": '{"cycles": 1, "sequences": 1}'}
+        weights = {k: t[..., :4].contiguous() if t.dim() else t for k, t in load_file(path).items()}
+        save_file(weights, path, metadata=about)
+    else:
+        path.unlink()
+    if damage == "folder":
+        path.mkdir()
+    elif damage in ("empty", "garbage", "cut"):
+        path.write_bytes({"empty": b"", "garbage": b"x" * 100, "cut": content[: len(content) // 2]}[damage])
+    fresh = Training(genome(), task, seed=3)
+    assert not checkpoint.load(fresh, path) and fresh.cycles == 0
+
+
+def test_only_what_is_named_is_kept(tmp_path):
+    names = ("aaaaaaaaaaaa.safetensors", "bbbbbbbbbbbb.safetensors", "cccccccccccc.77.partial", "notes.txt")
+    for name in names:
+        (tmp_path / name).touch()
+    checkpoint.keep_only(tmp_path, ["aaaaaaaaaaaa", "dddddddddddd"])
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["aaaaaaaaaaaa.safetensors", "notes.txt"]
+    checkpoint.keep_only(tmp_path / "absent", [])
