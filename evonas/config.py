@@ -66,8 +66,9 @@ class Settings:
         _within("rungs", self.rungs, 1, MAX_RUNGS)
         _within("generations", self.generations, 1, MAX_GENERATIONS)
         _within("context", self.context, 2, MAX_CONTEXT)
-        _within("tokens", self.tokens, self.context, 10**15)
-        _within("validation tokens", self.validation_tokens, self.context, 10**12)
+        longer = f"Training takes whole sequences of --context {self.context}: more --tokens, or a smaller --context."
+        _within("tokens", self.tokens, self.context, 10**15, longer)
+        _within("validation tokens", self.validation_tokens, self.context, 10**12, longer)
         _within("seed", self.seed, 0, 2**63 - 1)
         if not self.objectives or len(set(self.objectives)) != len(self.objectives):
             raise EvonasError(f"objectives {', '.join(self.objectives)!r}: name at least one, each once")
@@ -95,9 +96,9 @@ class Settings:
             raise EvonasError(f"the settings are incomplete: {error}") from None
 
 
-def _within(name: str, value: int, low: int, high: int) -> None:
+def _within(name: str, value: int, low: int, high: int, hint: str = "") -> None:
     if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-        raise EvonasError(f"{name} is {value!r}; it takes a whole number from {low} to {high}")
+        raise EvonasError(f"{name} is {value!r}; it takes a whole number from {low} to {high}", hint)
 
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}

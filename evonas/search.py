@@ -169,13 +169,14 @@ class Search:
     def _give_up_if_empty(self) -> None:
         """Raise EvonasError where nothing has met the constraints so far, naming what came closest."""
         infeasible = [r for r in self.store.records if r.status == "infeasible"]
-        if not infeasible or any(r.ok for r in self.store.records):
+        # A short training may be ok with a loss that the last rung would not pass.
+        if not infeasible or any(r.ok and self._violation(r) == 0 for r in self.store.records):
             return
         closest = min(infeasible, key=self._violation)
         seen = ", ".join(
             f"{c.name} {closest.value(c.name):.4g}" for c in self.constraints if closest.value(c.name) is not None
         )
-        broke = len(self.store.records) - len(infeasible)
+        broke = sum(failures(self.store.records).values()) - len(infeasible)
         without = f" without failing ({broke} failed, {len(infeasible)} broke a constraint)" if broke else ""
         raise EvonasError(
             f"no candidate has met {' and '.join(map(str, self.constraints))}{without} in "

@@ -367,6 +367,13 @@ def test_a_constraint_on_the_loss_counts_at_the_last_rung(targets, tmp_path, cur
     assert store.generations[-1]["front_size"] > 0
 
 
+def test_short_trainings_are_no_success_where_the_last_rung_meets_no_constraint(targets, tmp_path, curve):
+    curve.rungs = RUNGS
+    with pytest.raises(EvonasError, match=r"no candidate has met loss<=0.0001 in \d+ tries; the closest"):
+        targets.run(tmp_path / "run", curve, 4, constraints=[Constraint.parse("loss<=0.0001")])
+    assert any(r.ok for r in Store.open(tmp_path / "run").records)
+
+
 def test_a_timeout_grows_with_the_rung(targets, tmp_path, curve):
     curve.rungs = (1, 1000, 1000_000)
     evaluator, seen = curve, []

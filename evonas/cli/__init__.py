@@ -48,9 +48,9 @@ def main() -> None:
     except EvonasError as error:
         if os.environ.get("EVONAS_DEBUG"):
             traceback.print_exc()
-        click.echo(f"Error: {error.message}", err=True)
+        click.echo(f"Error: {_printable(error.message)}", err=True)
         if error.hint:
-            click.echo(f"  {error.hint}", err=True)
+            click.echo(f"  {_printable(error.hint)}", err=True)
         code = error.exit_code
     except KeyboardInterrupt:
         click.echo("Interrupted.", err=True)
@@ -72,3 +72,8 @@ def main() -> None:
         click.echo("  This is a bug in evonas; EVONAS_DEBUG=1 shows where.", err=True)
         code = EXIT_FAILED
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _printable(text: str) -> str:
+    """A message may quote a file: nothing in it may steer the terminal."""
+    return "".join(c if c.isprintable() or c == "\n" else " " for c in text)

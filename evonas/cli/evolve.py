@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import re
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -128,7 +129,7 @@ def evolve(
             "Drive it from Python, with evonas.evolution.Engine.",
         )
     wanted_space = wanted_space.bounded(context)
-    wanted_space, genomes = _fit_seeds(wanted_space, seeds, context, widen)
+    wanted_space, genomes = _fit_seeds(wanted_space, seeds, seed_genomes, context, widen)
     settings = Settings(
         task=task,
         data=None if data is None else str(Path(data).resolve()),
@@ -150,31 +151,41 @@ def evolve(
 
 
 def _read_seed(reference: str) -> tuple[Genome, int | None, str]:
-    """(genome, its context or None, label) of a --seed-genome; what an import can't say is a warning."""
-    from .reference import read_reference
+    """(genome, its context or None, label) of a --seed-genome."""
+    from .reference import read_and_tell
 
-    found = read_reference(reference)
-    for note in found.notes:
-        click.echo(f"Note ({found.name}): {note}", err=True)
+    found = read_and_tell(reference)
     return found.genome, found.context, found.name
 
 
-def _fit_seeds(space: SearchSpace, seeds, context: int, widen: bool):
+def _fit_seeds(space: SearchSpace, seeds, references, context: int, widen: bool):
     """The space, widened if asked to, and (genome, label) of every seed as this context sees it."""
     from ..genome import bounded_windows
 
     genomes = []
-    for genome, _, label in seeds:
+    for (genome, _, label), given in zip(seeds, references):
         genome = bounded_windows(genome, context)
         problems = space.check(genome)
         if problems and not widen:
             raise EvonasError(
-                f"seed genome {label!r} lies outside space {space.name!r}: " + "; ".join(problems),
+                f"seed genome {_named(label, given)} lies outside space {space.name!r}: " + "; ".join(problems),
                 "Add --widen to widen the space, or name another --space.",
             )
-        space = space.widened(genome) if problems else space
+        space = _widened(space, genome, _named(label, given)) if problems else space
         genomes.append((genome, label))
     return space, [(_at_rest(space, genome, label), label) for genome, label in genomes]
+
+
+def _named(label: str, given: str) -> str:
+    """A seed by its own name, and as it was typed where that differs."""
+    return repr(label) if label == given else f"{label!r} ({given})"
+
+
+def _widened(space: SearchSpace, genome: Genome, name: str) -> SearchSpace:
+    try:
+        return space.widened(genome)
+    except EvonasError as error:
+        raise EvonasError(f"seed genome {name}: {error.message}", error.hint or "Name another --space.") from None
 
 
 def _at_rest(space: SearchSpace, genome: Genome, label: str) -> Genome:
@@ -193,7 +204,8 @@ def _offspring(given: int | None, population: int | None, defaults: dict) -> int
 
 
 def _default_name(task: str, runs: Path) -> str:
-    stem = f"{task.rpartition(':')[2].lower()}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
+    word = re.sub(r"[^a-z0-9_]+", "-", task.rpartition(":")[2].lower()).strip("-") or "run"
+    stem = f"{word}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
     name, count = stem, 1
     while (runs / name).exists():
         count += 1
@@ -202,8 +214,10 @@ def _default_name(task: str, runs: Path) -> str:
 
 
 def _checked_name(name: str) -> str:
-    if not name or Path(name).name != name or name.startswith(".") or ":" in name or len(name) > 100:
+    # It is typed again in commands, after options, and before the colon of RUN:ID.
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}", name):
         raise EvonasError(
-            f"run name {name!r} is not a plain folder name", "Use letters, digits, - and _, without / or :."
+            f"run name {name!r} is not a plain folder name",
+            "Use letters, digits, - and _ (up to 100), without / or :, not beginning with - or a dot.",
         )
     return name

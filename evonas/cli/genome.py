@@ -26,7 +26,7 @@ def show(reference, as_json) -> None:
     """
     from rich.table import Table
 
-    from .terminal import output
+    from .terminal import output, plain
 
     console = output()
     if reference is None:
@@ -40,7 +40,7 @@ def show(reference, as_json) -> None:
         click.echo(_as_json(found))
         return
     g = found.genome
-    console.print(f"[bold]{found.name}[/]  id {g.id}  {found.source}", highlight=False)
+    console.print(plain(found.name, "bold") + plain(f"  id {g.id}  {found.source}"), highlight=False)
     console.print(architecture_line(g), highlight=False, markup=False)
     console.print(training_line(g), highlight=False, markup=False)
     table = Table(
@@ -69,18 +69,20 @@ def check(reference, space) -> None:
     evonas genome check my-genome.json --space text-cpu
     """
     from ..genome import check_transformer, read_space
-    from .reference import read_reference
+    from .reference import read_and_tell
 
-    found = read_reference(reference)
+    found = read_and_tell(reference)
     problems = check_transformer(found.genome)
-    if space and not problems:
-        problems = read_space(space).check(found.genome)
+    wanted = read_space(space) if space and not problems else None
+    if wanted is not None:
+        problems = wanted.check(found.genome)
     for problem in problems:
         click.echo(f"{found.name}: {problem}", err=True)
     if problems:
+        widens = wanted is not None and _widens(wanted, found.genome)
         raise EvonasError(
             f"{found.name} has {len(problems)} problem{'s' * (len(problems) > 1)}",
-            "evonas evolve --widen takes it all the same." if space else "",
+            "evonas evolve --widen takes it all the same." if widens else "",
             exit_code=EXIT_FAILED,
         )
     click.echo(f"{found.name}: fine ({found.genome.id}){f', inside {space}' if space else ''}")
@@ -94,10 +96,8 @@ def check(reference, space) -> None:
 @click.option(
     "--vocab",
     type=click.IntRange(2, 2**24),
-    default=_DEFAULT_VOCABULARY,
-    show_default=True,
     metavar="V",
-    help="Vocabulary size.",
+    help=f"Vocabulary size. Default: that of the run's data, or {_DEFAULT_VOCABULARY}.",
 )
 def cost(references, context, vocab) -> None:
     """Parameters, FLOPs and KV-cache bytes, by formula.
@@ -109,16 +109,18 @@ def cost(references, context, vocab) -> None:
     from rich.table import Table
 
     from ..genome.graph import cost as analytic_cost
-    from .reference import read_reference
-    from .terminal import output
+    from .reference import read_and_tell
+    from .terminal import output, plain
 
-    table = Table("genome", "context", "parameters", "FLOPs forward", "KV cache (fp32)", box=None, header_style="bold")
+    heads = ("genome", "vocabulary", "context", "parameters", "FLOPs forward", "KV cache (fp32)")
+    table = Table(*heads, box=None, header_style="bold")
     for reference in references:
-        found = read_reference(reference)
-        length = context or found.context or _DEFAULT_CONTEXT
-        c = analytic_cost(found.genome, vocab, length)
+        found = read_and_tell(reference)
+        size, length = vocab or found.vocabulary or _DEFAULT_VOCABULARY, context or found.context or _DEFAULT_CONTEXT
+        c = analytic_cost(found.genome, size, length)
         table.add_row(
-            found.name,
+            plain(found.name),
+            f"{size:,}",
             f"{length:,}",
             f"{c.params:,}",
             _scaled(c.flops, "FLOP", 1000),
@@ -138,20 +140,38 @@ def diff(first, second) -> None:
     """
     from rich.table import Table
 
-    from ..report.short import per_layer
-    from .reference import read_reference
-    from .terminal import output
+    from ..report.short import gene_text
+    from .reference import read_and_tell
+    from .terminal import output, plain
 
-    a, b = read_reference(first), read_reference(second)
-    table = Table("gene", a.name, b.name, box=None, header_style="bold")
+    a, b = read_and_tell(first), read_and_tell(second)
+    if a.genome == b.genome:
+        click.echo(f"{a.name} and {b.name} are the same genome ({a.genome.id})")
+        return
+    table = Table("gene", box=None, header_style="bold")
+    for reference in (a, b):
+        table.add_column(plain(reference.name))
     for name in dict.fromkeys((*a.genome, *b.genome)):
         values = [r.genome.get(name) for r in (a, b)]
         if values[0] != values[1]:
-            table.add_row(name, *(per_layer(v) if isinstance(v, tuple) else str(v) for v in values))
-    if a.genome == b.genome:
-        click.echo(f"{a.name} and {b.name} are the same genome ({a.genome.id})")
-    else:
-        output().print(table)
+            table.add_row(plain(name), *(plain(gene_text(name, v)) for v in values))
+    output().print(table)
+    click.echo(_cost_line(a, b))
+
+
+def _cost_line(a, b) -> str:
+    """What the difference costs, both at one vocabulary and context."""
+    from ..genome.graph import cost as analytic_cost
+    from ..report.short import percent
+
+    vocab = a.vocabulary or b.vocabulary or _DEFAULT_VOCABULARY
+    context = a.context or b.context or _DEFAULT_CONTEXT
+    one, two = (analytic_cost(r.genome, vocab, context) for r in (a, b))
+    flops = [_scaled(c.flops, "FLOP", 1000) for c in (one, two)]
+    return (
+        f"parameters {one.params:,} -> {two.params:,} ({percent(two.params, one.params)}), forward {flops[0]} -> "
+        f"{flops[1]} ({percent(two.flops, one.flops)}), at vocabulary {vocab:,} and context {context:,}"
+    )
 
 
 @genome.command(name="import")
@@ -178,6 +198,14 @@ def import_(reference, output) -> None:
         return
     write_genome(output, found.genome, name=found.name, source=found.source, context=found.context, notes=found.notes)
     click.echo(f"Wrote {output} ({found.genome.id})", err=True)
+
+
+def _widens(space, genome) -> bool:
+    try:
+        space.widened(genome)
+    except EvonasError:
+        return False
+    return True
 
 
 def _as_json(found) -> str:

@@ -18,7 +18,7 @@ from rich.text import Text
 from ..config import MAX_GENERATIONS, Settings
 from ..record import OBJECTIVES, Record
 from ..search import Listener, Search, failures
-from .terminal import output
+from .terminal import output, plain
 
 if TYPE_CHECKING:
     from ..store import Store
@@ -51,11 +51,11 @@ class Progress(Listener):
         self.failures = failures(search.store.records)
         if search.store.generations:
             self.row = search.store.generations[-1]
-        self.console.print(
-            f"[bold]{self.folder.name}[/]: {s.task}, {source}; {s.device}, {search.executor.workers} workers; "
-            f"context {s.context}, {s.tokens:,} tokens per candidate; objectives {', '.join(s.objectives)}",
-            highlight=False,
+        about = (
+            f": {s.task}, {source}; {s.device}, {search.executor.workers} workers; "
+            f"context {s.context}, {s.tokens:,} tokens per candidate; objectives {', '.join(s.objectives)}"
         )
+        self.console.print(plain(self.folder.name, "bold") + plain(about), highlight=False)
         if not self.console.is_terminal:
             yield
             return
@@ -120,7 +120,7 @@ class Progress(Listener):
         table = Table.grid(padding=(0, 2))
         table.add_row("generation", f"{self.generation + 1}/{self._goal()}, candidate {self.done}/{self.of}")
         for name, value in self._figures().items():
-            table.add_row(name, value)
+            table.add_row(name, plain(value))
         return Group(ProgressBar(total=1.0, completed=min(share, 1.0), width=60), table)
 
     # -- the end ------------------------------------------------------------------------------------------------
@@ -143,7 +143,8 @@ class Progress(Listener):
         }
         spent = _clock(time.monotonic() - self.started)
         console.print(f"\n{done} generations, {self.evaluations} evaluations in {spent}.{why[ended]}", highlight=False)
-        console.print(f"Plot: {picture}   Data: {self.folder / 'population.h5'}", highlight=False, soft_wrap=True)
+        where = plain(f"Plot: {picture}   Data: {self.folder / 'population.h5'}")
+        console.print(where, highlight=False, soft_wrap=True)
         if report["front"]:
             best = report["front"][0]["id"]
             nexts = (
@@ -151,6 +152,7 @@ class Progress(Listener):
                 (f"evonas train {name}:{best[:6]}", "train the most accurate one in full"),
                 (f"evonas resume {name} --generations {done + 30}", "search on"),
             )
+            nexts = nexts[:2] if ended == "exhausted" else nexts
             grid = Table.grid(padding=(0, 3))
             for command, meaning in nexts:
                 grid.add_row(Text("  " + command, style="bold"), meaning)

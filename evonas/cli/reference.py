@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import click
 
 from ..errors import EvonasError
 
@@ -15,8 +17,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Reference:
-    """A genome and where it came from. ``settings`` and ``data`` (what its data was) are those of its run, empty for a
-    file."""
+    """A genome and where it came from. ``settings``, ``data`` (what its data was) and ``vocabulary`` are those of its
+    run, empty for a file."""
 
     genome: Genome
     name: str
@@ -25,10 +27,27 @@ class Reference:
     notes: tuple[str, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
     data: str = ""
+    vocabulary: int | None = None
 
 
 def read_reference(text: str) -> Reference:
-    """Read a genome reference; raises EvonasError naming what is allowed."""
+    """Read a genome reference; raises EvonasError naming what is allowed. Texts of a file come back fit to print."""
+    from ..report.short import clean
+
+    found = _read(text)
+    notes = tuple(map(clean, found.notes))
+    return replace(found, name=clean(found.name), source=clean(found.source), notes=notes)
+
+
+def read_and_tell(text: str) -> Reference:
+    """``read_reference``, with its notes (what the genome can't say about that model) on stderr."""
+    found = read_reference(text)
+    for note in found.notes:
+        click.echo(f"Note ({found.name}): {note}", err=True)
+    return found
+
+
+def _read(text: str) -> Reference:
     from ..convert import read_config
     from ..genome import read_genome
     from ..genome.io import read_json
@@ -61,7 +80,14 @@ def _from_run(text: str, run: str) -> Reference:
 
     genome, label = load_genome_ref(text)
     header = Store.open(find_run(run)).header
-    settings = header["settings"]
+    settings, notes = header["settings"], header["notes"]
+    size = notes.get("vocab_size")
     return Reference(
-        genome, label, settings.get("context"), f"run {run}", (), settings, str(header["notes"].get("data", ""))
+        genome,
+        label,
+        settings.get("context"),
+        f"run {run}",
+        settings=settings,
+        data=str(notes.get("data", "")),
+        vocabulary=size if isinstance(size, int) and 2 <= size <= 2**31 else None,
     )

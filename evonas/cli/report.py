@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import click
@@ -35,9 +36,13 @@ def report(run, form, plot_path, html_path) -> None:
     evonas report my-run --format csv > front.csv
     evonas report my-run --plot front.png --html front.html
     """
-    from ..report import build_report, plot, png, render_table, to_csv, to_html, to_json, to_markdown
+    from ..report import build_report, picture_format, plot, png, render_table, to_csv, to_html, to_json, to_markdown
     from ..store import Store, find_run
 
+    if plot_path:
+        picture_format(Path(plot_path))
+    for path in filter(None, (plot_path, html_path)):
+        _check_place(Path(path))
     store = Store.open(find_run(run))
     built = build_report(store)
     if form == "table":
@@ -52,6 +57,15 @@ def report(run, form, plot_path, html_path) -> None:
     if html_path:
         _write(Path(html_path), to_html(built, png(store)))
         click.echo(f"Page: {html_path}", err=True)
+
+
+def _check_place(path: Path) -> None:
+    """Before anything is printed: whether a file can be written there."""
+    folder = path.parent
+    if not folder.is_dir():
+        raise EvonasError(f"{path} can't be written: there is no folder {folder}", f"Make it: mkdir -p {folder}")
+    if path.is_dir() or not os.access(path if path.exists() else folder, os.W_OK):
+        raise EvonasError(f"{path} can't be written", "Choose another place.")
 
 
 def _write(path: Path, text: str) -> None:

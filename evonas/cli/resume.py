@@ -40,6 +40,7 @@ def resume(run, generations, timeout, budget, workers, executor) -> None:
     with Store.open(folder, write=True) as store:
         settings = Settings.from_dict(store.header["settings"])
         _check_device(settings, store)
+        _tell_machine(settings, store)
         goal = _goal(settings, store, generations, budget)
         if timeout is not None:
             settings = dataclasses.replace(settings, timeout=parse_duration(timeout))
@@ -57,6 +58,19 @@ def _check_device(settings: Settings, store: Store) -> None:
             f"run {store.name!r} measures on {settings.device}: {error.message}",
             f"Resume it on such a machine, or start a run here: evonas evolve --seed-genome {store.name}:ID",
         ) from None
+
+
+def _tell_machine(settings: Settings, store: Store) -> None:
+    from ..fitness import device_text
+
+    measures = [m for r in store.records for m in r.measures.values() if m.fidelity == "measured"]
+    before, here = {m.device for m in measures}, device_text(settings.device)
+    if before and here not in before:
+        click.echo(
+            f"Note: run {store.name!r} was measured on {', '.join(sorted(before))}, this is {here}: "
+            "the report keeps the times of the two apart",
+            err=True,
+        )
 
 
 def _goal(settings: Settings, store: Store, generations: int | None, budget: str | None) -> int:

@@ -38,7 +38,12 @@ def search_options(command):
     """Options that evolve and resume share."""
     for option in reversed(
         (
-            click.option("--budget", metavar="TIME", help="Wall-clock limit: 90s, 30m, 2h. Ends within it, resumable."),
+            click.option(
+                "--budget",
+                metavar="TIME",
+                help="Wall-clock limit: 90s, 30m, 2h. Ends within it, resumable."
+                " With --executor serial the training that runs is waited for.",
+            ),
             click.option(
                 "--workers", type=int, metavar="N", help="Processes that train. Default: one per CPU; 4 on a GPU."
             ),
@@ -47,7 +52,7 @@ def search_options(command):
                 default="auto",
                 show_default=True,
                 metavar="auto|serial|processes|ray",
-                help="Where candidates train.",
+                help="Where candidates train. serial: in this process; --budget and --timeout can't stop a training.",
             ),
         )
     ):
@@ -117,7 +122,8 @@ def run_search(
         stack.callback(signal.signal, signal.SIGTERM, signal.signal(signal.SIGTERM, _interrupt))
         executor = stack.enter_context(make_executor(executor_name, evaluator, count, env))
         if store is None:
-            header = _header(settings, space, engine, seeds, data)
+            notes = {"vocab_size": evaluator.task.vocab_size, **({} if data is None else {"data": data})}
+            header = _header(settings, space, engine, seeds, notes)
             store = stack.enter_context(_new_run(Store.create(folder, header)))
         else:
             store.set_header(now=True, settings=settings.to_dict())  # a new goal outlives an interruption
@@ -201,7 +207,7 @@ def _engine(
     return engine
 
 
-def _header(settings: Settings, space: SearchSpace, engine: Engine, seeds: dict[Genome, str], data: str | None) -> dict:
+def _header(settings: Settings, space: SearchSpace, engine: Engine, seeds: dict[Genome, str], notes: dict) -> dict:
     from ..genome import space_to_dict
 
     return {
@@ -213,7 +219,7 @@ def _header(settings: Settings, space: SearchSpace, engine: Engine, seeds: dict[
         "device": settings.device,
         "seed_genomes": [{"id": g.id, "label": label} for g, label in seeds.items()],
         "command": shlex.join(["evonas", *sys.argv[1:]]),
-        "notes": {} if data is None else {"data": data},
+        "notes": notes,
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 from pathlib import Path
 
@@ -37,7 +38,9 @@ _EVALUATIONS = 20
     metavar="INT",
     help="Of initial weights and data order.",
 )
-@click.option("-o", "--output", type=click.Path(), metavar="DIR", help="Default: runs/train-NAME. Must not exist.")
+@click.option(
+    "-o", "--output", type=click.Path(), metavar="DIR", help="Must not exist or be empty. Default: runs/train-NAME."
+)
 def train(reference, tokens, task, data, context, device, seed, output) -> None:
     """Train one genome in full and keep its best weights.
 
@@ -53,9 +56,9 @@ def train(reference, tokens, task, data, context, device, seed, output) -> None:
     from ..genome import bounded_windows, write_genome
     from ..store import runs_folder
     from ..tasks import fingerprint, load_task
-    from .reference import read_reference
+    from .reference import read_and_tell
 
-    found = read_reference(reference)
+    found = read_and_tell(reference)
     device = resolve_device(device)
     context = context or found.context or DEVICE_DEFAULTS[device]["context"]
     genome = bounded_windows(found.genome, context)
@@ -115,9 +118,12 @@ def _train(genome, task, tokens: int, seed: int, device: str, folder: Path):
                 on_step=on_step,
             )  # fmt: skip
         except DivergenceError as error:
-            raise EvonasError(
-                f"the training diverged: {error}", "Lower learning_rate in the genome.", exit_code=EXIT_FAILED
-            ) from None
+            hint = "Lower learning_rate in the genome."
+            if best["loss"] < math.log(task.vocab_size):
+                hint += f" Its best weights so far, of loss {best['loss']:.4f}, are kept in {folder}."
+            else:  # worse than guessing: nothing to keep, and in the way of the next try
+                (folder / "weights.safetensors").unlink(missing_ok=True)
+            raise EvonasError(f"the training diverged: {error}", hint, exit_code=EXIT_FAILED) from None
     latency = forward_latency(done.model.eval(), device, seconds=1.0)
     return (best["loss"], best["spread"], latency), curve
 
@@ -156,6 +162,6 @@ def _remove_useless(folder: Path) -> None:
     """Remove the folder of a training that ended before it had weights to keep."""
     if not (folder / "weights.safetensors").exists():
         with contextlib.suppress(OSError):
-            for name in ("genome.json", "weights.partial"):
+            for name in ("genome.json", "weights.partial", "curve.csv"):
                 (folder / name).unlink(missing_ok=True)
             folder.rmdir()

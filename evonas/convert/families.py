@@ -189,15 +189,15 @@ FAMILIES: dict[str, Family] = {
     ),
 }  # fmt: skip
 
-# Keys that say nothing about the trained network's shape: file bookkeeping, tokens, generation, initial weights,
+# Keys that say nothing about the trained network's shape: file bookkeeping, tokens, generation,
 # labels of classification heads, layout of stored weights.
 IGNORED = frozenset(
     """
     _attn_implementation _attn_implementation_autoset _commit_hash _name_or_path _num_labels attn_implementation
-    auto_map bad_words_ids begin_suppress_tokens bos_token_id chunk_size_feed_forward cross_attention_hidden_size
+    auto_map bad_words_ids begin_suppress_tokens bos_token_id chunk_size_feed_forward
     decoder_start_token_id diversity_penalty do_sample dtype early_stopping encoder_no_repeat_ngram_size
     eos_token_id ep_size exponential_decay_length_penalty finetuning_task forced_bos_token_id forced_eos_token_id
-    gradient_checkpointing id2label initializer_range is_decoder is_encoder_decoder is_llama_config
+    gradient_checkpointing id2label is_decoder is_llama_config
     keys_to_ignore_at_inference label2id length_penalty max_length min_length n_special name_or_path
     no_repeat_ngram_size num_beam_groups num_beams num_labels num_return_sequences output_attentions
     output_hidden_states output_past output_scores pad_token_id predict_special_tokens prefix pretraining_tp
@@ -243,5 +243,8 @@ ELSEWHERE: dict[str, h.Handler] = {
     "attention_bias": h.expected(False, "this family has no such switch; ignored"),
     "mlp_bias": h.expected(False, "this family has no such switch; ignored"),
     "quantization_config": h.expected(None, "how stored weights are quantised; the genome is about the network"),
+    "initializer_range": h.expected(0.02, "the spread of initial weights; the genome's is 0.02"),
+    "is_encoder_decoder": h.expected(False, "an encoder and a decoder; the genome is a decoder alone"),
+    "cross_attention_hidden_size": h.expected(None, "attention to an encoder; the genome is a decoder alone"),
     "pruned_heads": h.expected({}, "heads removed after training; the genome keeps all"),
 }

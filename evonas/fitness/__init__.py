@@ -1,5 +1,6 @@
 """What a genome is worth: proxy training, measured latency and memory. torch is imported only when something runs."""
 
+from .device import device_text
 from .evaluate import EXACT, MEASURED, TRAINED, ProxyEvaluator, resolve_device
 
-__all__ = ["EXACT", "MEASURED", "TRAINED", "ProxyEvaluator", "resolve_device"]
+__all__ = ["EXACT", "MEASURED", "TRAINED", "ProxyEvaluator", "device_text", "resolve_device"]

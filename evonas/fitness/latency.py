@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..model import Transformer
 from ..record import Measure
+from .device import device_text
 
 WARM_UP_SECONDS = 0.02
 MIN_REPEATS, MAX_REPEATS = 20, 2_000
@@ -60,7 +61,7 @@ def forward_memory(model: Transformer, device: str) -> Measure:
         with LiveTensors() as live:
             model.prefill(tokens, cache)
         extra = live.peak
-    return Measure((weights + cache.bytes + extra) / 1e6, 0.0, "measured", device)
+    return Measure((weights + cache.bytes + extra) / 1e6, 0.0, "measured", device_text(device))
 
 
 class LiveTensors(TorchDispatchMode):
@@ -130,18 +131,19 @@ def _timed(call: Callable[[], object], device: str, seconds: float) -> Measure:
         torch.set_num_threads(threads)
     kept = times[alone] if alone.sum() >= MIN_REPEATS else times
     low, median, high = np.percentile(kept, [25, 50, 75])
-    return Measure(float(median), float(high - low) / 2, "measured", device)
+    return Measure(float(median), float(high - low) / 2, "measured", device_text(device))
 
 
 def _repeats(call: Callable[[], object], device: str, seconds: float) -> tuple[np.ndarray, np.ndarray]:
     """Milliseconds of each repeat, and whether nothing came between."""
     times: list[tuple[float, bool]] = []
-    start = time.perf_counter()
+    start, undisturbed = time.perf_counter(), 0
     while len(times) < MAX_REPEATS:
-        spent, undisturbed = time.perf_counter() - start, sum(alone for _, alone in times)
+        spent = time.perf_counter() - start
         if len(times) >= MIN_REPEATS and spent > seconds and (undisturbed >= MIN_REPEATS or spent > PATIENCE * seconds):
             break
         times.append(_repeat(call, device))
+        undisturbed += times[-1][1]
     return np.array([t for t, _ in times]), np.array([alone for _, alone in times])
 
 

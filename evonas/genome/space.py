@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import EvonasError, did_you_mean
-from .gene import Gene, shown
+from .gene import MAX_OPTIONS, Gene, shown
 from .genome import Genome
 from .rules import Rule
 
@@ -323,11 +324,23 @@ class SearchSpace:
     def bounded(self, context: int) -> SearchSpace:
         """This space with attention windows of ``context`` or more dropped: they are full attention."""
         window = self.genes.get("window")
-        if window is None or window.options is None or all(w is None or w < context for w in window.options):
+        bounded = None if window is None else _bounded(window, context)
+        if bounded is window:
             return self
-        choices = (*(w for w in window.options if w is not None and w < context), None)
-        genes = [Gene("window", window.per_layer, choices) if g is window else g for g in self.genes.values()]
+        genes = [bounded if g is window else g for g in self.genes.values()]
         return SearchSpace(genes, self.rules, active=self.active, length=self.length, name=self.name, kind=self.kind)
+
+
+def _bounded(window: Gene, context: int) -> Gene:
+    options = window.options
+    if options is None and window.is_whole and window.high >= context:
+        # A range can't hold "full": the shorter windows are listed, as far as a list can hold them.
+        if context - window.low >= MAX_OPTIONS:
+            return dataclasses.replace(window, high=context - 1)
+        options = range(min(window.low, context), context + 1)
+    if options is None or all(w is None or w < context for w in options):
+        return window
+    return Gene("window", window.per_layer, (*(w for w in options if w is not None and w < context), None))
 
 
 def _unit_vector(gene: Gene, value: Any) -> list[float]:

@@ -7,7 +7,8 @@ from collections import Counter
 from typing import Any
 
 from ..config import MAX_GENERATIONS
-from ..record import Measure, Record
+from ..errors import EvonasError
+from ..record import OBJECTIVES, Constraint, Measure, Record
 from ..store import Store
 from .against import against_seeds
 from .compare import Comparison, compare
@@ -22,7 +23,9 @@ def build_report(store: Store) -> dict[str, Any]:
         generation, parents, objectives {name: {value, spread, fidelity}}, genome}] over all ok records of the
         highest fidelity, ``seeds`` [the same for seed genomes, with what was measured of them], ``against_seed``
         (see ``against_seeds``), ``fidelity`` {name: text} of the front, ``left_out`` (ok records of another
-        fidelity), ``created``, ``seconds``, ``versions``, ``status_of_run`` {generations_asked, generations_done}.
+        fidelity), ``constraints`` [{text, name, unit}] (those that are no objectives have their values in a member's
+        ``constraints``, as in ``objectives``), ``created``, ``seconds``, ``versions``, ``status_of_run``
+        {generations_asked, generations_done}.
     """
     header = store.header
     comparison = compare(store)
@@ -43,6 +46,7 @@ def build_report(store: Store) -> dict[str, Any]:
         "against_seed": against_seeds(store, comparison),
         "fidelity": comparison.fidelity,
         "left_out": comparison.left_out,
+        "constraints": _constraints(header["constraints"]),
         "created": header["created"],
         "seconds": store.seconds,
         "versions": header["versions"],
@@ -63,13 +67,26 @@ def _seeds(store: Store, comparison: Comparison) -> list[dict[str, Any]]:
     return out
 
 
+def _constraints(texts: list[Any]) -> list[dict[str, str]]:
+    out = []
+    for text in texts:
+        try:
+            name = Constraint.parse(str(text)).name
+        except EvonasError:  # of some other tool: shown, but nothing is known of it
+            name = ""
+        out.append({"text": str(text), "name": name, "unit": OBJECTIVES[name].unit if name else ""})
+    return out
+
+
 def _member(store: Store, record: Record, names: tuple[str, ...]) -> dict[str, Any]:
     entry = store.genomes[record.genome_id]
+    others = dict.fromkeys(c["name"] for c in _constraints(store.header["constraints"]) if c["name"] not in names)
     return {
         "id": record.genome_id,
         "generation": entry.generation,
         "parents": list(entry.parents),
         "objectives": {name: _measure(record.measures[name]) for name in names if name in record.measures},
+        "constraints": {name: _measure(record.measures[name]) for name in others if name in record.measures},
         "genome": {k: list(v) if isinstance(v, tuple) else v for k, v in entry.genome.items()},
     }
 

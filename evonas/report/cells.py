@@ -25,7 +25,8 @@ ALWAYS_SHOWN = ("learning_rate", "batch_size", "optimizer")
 
 @dataclass(frozen=True)
 class Row:
-    """One genome. ``cells`` is by column; ``objectives`` holds (value with spread, change against the first seed)."""
+    """One genome. ``cells`` is by column; ``objectives`` holds (value with spread, change against the first seed), of
+    what is only constrained too."""
 
     id: str
     label: str
@@ -47,9 +48,9 @@ class Table:
 
 def table_of(report: Mapping[str, Any]) -> Table:
     """The front, then the seeds. Columns that say nothing (no layer has a window, none a KV rank) are left out."""
-    objectives = report["objectives"]
+    objectives = [*report["objectives"], *only_constrained(report)]
     labels = {entry["id"]: clean(entry["label"]) or "seed" for entry in report["against_seed"]}
-    reference = report["seeds"][0]["objectives"] if report["seeds"] else {}
+    reference = _measured(report["seeds"][0]) if report["seeds"] else {}
     members = [*report["front"], *report["seeds"]]
     genomes = [Genome(member["genome"]) for member in members]
     parts = [training_parts(g) for g in genomes if is_transformer(g)]
@@ -65,6 +66,17 @@ def table_of(report: Mapping[str, Any]) -> Table:
     return Table(columns, [axis_label(o) for o in objectives], rows[:count], rows[count:], texts)
 
 
+def only_constrained(report: Mapping[str, Any]) -> list[dict[str, str]]:
+    """{name, unit} of everything that is constrained and no objective, once each."""
+    goals = {o["name"] for o in report["objectives"]}
+    found = {c["name"]: {"name": c["name"], "unit": c["unit"]} for c in report["constraints"] if c["name"]}
+    return [c for name, c in found.items() if name not in goals]
+
+
+def _measured(member: Mapping) -> dict[str, Any]:
+    return {**member["objectives"], **member["constraints"]}
+
+
 def _row(member: Mapping, genome: Genome, shared: list[str], objectives: list, labels: Mapping, seed: Mapping) -> Row:
     if is_transformer(genome):
         training = " ".join(text for gene, text in training_parts(genome).items() if gene not in shared)
@@ -73,7 +85,7 @@ def _row(member: Mapping, genome: Genome, shared: list[str], objectives: list, l
         cells = {"genes": architecture_line(genome)}
     values = []
     for objective in objectives:
-        measure = member["objectives"].get(objective["name"])
+        measure = _measured(member).get(objective["name"])
         if measure is None:
             values.append(("-", ""))
             continue
@@ -88,6 +100,8 @@ def _row(member: Mapping, genome: Genome, shared: list[str], objectives: list, l
 def summary_lines(report: Mapping[str, Any], table: Table) -> list[str]:
     """What surrounds the table, in sentences: shared genes, failures, what was left out, the gain over each seed."""
     lines = []
+    if report["constraints"]:
+        lines.append(f"Constraints: {', '.join(clean(c['text']) for c in report['constraints'])}.")
     if table.shared:
         lines.append(f"All of them: {', '.join(table.shared)}.")
     if report["failures"]:

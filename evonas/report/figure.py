@@ -28,13 +28,7 @@ _FRONT, _SEED, _GREY = "#0b5cad", "#d1495b", "#57606a"
 def plot(store: Store, path: str | Path) -> None:
     """Write the picture to a .png, .svg or .pdf. Raises EvonasError for another ending or an unwritable place."""
     path = Path(path)
-    form = path.suffix.lower().removeprefix(".")
-    if form not in FORMATS:
-        raise EvonasError(
-            f"can't plot to {str(path)!r}: its ending is {path.suffix or 'missing'!r}",
-            f"Allowed endings: {', '.join('.' + f for f in FORMATS)}.",
-        )
-    data = _render(store, form)
+    data = _render(store, picture_format(path))
     fresh = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         fresh.write_bytes(data)
@@ -44,6 +38,17 @@ def plot(store: Store, path: str | Path) -> None:
         raise EvonasError(
             f"can't write {path}: {error.strerror or error}", "Choose another place.", exit_code=EXIT_FAILED
         ) from error
+
+
+def picture_format(path: Path) -> str:
+    """The format that a file's ending names. Raises EvonasError for another ending."""
+    form = path.suffix.lower().removeprefix(".")
+    if form not in FORMATS:
+        raise EvonasError(
+            f"can't plot to {str(path)!r}: its ending is {path.suffix or 'missing'!r}",
+            f"Allowed endings: {', '.join('.' + f for f in FORMATS)}.",
+        )
+    return form
 
 
 def png(store: Store) -> bytes:
@@ -80,7 +85,7 @@ def _tradeoff(ax: Axes, store: Store, comparison: Comparison, column: int, legen
     objectives = store.header["objectives"]
     _frame(ax, axis_label(objectives[column]), axis_label(objectives[0]))
     if not comparison.records:
-        return _say(ax, "no finished evaluation yet")
+        return _say(ax, "no evaluation has succeeded yet")
     x, y = comparison.values[:, column], comparison.values[:, 0]
     beaten = ~comparison.front
     generations = np.array([r.generation for r in comparison.records])
@@ -104,7 +109,8 @@ def _tradeoff(ax: Axes, store: Store, comparison: Comparison, column: int, legen
         _annotate(ax, clean(seed["label"]), sx, sy, _SEED, (8, 8))
     _view(ax, comparison, column, [r.genome_id for r in points])
     if legend:
-        ax.legend(loc="upper right", frameon=True, framealpha=0.85, edgecolor="none", fontsize=9)
+        # Above the axes, where it hides no point.
+        ax.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=3, frameon=False, fontsize=9, borderaxespad=0.2)
 
 
 def _front_line(ax: Axes, comparison: Comparison, column: int) -> None:
@@ -166,7 +172,7 @@ def _progress(ax: Axes, comparison: Comparison, objectives: Sequence[dict]) -> N
     """With a single objective: each evaluation, and the best so far."""
     _frame(ax, "evaluation", axis_label(objectives[0]) if objectives else "")
     if not comparison.records:
-        return _say(ax, "no finished evaluation yet")
+        return _say(ax, "no evaluation has succeeded yet")
     y = comparison.values[:, 0]
     best = np.maximum.accumulate(y) if comparison.directions[0] == "max" else np.minimum.accumulate(y)
     ax.plot(np.arange(1, len(y) + 1), y, "o", ms=4, color=_GREY, alpha=0.5, mec="none")

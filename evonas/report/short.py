@@ -24,6 +24,12 @@ def per_layer(values: Iterable[Any], none: str = "none") -> str:
     return "-".join(f"{text}x{count}" if count >= 3 else "-".join([text] * count) for text, count in runs)
 
 
+def gene_text(name: str, value: Any) -> str:
+    """The value of one gene: ``full`` for a window on everything, ``true``, ``0.00667``, ``2-4-4``."""
+    none = "full" if name == "window" else "none"
+    return _folded(value, none) if isinstance(value, tuple) else _scalar(value, none)
+
+
 def is_transformer(genome: Genome) -> bool:
     """Whether the short forms of a transformer apply."""
     return not check_transformer(genome)
@@ -137,6 +143,8 @@ def clean(text: Any) -> str:
 def _scalar(value: Any, none: str) -> str:
     if value is None:
         return none
+    if isinstance(value, bool):
+        return str(value).lower()
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..genome import ARCHITECTURE_GENES, TRAINING_GENES
-from .cells import Row, Table, summary_lines, table_of, title_line
+from .cells import Row, Table, only_constrained, summary_lines, table_of, title_line
 
 _MARKDOWN_SPECIAL = str.maketrans({c: "\\" + c for c in "\\`*_[]<>|#"})
 
@@ -22,12 +22,13 @@ def to_json(report: Mapping[str, Any]) -> str:
 def to_csv(report: Mapping[str, Any]) -> str:
     """A header line and one line per member of the front, best in the first objective first.
 
-    Columns: id, generation, parents (separated by spaces); for each objective its value, ``<name>_spread`` and
+    Columns: id, generation, parents (separated by spaces); for each objective, and for what is only constrained, its
+    value, ``<name>_spread`` and
     ``<name>_fidelity``; then every gene, a transformer's in the order of ``ARCHITECTURE_GENES`` and
     ``TRAINING_GENES``, per-layer values separated by spaces. "none" is a gene set to none, an empty cell a gene
     the genome has not.
     """
-    names = [o["name"] for o in report["objectives"]]
+    names = [o["name"] for o in (*report["objectives"], *only_constrained(report))]
     known = [*ARCHITECTURE_GENES, *TRAINING_GENES]
     other = sorted({gene for member in report["front"] for gene in member["genome"]} - set(known))
     transformer = not report["front"] or any(gene in member["genome"] for member in report["front"] for gene in known)
@@ -39,7 +40,10 @@ def to_csv(report: Mapping[str, Any]) -> str:
     for member in report["front"]:
         row = [member["id"], member["generation"], " ".join(member["parents"])]
         for name in names:
-            measure = member["objectives"][name]
+            measure = {**member["objectives"], **member["constraints"]}.get(name)
+            if measure is None:
+                row += ["", "", ""]
+                continue
             row += [measure["value"], "" if measure["spread"] is None else measure["spread"], measure["fidelity"]]
         row += [_csv_gene(member["genome"], gene) for gene in genes]
         writer.writerow([_no_formula(value) for value in row])
@@ -56,7 +60,7 @@ def to_markdown(report: Mapping[str, Any]) -> str:
         lines.append("|" + "|".join([" --- "] * (1 + len(table.columns)) + [" ---: "] * len(table.objectives)) + "|")
         lines += [_markdown_row(row, table) for row in table.front + _seeds_off_front(table)]
     else:
-        lines.append("No finished evaluation yet.")
+        lines.append("No evaluation has succeeded yet.")
     lines.append("")
     lines += [f"- {_markdown(line)}" for line in summary_lines(report, table)]
     return "\n".join(lines).rstrip() + "\n"

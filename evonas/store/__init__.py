@@ -40,10 +40,11 @@ Groups of 1-D datasets of equal length, one row per entry:
     generation, genome_id, rank (0 is the non-dominated front of that population, -1 has no complete measurement);
     the members of each generation in the order the search gave them.
 
-Numbers are float64 or int64, text is variable-length UTF-8 (``d.asstr()[:]``), so this is a table::
+Numbers are float64 or int64, text is variable-length UTF-8, which h5py gives as bytes without ``asstr``::
 
     with h5py.File("runs/NAME/population.h5") as f:
-        table = pd.DataFrame({k: d[:] for k, d in f["evaluations"].items()})
+        columns = f["evaluations"].items()
+        table = pd.DataFrame({k: (d.asstr() if d.dtype == object else d)[:] for k, d in columns})
 
 No pickle anywhere. Numbers that JSON can't hold (NaN, infinity) are null in JSON columns.
 """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import errno
 import importlib.metadata
 import math
 import platform
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
-from ..errors import EXIT_FAILED, EvonasError
+from ..errors import EXIT_FAILED, EXIT_USAGE, EvonasError
 from ..genome import Genome
 from ..record import Record
 from .files import DATA, JOURNAL, LOCK, State, create_data, extend_data, read_generation, read_state
@@ -81,7 +82,7 @@ class Store:
             raise EvonasError(
                 f"can't create run {folder.name!r} in {folder.parent}: {error.strerror or error}",
                 "Check that the folder can be written and the disk has space.",
-                exit_code=EXIT_FAILED,
+                exit_code=EXIT_FAILED if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO) else EXIT_USAGE,
             ) from error
         store = cls(folder, State(full), lock, journal)
         store._made = made

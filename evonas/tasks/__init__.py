@@ -29,7 +29,7 @@ def load_task(name: str, data: str | None, context: int) -> Task:
         sys.path.insert(0, os.getcwd())  # a console script does not have the user's folder on its path
     try:
         kind = getattr(importlib.import_module(module_name), attribute)
-    except Exception as error:  # importing runs the user's own code, which may raise anything
+    except (Exception, SystemExit) as error:  # importing runs the user's own code, which may raise anything
         raise EvonasError(
             f"task {name!r} can't be loaded: {type(error).__name__}: {error}",
             "It takes package.module:Name, importable from here.",
@@ -38,7 +38,7 @@ def load_task(name: str, data: str | None, context: int) -> Task:
         made = kind(data, context)
     except EvonasError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise EvonasError(
             f"task {name!r} can't be made: {type(error).__name__}: {error}",
             f"It is called as {attribute}(data, context); EVONAS_DEBUG=1 shows where it fails.",

@@ -47,6 +47,7 @@ EVOLVE = {
     "no context": ("--context 0", ["context is 0", "from 2 to"]),
     "a context of one": ("--context 1", ["context is 1", "from 2 to"]),
     "no tokens": ("--tokens 0", ["tokens is 0"]),
+    "a context longer than the training": ("--context 1000000", ["--context 1000000", "--tokens", "smaller"]),
     "fewer tokens than the context": ("--tokens 15", ["tokens is 15", "from 16 to"]),
     "a negative seed": ("--seed -1", ["seed is -1", "from 0 to"]),
     "an unknown executor": ("--executor threads", ["unknown executor 'threads'", "serial"]),
@@ -88,9 +89,15 @@ EVOLVE = {
     "a folder without config.json": ("--seed-genome given-folder", ["without a config.json"]),
     "a model of an unknown family": ("--seed-genome given-config.json", ["mamba"]),
     "a genome of no run": ("--seed-genome gone:3f2a", ["'gone' names no run"]),
-    "a genome outside the space": ("--seed-genome given-large.json", ["'large' lies outside", "d_model", "--widen"]),
+    "a genome outside the space": (
+        "--seed-genome given-large.json", ["'large' (given-large.json) lies outside", "d_model", "--widen"],
+    ),
     "a run name with a slash": ("--run a/b", ["'a/b' is not a plain folder name", "without /"]),
     "a run name that goes up": ("--run ..", ["'..' is not a plain folder name"]),
+    "a run name like an option": ("--run=-x", ["'-x' is not a plain folder name", "beginning with -"]),
+    "a hidden run": ("--run .x", ["'.x' is not a plain folder name"]),
+    "a run name for markup": ("--run [red]", ["'[red]' is not a plain folder name"]),
+    "a run name that steers a terminal": ("--run a\x1b[31mb", ["'a\\x1b[31mb' is not a plain folder name"]),
     "an empty run name": ("--run=", ["'' is not a plain folder name"]),
 }  # fmt: skip
 OTHERS = {
@@ -195,7 +202,7 @@ def test_a_run_that_exists_is_left_alone(cli, in_copy, small):
 
 def test_a_file_where_the_runs_should_lie(cli, in_tmp_path, small):
     (in_tmp_path / "runs").write_text("mine")
-    done = cli("evolve", *small, "--run", "x", "--executor", "serial", code=1)
+    done = cli("evolve", *small, "--run", "x", "--executor", "serial", code=2)
     assert "can't create run 'x' in runs" in done.sentence and "Check" in done.sentence
     assert files(in_tmp_path) == {"runs": b"mine"}
 
@@ -203,7 +210,7 @@ def test_a_file_where_the_runs_should_lie(cli, in_tmp_path, small):
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere")
 def test_a_folder_that_may_not_be_written(cli, in_tmp_path, small):
     (in_tmp_path / "runs").mkdir(mode=0o500)
-    done = cli("evolve", *small, "--run", "x", "--executor", "serial", code=1)
+    done = cli("evolve", *small, "--run", "x", "--executor", "serial", code=2)
     assert "can't create run 'x'" in done.sentence and not list((in_tmp_path / "runs").iterdir())
 
 
@@ -218,15 +225,18 @@ def test_a_report_of_some_other_file(cli, given):
     assert "given.txt is damaged or no evonas run" in cli("report", "given.txt", code=(1, 2)).sentence
 
 
-@pytest.mark.parametrize("path", ["nowhere/front.png", "front.gif", "front"])
-def test_a_picture_where_none_can_be(cli, in_copy, path):
+@pytest.mark.parametrize(
+    ("option", "path"),
+    [
+        ("--plot", "nowhere/front.png"), ("--plot", "front.gif"), ("--plot", "front"), ("--plot", "runs"),
+        ("--html", "nowhere/page.html"), ("--html", "runs"), ("--html", "runs/first/population.h5/page.html"),
+    ],
+)  # fmt: skip
+def test_a_picture_or_a_page_where_none_can_be(cli, in_copy, option, path):
     before = files(in_copy)
-    assert path in cli("report", "first", "--plot", path, code=(1, 2)).sentence
+    done = cli("report", "first", option, path, code=2)
+    assert path in done.sentence and not done.out, "it is found before anything is printed"
     assert files(in_copy) == before
-
-
-def test_a_page_where_none_can_be(cli, in_finished):
-    assert "nowhere/page.html can't be written" in cli("report", "--html", "nowhere/page.html", code=(1, 2)).sentence
 
 
 def test_an_id_that_is_not_on_the_front(cli, in_finished):

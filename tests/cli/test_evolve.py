@@ -10,6 +10,7 @@ import pytest
 
 from evonas.config import Settings
 from evonas.errors import EvonasError
+from evonas.fitness import device_text
 from evonas.genome import Genome, genome_to_dict, read_space, space_from_dict, transformer_genome, write_genome
 from evonas.store import Store
 
@@ -91,7 +92,7 @@ def test_it_stores_what_it_was_asked_and_what_it_found(finished, text_file):
     for record in (r for r in store.records if r.ok):
         loss, latency = record.measures["loss"], record.measures["latency"]
         assert loss.fidelity == "1024 tokens" and loss.spread > 0 and 0 < loss.value < 6
-        assert latency.fidelity == "measured" and latency.value > 0 and latency.device == "cpu"
+        assert latency.fidelity == "measured" and latency.value > 0 and latency.device == device_text("cpu")
         assert record.provenance["threads"] == 1
 
 
@@ -111,7 +112,7 @@ def test_a_shipped_genome_outside_the_space_is_refused_or_widens_it(evolve, in_t
     done, _ = evolve("--seed-genome", "nanogpt-cpu", code=2)
     for gene in ("n_layers", "d_model", "n_heads", "ffn_ratio"):
         assert gene in done.sentence
-    assert "'nanogpt-cpu' lies outside space 'tiny'" in done.sentence and "--widen" in done.sentence
+    assert "seed genome 'nanogpt-cpu' lies outside space 'tiny'" in done.sentence and "--widen" in done.sentence
     assert not (in_tmp_path / "runs").exists()
     _, store = evolve("--seed-genome", "nanogpt-cpu", "--widen", "--generations", 1, "--tokens", 64)
     space = space_from_dict(store.header["space"])
@@ -119,6 +120,19 @@ def test_a_shipped_genome_outside_the_space_is_refused_or_widens_it(evolve, in_t
     assert (seed.n_layers, seed.d_model) == (4, 128) and space.check(seed) == []
     assert space.genes["n_layers"].contains(4) and space.genes["n_layers"].contains(1)
     assert store.record_of(seed.id).ok
+
+
+def test_a_seed_that_widening_can_not_take_is_named_as_it_was_typed(evolve, in_tmp_path, space_file):
+    (in_tmp_path / "ruled.toml").write_text('rules = ["n_layers * d_model <= 64"]\n' + space_file.read_text())
+    write_genome("typed.json", SEED.replace(d_model=64), name="known-as", context=16)
+    done, _ = evolve("--space", "ruled.toml", "--seed-genome", "typed.json", "--widen", code=2)
+    assert "seed genome 'known-as' (typed.json): the space can't be widened" in done.sentence
+
+
+def test_the_name_of_the_data_is_no_markup(evolve, in_tmp_path, text_file):
+    (in_tmp_path / "[bold]w[!].txt").write_bytes(text_file.read_bytes())
+    done, _ = evolve("--data", "[bold]w[!].txt", "--generations", 1)
+    assert "run: text, [bold]w[!].txt; cpu" in done.err
 
 
 def test_a_seed_brings_its_context(cli, in_tmp_path, text_file, space_file, seed_file):
@@ -195,6 +209,7 @@ def test_analytic_constraints_are_never_broken_and_measured_ones_are_noted(evolv
     done, store = evolve("--constraint", "params<=6k", "--constraint", "memory<=0.05MB")
     assert store.header["constraints"] == ["params<=6000", "memory<=0.05MB"]
     assert all(r.value("params") <= 6000 for r in store.records)
+    assert "Constraints: params<=6000, memory<=0.05MB." in done.out and "memory [MB]" in done.out
     for record in store.records:
         assert (record.status == "infeasible") == (record.value("memory") > 0.05)
         assert ("loss" in record.measures) == record.ok
@@ -271,4 +286,5 @@ def test_a_small_space_is_searched_to_its_end(evolve, in_tmp_path):
     assert read_space("three.toml").check(Genome(SEED)) == []
     done, store = evolve("--space", "three.toml", "--generations", 9)
     assert "Every genome of the space has been seen." in done.out and len(store.records) == 3
+    assert "evonas train run:" in done.out and "evonas resume" not in done.out, "there is nothing to search on for"
     assert {genome_to_dict(e.genome)["genes"]["d_model"] for e in store.genomes.values()} == {16, 32, 48}

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 
-from evonas.genome import genome_from_dict, read_genome
+from evonas.genome import genome_from_dict, genome_to_dict, read_genome
 from evonas.genome.graph import cost
 from evonas.genome.io import shipped_names
 from evonas.store import Store
@@ -65,6 +66,50 @@ def test_check_tells_what_lies_outside_a_space(cli, seed_file, space_file):
     assert not outside.out
 
 
+def test_check_does_not_promise_what_widening_refuses(cli, in_tmp_path, space_file):
+    """``--widen`` widens genes, it drops no rule."""
+    (in_tmp_path / "ruled.toml").write_text('rules = ["n_layers * d_model <= 64"]\n' + space_file.read_text())
+    done = cli("genome", "check", "gpt2", "--space", "ruled.toml", code=1)
+    assert "problems" in done.err and "--widen" not in done.err
+
+
+HOSTILE = "x[/y] [bold]\x1b[31mred\x1b]0;title\x07"
+
+
+@pytest.fixture
+def hostile_file(in_tmp_path):
+    about = {"name": HOSTILE, "source": HOSTILE, "notes": [HOSTILE]}
+    (in_tmp_path / "hostile.json").write_text(json.dumps(genome_to_dict(SEED, **about)))
+    return "hostile.json"
+
+
+def test_a_files_texts_are_printed_as_they_are_without_steering_the_terminal(cli, hostile_file):
+    (Path(hostile_file).parent / "hostile[red].json").write_text(Path(hostile_file).read_text())
+    for command in (
+        "genome show hostile.json", "genome show hostile[red].json", "genome check hostile.json",
+        "genome cost hostile.json", "genome diff hostile.json gpt2", "genome diff gpt2 hostile.json",
+        "genome import hostile.json", "genome import hostile.json -o again.json", "genome show hostile.json --json",
+    ):  # fmt: skip
+        done = cli(*command.split())
+        assert "\x1b" not in done.out + done.err and "\x07" not in done.out + done.err, command
+        assert "x[/y] [bold]" in done.out + done.err or "again" in command, command
+
+
+def test_an_error_that_quotes_a_file_does_not_either(cli, in_tmp_path):
+    genes = {**genome_to_dict(SEED)["genes"], "\x1b[31m[/y]": 1}
+    (in_tmp_path / "wrong.json").write_text(json.dumps({"schema": 1, "genes": genes}))
+    done = cli("genome", "show", "wrong.json", code=2)
+    assert "unknown gene" in done.sentence and "\x1b" not in done.err
+
+
+@pytest.mark.parametrize("command", ["cost", "check", "show"])
+def test_what_a_genome_can_not_say_of_a_model_is_told_once(cli, in_tmp_path, command):
+    (in_tmp_path / "config.json").write_text(json.dumps({**HF_GPT2, "initializer_range": 0.3}))
+    done = cli("genome", command, "config.json")
+    assert (done.out + done.err).count("initializer_range 0.3: ") == 1
+    assert (done.out + done.err).count("vocab_size 100: ") == 1
+
+
 def test_cost_compares_several_at_their_own_context(cli):
     out = cli("genome", "cost", "nanogpt-cpu", "gpt2", "--vocab", 65).out
     small, large = (cost(read_genome(n).genome, 65, c) for n, c in (("nanogpt-cpu", 64), ("gpt2", 1024)))
@@ -80,6 +125,25 @@ def test_diff_names_the_genes_that_differ_and_no_other(cli):
     a, b = read_genome("gpt2").genome, read_genome("gpt2-medium").genome
     assert {"d_model", "n_layers"} <= {g for g in genes if g in a} == {g for g in a if a[g] != b.get(g)}
     assert "768" in out and "1024" in out
+
+
+def test_diff_is_short_and_says_what_it_costs(cli):
+    done = cli("genome", "diff", "gpt2", "llama-3.2-1b")
+    assert "nonex" not in done.out and "True" not in done.out and "gelu" in done.out
+    one, two = (cost(read_genome(n).genome, 256, 1024) for n in ("gpt2", "llama-3.2-1b"))
+    assert f"parameters {one.params:,} -> {two.params:,}" in done.out
+    assert f"{one.flops / 1e9:.3g} GFLOP" in done.out and "at vocabulary 256 and context 1,024" in done.out
+
+
+def test_cost_of_a_runs_genome_is_that_of_its_task(cli, in_finished, text_file):
+    vocabulary = len(set(text_file.read_bytes()))
+    expected = cost(SEED, vocabulary, 16)
+    line = cli("genome", "cost", "first:hand-tuned").out.splitlines()[1].split()
+    assert line[1:4] == [str(vocabulary), "16", f"{expected.params:,}"]
+    line = cli("genome", "cost", "first:hand-tuned", "--vocab", 1000).out.splitlines()[1].split()
+    assert line[1:4] == ["1,000", "16", f"{cost(SEED, 1000, 16).params:,}"]
+    for wrong in ("1", "-3"):
+        assert "--vocab" in cli("genome", "cost", "gpt2", "--vocab", wrong, code=2).sentence
 
 
 def test_diff_of_the_same(cli, seed_file, in_finished):

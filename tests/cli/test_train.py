@@ -130,3 +130,18 @@ def test_a_divergence_fails_and_leaves_nothing(cli, in_tmp_path, text_file, seed
     done = cli("train", "hot.json", "--data", text_file, "--tokens", 10**6, "--device", "cpu", "-o", "out", code=1)
     assert "the training diverged" in done.sentence and "Lower learning_rate" in done.sentence
     assert files(in_tmp_path) == before
+
+
+@pytest.mark.parametrize(("loss", "kept"), [(0.5, True), (50.0, False)])
+def test_a_late_divergence_keeps_weights_only_where_they_are_worth_it(train, in_tmp_path, monkeypatch, loss, kept):
+    from evonas.fitness.train import DivergenceError
+
+    def diverge(genome, task, tokens, *, on_evaluation, **_):
+        on_evaluation(1, 20, loss, 0.1, build(genome, task.vocab_size, task.context))
+        raise DivergenceError("loss rose from 3 to 9 at step 2")
+
+    monkeypatch.setattr("evonas.fitness.train.train", diverge)
+    done = train("-o", "out", code=1)
+    assert "the training diverged" in done.sentence and ("are kept in out" in done.sentence) == kept
+    assert (in_tmp_path / "out").exists() == kept
+    monkeypatch.undo()

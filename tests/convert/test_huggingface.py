@@ -111,9 +111,19 @@ def test_notes_say_what_the_genome_cannot(name, words):
 
 
 @pytest.mark.parametrize("name", ["smollm-135m", "tinyllama-1.1b", "mistral-7b-v0.1"])
-def test_a_model_the_genome_says_in_full_has_only_the_training_note(name):
-    (note,) = from_config(CONFIGS[name]).notes
-    assert "learning_rate" in note and "defaults" in note
+def test_a_model_the_genome_says_in_full_has_only_the_notes_on_vocabulary_and_training(name):
+    vocabulary, training = from_config(CONFIGS[name]).notes
+    assert vocabulary == f"vocab_size {CONFIGS[name]['vocab_size']}: the task brings its own vocabulary"
+    assert "learning_rate" in training and "defaults" in training
+
+
+@pytest.mark.parametrize(
+    ("key", "usual", "other"),
+    [("initializer_range", 0.02, 0.3), ("is_encoder_decoder", False, True), ("cross_attention_hidden_size", None, 64)],
+)
+def test_what_would_change_the_network_is_named(key, usual, other):
+    assert key not in "\n".join(from_config({**CONFIGS["gpt2"], key: usual}).notes)
+    assert f"{key} {str(other).lower()}: " in "\n".join(from_config({**CONFIGS["gpt2"], key: other}).notes)
 
 
 @pytest.mark.parametrize("name", CONFIGS)

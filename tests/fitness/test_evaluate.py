@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from evonas.errors import EXIT_USAGE, EvonasError
-from evonas.fitness import EXACT, MEASURED, TRAINED, ProxyEvaluator, resolve_device
+from evonas.fitness import EXACT, MEASURED, TRAINED, ProxyEvaluator, device_text, resolve_device
 from evonas.genome import genome_to_dict
 from evonas.genome.graph import cost
 from evonas.model import build
@@ -66,7 +66,7 @@ def test_exact_is_the_cost_of_the_graph_and_of_the_built_model(evaluator, genome
 def test_measuring_says_where_and_what_it_took(evaluator, genome):
     outcome = evaluator(*MEASURED).measure(genome())
     assert outcome.status == "ok" and set(outcome.measures) == set(MEASURED)
-    assert all(0 < m.value < math.inf and m.device == "cpu" for m in outcome.measures.values())
+    assert all(0 < m.value < math.inf and m.device == device_text("cpu") for m in outcome.measures.values())
     assert outcome.provenance["device"] == "cpu" and outcome.provenance["threads"] == 1
     assert outcome.provenance["torch"] == torch.__version__ and outcome.provenance["device_name"]
     assert outcome.cost["measure_seconds"] > 0

@@ -8,7 +8,7 @@ import math
 import pytest
 import torch
 
-from evonas.fitness import latency
+from evonas.fitness import device_text, latency
 from evonas.fitness.latency import LiveTensors, decode_latency, forward_latency, forward_memory
 from evonas.fitness.latency import _timed as timed
 from evonas.model import build
@@ -43,7 +43,7 @@ VARIANTS = [
 def test_a_time_is_positive_and_finite_with_its_spread(model, measure, changes):
     found = measure(model(**changes), "cpu", BRIEF)
     assert 0 < found.value < math.inf and 0 <= found.spread < math.inf
-    assert (found.fidelity, found.device) == ("measured", "cpu")
+    assert (found.fidelity, found.device) == ("measured", device_text("cpu"))
 
 
 @pytest.mark.parametrize("measure", [forward_latency, decode_latency])
@@ -151,7 +151,7 @@ def test_nothing_else_is_collected_and_one_thread_runs_meanwhile():
 
 def megabytes(model) -> float:
     found = forward_memory(model, "cpu")
-    assert (found.fidelity, found.device, found.spread) == ("measured", "cpu", 0.0)
+    assert (found.fidelity, found.device, found.spread) == ("measured", device_text("cpu"), 0.0)
     return found.value
 
 

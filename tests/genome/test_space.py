@@ -15,6 +15,7 @@ from evonas.evolution import mate, mutate, stratified
 from evonas.genome import (
     Genome,
     SearchSpace,
+    bounded_windows,
     check_transformer,
     read_genome,
     read_space,
@@ -463,6 +464,23 @@ def test_widening_stops_at_rules_and_unknown_genes():
         space.widened(genome.replace(surprise=1))
     with pytest.raises(EvonasError, match="no gene"):
         space.widened(Genome({"a": 1}))
+
+
+@pytest.mark.parametrize(("low", "high", "context"), [(8, 4096, 64), (8, 64, 64), (64, 4096, 64), (100, 4096, 64)])
+def test_a_log_range_of_windows_is_bounded_too(low, high, context):
+    data = space_to_dict(read_space("text-cpu"))
+    data["layers"]["window"] = {"low": low, "high": high, "log": True}
+    space = space_from_dict(data).bounded(context)
+    assert space.genes["window"].options == (*range(low, context), None)
+    assert space_to_dict(space_from_dict(space_to_dict(space))) == space_to_dict(space)
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        genome = space.sample(rng)
+        assert bounded_windows(genome, context) == genome, "no second way to write full attention"
+    short = {**data, "layers": {**data["layers"], "window": {"low": 8, "high": 32, "log": True}}}
+    assert space_from_dict(short).bounded(64).genes["window"].options is None, "it stays a range"
+    longest = space_from_dict({**data, "layers": {**data["layers"], "window": {"low": 8, "high": 2**20, "log": True}}})
+    assert longest.bounded(2**19).genes["window"].high == 2**19 - 1, "too many to list"
 
 
 def test_bounded_windows_are_shorter_than_the_context():

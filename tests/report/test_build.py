@@ -14,7 +14,7 @@ from evonas.store import Store
 
 from .conftest import SEED, header
 
-MEMBER_KEYS = ["id", "generation", "parents", "objectives", "genome"]
+MEMBER_KEYS = ["id", "generation", "parents", "objectives", "constraints", "genome"]
 
 
 def variant(k: int):
@@ -46,7 +46,8 @@ def test_the_contract(run):
     report = build_report(run)
     assert list(report) == [
         "run", "task", "device", "seed", "objectives", "generations", "evaluations", "failures", "hypervolume",
-        "front", "seeds", "against_seed", "fidelity", "left_out", "created", "seconds", "versions", "status_of_run",
+        "front", "seeds", "against_seed", "fidelity", "left_out", "constraints", "created", "seconds", "versions",
+        "status_of_run",
     ]  # fmt: skip
     assert (report["run"], report["task"], report["device"], report["seed"]) == ("demo", "text", "cpu", 7)
     assert report["objectives"] == [

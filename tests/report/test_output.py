@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import csv
 import io
+import json
 import re
 from html.parser import HTMLParser
 
@@ -14,7 +15,7 @@ from rich.console import Console
 from evonas.errors import EvonasError
 from evonas.genome import ARCHITECTURE_GENES, TRAINING_GENES, Genome
 from evonas.record import Measure, Record
-from evonas.report import build_report, plot, png, render_table, to_csv, to_html, to_markdown
+from evonas.report import build_report, plot, png, render_table, to_csv, to_html, to_json, to_markdown
 from evonas.report.figure import draw
 from evonas.report.table import SHORT_ID
 from evonas.store import Store
@@ -175,9 +176,9 @@ def test_hostile_text_is_inert_everywhere(tmp_path):
 def test_nothing_finished_yet(tmp_path):
     with Store.create(tmp_path / "none", header()) as store:
         report = build_report(store)
-        assert "No finished evaluation yet." in rendered(report)
-        assert "No finished evaluation yet." in to_markdown(report)
-        assert "No finished evaluation yet." in Tags(to_html(report, png(store))).text
+        assert "No evaluation has succeeded yet." in rendered(report)
+        assert "No evaluation has succeeded yet." in to_markdown(report)
+        assert "No evaluation has succeeded yet." in Tags(to_html(report, png(store))).text
         plot(store, tmp_path / "none.png")
         store.append(SEED, Record(SEED.id, 0, 0, "crash"))
         assert "Failed: 1 crash (of 1 evaluations)." in rendered(build_report(store))
@@ -246,3 +247,50 @@ def test_plot_errors(run, tmp_path):
         with pytest.raises(EvonasError, match="can't write"):
             plot(run, bad)
     assert [p.name for p in tmp_path.iterdir()] == ["folder.png"]
+
+
+def test_no_seed_hides_under_the_legend(run):
+    figure = draw(run)
+    figure.canvas.draw()
+    ax = figure.axes[0]
+    box, axes_box = ax.get_legend().get_window_extent(), ax.get_window_extent()
+    stars = [line for line in ax.lines if line.get_marker() == "*"]
+    assert stars and all(not box.contains(*ax.transData.transform(star.get_xydata()[0])) for star in stars)
+    assert box.y0 >= axes_box.y1 - 1, "no point of the front either"
+
+
+@pytest.fixture
+def constrained(tmp_path):
+    """A run whose memory is constrained and no objective."""
+    with Store.create(tmp_path / "constrained", header(constraints=["memory<=2MB", "latency<=9ms"])) as store:
+        for k in range(3):
+            genome = SEED.replace(learning_rate=1e-3 * (k + 1))
+            measures = {
+                "loss": Measure(2.0 - k, 0.1, "64 tokens"), "latency": Measure(1.0 + k, 0.1, "measured", "x"),
+                "memory": Measure(1.25 + k / 4, 0.0, "measured", "x"),
+            }  # fmt: skip
+            store.append(genome, Record(genome.id, 0, k, "ok", measures))
+        yield store
+
+
+def test_what_is_only_constrained_is_shown_with_its_values(constrained):
+    report = build_report(constrained)
+    assert report["constraints"] == [
+        {"text": "memory<=2MB", "name": "memory", "unit": "MB"},
+        {"text": "latency<=9ms", "name": "latency", "unit": "ms"},
+    ]  # fmt: skip
+    assert [m["constraints"]["memory"]["value"] for m in report["front"]] == [1.75, 1.5, 1.25]
+    assert all(set(m["objectives"]) == {"loss", "latency"} and set(m["constraints"]) == {"memory"}
+               for m in report["front"])  # fmt: skip
+    for text in (rendered(report), to_markdown(report), to_html(report, b"")):
+        assert "memory" in text and "1.75" in text and "Constraints: memory" in text
+    rows = list(csv.DictReader(io.StringIO(to_csv(report))))
+    assert [row["memory"] for row in rows] == ["1.75", "1.5", "1.25"] and rows[0]["memory_fidelity"] == "measured"
+    json.loads(to_json(report))
+
+
+def test_a_constraint_nobody_knows_is_shown_as_it_is(tmp_path):
+    with Store.create(tmp_path / "odd", header(constraints=["beauty>=\x1b[31m3", 7])) as store:
+        report = build_report(store)
+    assert [c["name"] for c in report["constraints"]] == ["", ""]
+    assert "Constraints: beauty>= [31m3, 7." in " ".join(rendered(report).split())

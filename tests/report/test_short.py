@@ -10,6 +10,7 @@ from evonas.report.short import (
     axis_label,
     clean,
     duration,
+    gene_text,
     number,
     per_layer,
     percent,
@@ -84,3 +85,16 @@ def test_percent_duration_label_clean():
     assert axis_label({"name": "latency", "unit": "ms"}) == "latency [ms]"
     assert axis_label({"name": "params", "unit": ""}) == "params"
     assert clean("a\x1b[31m\nb\u202e") == "a [31m b "
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "text"),
+    [
+        ("window", (None, None), "full"), ("window", (8, None), "8-full"), ("kv_rank", (None,) * 12, "none"),
+        ("head_dim", None, "none"), ("ffn_ratio", (2.6666666666666665,) * 3, "2.67x3"),
+        ("tied_embeddings", True, "true"),
+        ("learning_rate", 0.0006666666, "0.000667"), ("n_layers", 12, "12"), ("norm", "rmsnorm", "rmsnorm"),
+    ],
+)  # fmt: skip
+def test_a_gene_in_a_word(name, value, text):
+    assert gene_text(name, value) == text

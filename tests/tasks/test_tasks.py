@@ -250,3 +250,12 @@ def test_a_fingerprint_that_fails_is_the_users_to_mend():
 
     with pytest.raises(EvonasError, match="task 'broken': its fingerprint fails with ValueError: no file"):
         fingerprint(Broken())
+
+
+@pytest.mark.parametrize(
+    "leaving", ["import sys\nsys.exit('bye')\n", "import sys\ndef Task(*_):\n    sys.exit('bye')\n"]
+)
+def test_a_task_that_leaves_does_not_end_evonas(own_package, in_tmp_path, leaving):
+    (in_tmp_path / "own_package" / "leaving.py").write_text(leaving)
+    with pytest.raises(EvonasError, match=r"task 'own_package.leaving:Task' can't be .*: SystemExit: bye"):
+        load_task("own_package.leaving:Task", None, CONTEXT)

@@ -1,0 +1,34 @@
+"""The name of the machine that a time belongs to."""
+
+from __future__ import annotations
+
+import platform
+
+import pytest
+import torch
+
+from evonas.fitness import device_text
+from evonas.fitness.device import _cpu_model
+
+
+def test_a_cpu_is_named_by_its_model(tmp_path):
+    path = tmp_path / "cpuinfo"
+    path.write_text("processor\t: 0\nmodel name\t:  Fast  CPU 9\n\nprocessor\t: 1\nmodel name\t: Other\n")
+    assert _cpu_model(path).split() == ["Fast", "CPU", "9"]
+
+
+@pytest.mark.parametrize("text", [None, "", "BogoMIPS : 50.00\n"])
+def test_where_the_system_does_not_say_there_is_a_name_all_the_same(tmp_path, text):
+    path = tmp_path / "cpuinfo"
+    if text is not None:
+        path.write_text(text)
+    assert _cpu_model(path) == (platform.processor() or platform.machine())
+
+
+def test_it_is_one_line(monkeypatch):
+    assert device_text("cpu") and device_text("cpu") == " ".join(device_text("cpu").split())
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+def test_a_gpu_is_named_by_its_model():
+    assert device_text("cuda") == torch.cuda.get_device_name()
