@@ -14,7 +14,7 @@ import torch
 from ..errors import EvonasError
 from ..genome import Genome
 from ..genome.graph import rope_dim
-from .axes import Axis, heads, leading, rotary, strongest, take
+from .axes import Axis, axis, heads, leading, rotary, strongest, take
 from .matching import losses, match_layers
 from .parts import AXES, Parts, as_latent, as_plain, block_parts
 from .transformer import Transformer
@@ -62,17 +62,22 @@ def inherit(child: Transformer, genome: Genome, weights: Mapping[str, torch.Tens
       zero (SliceGPT, Ashkboos et al. 2024, sec. 3.1), exact without tied embeddings.
 
     Shrinking keeps the strongest hidden units, heads and channels by the norm of their weights, the same ones in
-    every matrix. Windows, positions and activations change the function by nature: matrices stay. Attention with and
-    without a latent is converted approximately.
+    every matrix; fewer KV heads are means of those they replace. What changes the function by nature keeps its
+    matrices: windows, positions, activations, attention with and without a latent (``as_latent``, ``as_plain``), and
+    embeddings that become tied, as the sum of both.
 
-    Raises EvonasError naming the tensor when ``weights`` are not those of ``genome`` over the vocabulary of ``child``.
+    Raises EvonasError naming the tensor when ``weights`` are not those of ``genome`` over the vocabulary of ``child``
+    or not finite.
     """
     weights = _checked(child, genome, weights)
     own = {name: p.detach() for name, p in child.named_parameters()}
     sources = match_layers(genome, child.genome, child.context)
-    lost = losses(genome, child.genome, sources, child.context)
     blocks = [block_parts(weights, genome, i) for i in range(genome.n_layers)]
     head = weights.get("head.weight", weights["token_embedding.weight"]).clone()
+    if child.head is None and not genome.tied_embeddings:
+        # The two are nearly orthogonal: each does its work beside the other.
+        embedding = weights["token_embedding.weight"]
+        embedding += head * (embedding.norm() / head.norm().clamp(min=1e-6))
     if (genome.norm, child.genome.norm) == ("layernorm", "rmsnorm"):
         _centre(weights, blocks)
     stream = _stream(weights, blocks, child.genome.d_model)
@@ -81,16 +86,9 @@ def inherit(child: Transformer, genome: Genome, weights: Mapping[str, torch.Tens
     if child.head is not None:
         taken += take(own["head.weight"], head, (leading(len(head), len(head)), stream))
     for j, source in enumerate(sources):
-        parent = dict(blocks[source.index])
-        score_scale = math.sqrt(_score_width(child.genome, j) / _score_width(genome, source.index))
-        for name in ("q", "q_rope"):
-            if name in parent:
-                parent[name] = parent[name] * score_scale
-        for name in ("out", "down"):
-            parent[name] = parent[name] * scale
-        for name in ("attention_norm", "ffn_norm"):
-            parent[name] = parent[name] / scale
+        parent = _rewritten(blocks[source.index], genome, source.index, child.genome, j, scale)
         taken += _fill_block(block_parts(own, child.genome, j), parent, stream, child.genome, source.new)
+    lost = losses(genome, child.genome, sources, child.context)
     return Inheritance(taken / sum(p.numel() for p in own.values()), tuple(lost))
 
 
@@ -111,6 +109,8 @@ def _checked(child: Transformer, genome: Genome, weights: Mapping[str, torch.Ten
         if given.shape != tensor.shape:
             shapes = f"{tuple(given.shape)}, expected {tuple(tensor.shape)}"
             raise EvonasError(f"{name} has shape {shapes} for {where}", hint)
+        if not given.isfinite().all():
+            raise EvonasError(f"{name} holds values that are not finite", "A network that diverged has no children.")
         checked[name] = given.detach().to(like.device, like.dtype, copy=True).contiguous()
     extra = sorted(weights.keys() - expected.keys())
     if extra:
@@ -156,7 +156,7 @@ def _fill_embeddings(
     return taken + take(own["norm.weight"], norm, (stream,))
 
 
-def _new_channels(written: torch.Tensor, stream: Axis, genome: Genome) -> torch.Tensor | float:
+def _new_channels(written: torch.Tensor, stream: Axis, genome: Genome) -> torch.Tensor:
     """What new channels get of a matrix (D, ...) that writes to the residual stream."""
     if genome.norm == "rmsnorm":
         return torch.zeros_like(written[stream.new])
@@ -172,13 +172,24 @@ def _score_width(genome: Genome, index: int) -> int:
     return width
 
 
+def _rewritten(parts: Parts, genome: Genome, index: int, child: Genome, child_index: int, scale: float) -> Parts:
+    """The parts of layer ``index`` of the parent, with the child's kind of attention and feed-forward and with its
+    scales of the residual stream (by ``scale``) and of the attention scores. Widths stay."""
+    parts, rope = dict(parts), genome.position == child.position == "rope"
+    latent = child.layers[child_index].kv_rank
+    if latent is None and "latent" in parts:
+        parts = as_plain(parts, rope)
+    elif latent is not None and "latent" not in parts:
+        parts = as_latent(parts, latent, rope)
+    parts["up"] = _with_gates(parts["up"], 2 if child.activation == "swiglu" else 1)
+    score_scale = math.sqrt(_score_width(child, child_index) / _score_width(genome, index))
+    factors = {"q": score_scale, "q_rope": score_scale, "out": scale, "down": scale}
+    factors.update({"attention_norm": 1 / scale, "ffn_norm": 1 / scale})
+    return {name: part * factors.get(name, 1.0) for name, part in parts.items()}
+
+
 def _fill_block(own: Parts, parent: Parts, stream: Axis, genome: Genome, new: bool) -> int:
-    """One block of a child, views in ``own``, from its parent's parts; returns how many values were taken."""
-    if "latent" in own and "latent" not in parent:
-        parent = as_latent(parent, len(own["latent"]))
-    elif "latent" in parent and "latent" not in own:
-        parent = as_plain(parent)
-    parent = _with_gates(parent, len(own["up"]))
+    """One block of a child, views in ``own``, from parts of the same kind; returns how many values were taken."""
     axes = {"D": stream, "G": leading(len(own["up"]), len(own["up"]))}
     axes["F"] = strongest(parent["up"].norm(dim=(0, 2)) * parent["down"].norm(dim=0), own["down"].shape[1])
     axes["V"] = strongest(parent["out"].norm(dim=(0, 1)), own["out"].shape[2])
@@ -187,13 +198,12 @@ def _fill_block(own: Parts, parent: Parts, stream: Axis, genome: Genome, new: bo
         parent = _fill_latent(own, parent, axes)
         axes["E"] = leading(width, new_width)
     else:
-        kv_heads, new_kv_heads = len(parent["k"]), len(own["k"])
         strength = parent["out"].norm(dim=(0, 2))
-        axes["H"], pool = heads(strength, kv_heads, len(own["q"]), new_kv_heads)
+        axes["H"], pool = heads(strength, len(parent["k"]), len(own["q"]), len(own["k"]))
         pool = pool.to(parent["k"])
         parent = {**parent, **{name: torch.einsum("ck,k...->c...", pool, parent[name]) for name in "kv"}}
         some = pool.sum(1).nonzero()[:, 0].cpu()
-        axes["K"] = Axis(some, some, some)
+        axes["K"] = axis(len(pool), some, some)
         axes["E"] = (rotary if genome.position == "rope" else leading)(width, new_width)
     own["q"][axes["H"].to[:, None], axes["E"].new] = 0
     taken = 0
@@ -221,8 +231,7 @@ def _fill_latent(own: Parts, parent: Parts, axes: dict[str, Axis]) -> Parts:
     return {**parent, "latent": parent["latent"] * scale, "latent_norm": parent["latent_norm"] / scale}
 
 
-def _with_gates(parent: Parts, gates: int) -> Parts:
-    """swiglu from one matrix starts with it as gate and as value, u^2 sigmoid(u), a smooth relu2; back, with its
-    gate."""
-    up = parent["up"]
-    return {**parent, "up": up[:1] if gates < len(up) else up.expand(gates, *up.shape[1:])}
+def _with_gates(up: torch.Tensor, gates: int) -> torch.Tensor:
+    """``up`` (G, F, D) with ``gates`` matrices. swiglu from one starts with it as gate and as value: u^2 sigmoid(u), a
+    smooth relu2; back, with its gate."""
+    return up[:1] if gates < len(up) else up.expand(gates, *up.shape[1:])

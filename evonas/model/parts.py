@@ -12,6 +12,7 @@ import torch
 
 from ..genome import Genome
 from ..genome.graph import rope_dim
+from .axes import rotary
 
 # Part -> its axes. `out` and `down` write to the residual stream, what ends in D otherwise reads from it.
 AXES = {
@@ -56,38 +57,51 @@ def block_parts(weights: Mapping[str, torch.Tensor], genome: Genome, index: int)
     }
 
 
-def as_latent(parts: Parts, rank: int) -> Parts:
-    """Plain attention as latent attention of at most ``rank``: the truncated singular value decomposition of the
-    stacked keys and values (as MHA2MLA, Ji et al. 2025), without a rotary part.
+def as_latent(parts: Parts, rank: int, rope: bool) -> Parts:
+    """Plain attention as latent attention of at most ``rank``: the truncated joint singular value decomposition of keys
+    and values (MHA2MLA, Ji et al. 2025). With ``rope`` the frequencies of the rotary part move there from the
+    queries, with the mean of the KV heads as the key that all share.
 
     An approximation even at full rank: latents are normalised. The up-projection is scaled for the latent of an
     average token.
     """
-    keys, values = parts["k"], parts["v"]
-    kv_heads, width, d_model = keys.shape
+    q, keys, values = parts["q"], parts["k"], parts["v"]
+    kv_heads, width, _ = keys.shape
     left, size, right = torch.linalg.svd(torch.cat((keys, values)).flatten(0, 1), full_matrices=False)
     latent = right[:rank]
     up = (left * size)[:, :rank] * _latent_size(parts["attention_norm"], latent)
-    group = len(parts["q"]) // kv_heads
-    latent_k, latent_v = up.view(2, kv_heads, width, -1).repeat_interleave(group, 1)
-    rest = {name: part for name, part in parts.items() if name not in ("k", "v")}
+    latent_k, latent_v = up.view(2, kv_heads, width, -1).repeat_interleave(len(q) // kv_heads, 1)
+    rotated = _rotated(width) if rope else []
+    plain = q.clone()
+    plain[:, rotated] = 0
     return {
-        **rest,
-        "q_rope": keys.new_zeros(len(parts["q"]), 0, d_model),
-        "k_rope": keys.new_zeros(0, d_model),
+        **{name: part for name, part in parts.items() if name not in ("k", "v")},
+        "q": plain,
+        "q_rope": q[:, rotated],
+        "k_rope": keys.mean(0)[rotated],
         "latent": latent,
-        "latent_norm": keys.new_ones(len(latent)),
+        "latent_norm": latent.new_ones(len(latent)),
         "latent_k": latent_k,
         "latent_v": latent_v,
     }
 
 
-def as_plain(parts: Parts) -> Parts:
+def as_plain(parts: Parts, rope: bool) -> Parts:
     """Latent attention as plain attention with a KV head per head: its down- and up-projection multiplied, for the
-    latent of an average token. The rotary part is dropped."""
+    latent of an average token. With ``rope`` the rotary part takes the place of what gets its frequencies."""
     latent = parts["latent_norm"][:, None] * parts["latent"] / _latent_size(parts["attention_norm"], parts["latent"])
+    q, keys, values = parts["q"].clone(), parts["latent_k"] @ latent, parts["latent_v"] @ latent
+    if rope:
+        rotated = _rotated(q.shape[1])
+        q[:, rotated], keys[:, rotated] = parts["q_rope"], parts["k_rope"]
     rest = {name: part for name, part in parts.items() if "latent" not in name and "rope" not in name}
-    return {**rest, "k": parts["latent_k"] @ latent, "v": parts["latent_v"] @ latent}
+    return {**rest, "q": q, "k": keys, "v": values}
+
+
+def _rotated(width: int) -> torch.Tensor:
+    """The places of a rotated head that have the frequencies of the rotary part of latent attention, in its order."""
+    part = rotary(width, rope_dim(width))
+    return part.source[part.to.argsort()]
 
 
 def _latent_size(norm: torch.Tensor, latent: torch.Tensor) -> torch.Tensor:

@@ -306,6 +306,27 @@ def test_rope_takes_other_head_widths_to_the_nearest_frequency():
     torch.testing.assert_close(new_key[[0, 2, 3, 5, 6, 8, 9, 11]], key, rtol=1e-14, atol=0)
 
 
+@pytest.mark.parametrize("kv_rank, back", [(None, 6), (6, None)])
+def test_a_rotary_part_keeps_its_frequencies(kv_rank, back):
+    """Width 8 has four frequencies; the rotary part, of width 4, has the first and the third of them."""
+    parent = parent_of(small(position="rope", n_layers=1, n_kv_heads=4, kv_rank=kv_rank))
+    child, _ = child_of(parent, small(position="rope", n_layers=1, n_kv_heads=4, kv_rank=back))
+    plain, latent = (m.blocks[0].attention for m in ((parent, child) if back else (child, parent)))
+    q, k, _ = plain.qkv.weight.view(3, 4, 8, 32)
+    _, rope, _ = latent.down.weight.split((32, 20, 6))
+    rope, scale = rope.view(5, 4, 32), (8 / 12) ** 0.5  # from a score of 12 values to one of 8
+    torch.testing.assert_close(q[:, [0, 2, 4, 6]], rope[:4] * scale)
+    torch.testing.assert_close(k.mean(0)[[0, 2, 4, 6]], rope[4])
+
+
+def test_embeddings_that_become_tied_are_a_sum():
+    parent = parent_of(small(tied_embeddings=False))
+    child, inheritance = child_of(parent, small())
+    assert inheritance.lost == ("untied embeddings became tied",)
+    embedding, head = parent.token_embedding.weight, parent.head.weight
+    torch.testing.assert_close(child.token_embedding.weight, embedding + head * embedding.norm() / head.norm())
+
+
 # -- wrong input -----------------------------------------------------------------------------------------------------
 
 
@@ -317,6 +338,7 @@ def test_rope_takes_other_head_widths_to_the_nearest_frequency():
         (lambda w: w.update({"position_embedding.weight": torch.ones(5)}), "position_embedding.weight has shape (5,)"),
         (lambda w: w.update({"position_embedding.weight": torch.ones(0, 32)}), "position_embedding.weight has shape"),
         (lambda w: w.update({"token_embedding.weight": torch.ones(20, 32)}), "expected (19, 32)"),
+        (lambda w: w["blocks.1.ffn.up.weight"][3, 2].fill_(torch.nan), "blocks.1.ffn.up.weight holds values that are"),
         (lambda w: w.update({"norm.weight": None}), "need a tensor norm.weight"),
         (lambda w: w.update({"head.weight": torch.ones(19, 32)}), "has no tensor head.weight"),
     ],
