@@ -49,7 +49,7 @@ class Block(nn.Module):
 
 
 class Transformer(nn.Module):
-    """Decoder language model over ``vocab_size`` tokens; use ``build``.
+    """Decoder language model over ``vocab_size`` tokens, its weights not yet drawn: ``init_weights`` does.
 
     Dropout (the genome's rate) acts on the embeddings and on the outputs of attention and feed-forward, not on the
     attention probabilities; it draws from torch's own generator, which alone torch's dropout can use. With tied
@@ -58,7 +58,6 @@ class Transformer(nn.Module):
 
     def __init__(self, genome: Genome, vocab_size: int, context: int) -> None:
         super().__init__()
-        check_buildable(genome, vocab_size, context)
         self.genome, self.vocab_size, self.context = genome, vocab_size, context
         self.dropout = float(genome.dropout)
         self.token_embedding = skip_init(nn.Embedding, vocab_size, genome.d_model)
@@ -168,6 +167,7 @@ def build(genome: Genome, vocab_size: int, context: int, *, generator: torch.Gen
     ``context`` is the longest sequence it is meant for. ``generator`` draws the weights; None is torch's default
     generator. Raises EvonasError for a genome that can't be built.
     """
+    check_buildable(genome, vocab_size, context)
     model = Transformer(genome, vocab_size, context)
     model.init_weights(generator)
     return model
