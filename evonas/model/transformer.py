@@ -5,6 +5,8 @@ B batch, T sequence, D d_model, V vocabulary
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -14,7 +16,7 @@ from ..errors import EvonasError
 from ..genome import Genome, Layer
 from ..genome.graph import check_buildable, rope_dim
 from .attention import Attention
-from .cache import Cache, LayerCache
+from .cache import Cache, LayerCache, Past
 from .dot_product import CausalDotProduct
 from .feed_forward import FEED_FORWARDS
 from .latent_attention import LatentAttention
@@ -22,6 +24,8 @@ from .norm import NORMS
 from .rotary import Rotary
 
 INIT_STD = 0.02
+# Tokens a block works on together where no gradient is wanted: more only take memory. Twice as many are one chunk.
+CHUNK = 256
 
 
 class Block(nn.Module):
@@ -42,6 +46,16 @@ class Block(nn.Module):
             return x + F.dropout(self.ffn(self.ffn_norm(x)), self.dropout)
         x = x + self.attention(self.attention_norm(x), cache)
         return x + self.ffn(self.ffn_norm(x))
+
+    def forward_(self, x: torch.Tensor, cache: LayerCache | None = None) -> None:
+        """``forward`` in place and in chunks, without dropout: beside ``x`` itself a windowed block takes memory for
+        O(CHUNK + W) tokens; one of full attention takes it for T, but for its feed-forward."""
+        lengths = self.attention.core.chunks(x.shape[1], CHUNK)
+        past = Past() if len(lengths) > 1 else None
+        for part in x.split(lengths, 1):
+            part += self.attention(self.attention_norm(part), cache, past)
+            for piece in part.split(CHUNK, 1):
+                piece += self.ffn(self.ffn_norm(piece))
 
     def decode(self, x: torch.Tensor, cache: LayerCache, position: int) -> torch.Tensor:
         x = x + self.attention.decode(self.attention_norm(x), cache, position)
@@ -84,10 +98,7 @@ class Transformer(nn.Module):
         Raises EvonasError where tokens are not (B, T), or T exceeds ``context`` and positions are learned (rope
         extrapolates).
         """
-        x_BTD = self._embed(tokens_BT)
-        for block in self.blocks:
-            x_BTD = block(x_BTD)
-        return self._logits(x_BTD)
+        return self._logits(self._through_blocks(self._embed(tokens_BT), [None] * len(self.blocks)))
 
     def new_cache(self, batch_size: int = 1) -> Cache:
         """An empty KV cache in the model's dtype and on its device: ``min(window, context)`` slots a layer."""
@@ -106,9 +117,7 @@ class Transformer(nn.Module):
                 f"prefill needs an empty cache; this one holds {cache.length} tokens", "Call cache.reset() first."
             )
         self._check_room(tokens_BT, cache)
-        x_BTD = self._embed(tokens_BT)
-        for block, layer_cache in zip(self.blocks, cache.layers):
-            x_BTD = block(x_BTD, layer_cache)
+        x_BTD = self._through_blocks(self._embed(tokens_BT), cache.layers)
         cache.length = tokens_BT.shape[1]
         return self._logits(x_BTD)
 
@@ -143,6 +152,16 @@ class Transformer(nn.Module):
                 )
             x_BTD = x_BTD + self.position_embedding.weight[:length]
         return F.dropout(x_BTD, self.dropout) if self.training and self.dropout else x_BTD
+
+    def _through_blocks(self, x_BTD: torch.Tensor, caches: Sequence[LayerCache | None]) -> torch.Tensor:
+        """x_BTD after all blocks, which may overwrite it."""
+        in_chunks = x_BTD.shape[1] > 2 * CHUNK and not torch.is_grad_enabled() and not self.training
+        for block, cache in zip(self.blocks, caches):
+            if in_chunks:
+                block.forward_(x_BTD, cache)
+            else:
+                x_BTD = block(x_BTD, cache)
+        return x_BTD
 
     def _logits(self, x_BTD: torch.Tensor) -> torch.Tensor:
         x_BTD = self.norm(x_BTD)
