@@ -64,7 +64,7 @@ class CausalDotProduct(nn.Module):
         if first <= window:
             y = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=gqa)
         else:
-            y = F.scaled_dot_product_attention(q, k, v, attn_mask=self._mask(first)[:, :first], enable_gqa=gqa)
+            y = F.scaled_dot_product_attention(q, k, v, attn_mask=self._mask(first)[:first, :first], enable_gqa=gqa)
         y_BLHE = y.transpose(1, 2)
         if first == length:
             return y_BLHE
@@ -79,16 +79,15 @@ class CausalDotProduct(nn.Module):
         # Each block's own and W earlier entries, (B*N, K, W+C, E): overlapping views, copied only where B > 1.
         windows = (x.unfold(2, window + block, block) for x in (k_BKSE, v_BKSE))  # (B, K, N, E, W+C)
         k, v = (x.permute(0, 2, 1, 4, 3).flatten(0, 1) for x in windows)
-        mask = self._mask(window + block)[window:]  # query i of a block is key W + i
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask[:, : window + block], enable_gqa=gqa)
+        end = window + block
+        mask = self._mask(end)[window:end, :end]  # query i of a block is key W + i
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=gqa)
         return y.transpose(1, 2).reshape(batch, length, heads, width)
 
     def _mask(self, size: int) -> torch.Tensor:
-        """The first ``size`` rows of the band, at least as many columns."""
+        """The band of ``size`` tokens at least."""
         band = self.band
-        if band.shape[0] < size:
-            band = _band(size, self.window, band.device, band.dtype)
-        return band[:size]
+        return band if band.shape[0] >= size else _band(size, self.window, band.device, band.dtype)
 
 
 def _band(size: int, window: int, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
