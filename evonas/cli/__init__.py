@@ -11,6 +11,7 @@ import click
 from .. import __version__
 from ..errors import EXIT_FAILED, EXIT_INTERRUPTED, EvonasError
 from .evolve import evolve
+from .export import export
 from .genome import genome
 from .report import report
 from .resume import resume
@@ -29,10 +30,11 @@ def cli() -> None:
     evonas evolve --data my.txt --budget 30m   search on your text for half an hour
     evonas report                              the Pareto front of the newest run
     evonas train RUN:ID                        train one of its genomes in full
+    evonas export RUN:ID                       take it along: one folder that needs torch alone
     """
 
 
-for command in (evolve, resume, report, genome, train):
+for command in (evolve, resume, report, genome, train, export):
     cli.add_command(command)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import os
 from pathlib import Path
 
 import click
@@ -56,6 +55,7 @@ def train(reference, tokens, task, data, context, device, seed, output) -> None:
     from ..genome import bounded_windows, write_genome
     from ..store import runs_folder
     from ..tasks import fingerprint, load_task
+    from .folder import make_folder
     from .reference import read_and_tell
 
     found = read_and_tell(reference)
@@ -69,9 +69,7 @@ def train(reference, tokens, task, data, context, device, seed, output) -> None:
     if now is not None and now != found.data:
         click.echo(f"Note: the data is not what {found.name} was found on: {found.data} then, {now} now", err=True)
     folder = Path(output) if output is not None else runs_folder() / f"train-{found.name.replace(':', '-')}"
-    if folder.exists() and any(folder.iterdir() if folder.is_dir() else [folder]):
-        raise EvonasError(f"{folder} exists and is not empty", "Choose another folder with -o DIR.")
-    _make(folder)
+    make_folder(folder)
     try:
         write_genome(folder / "genome.json", genome, name=found.name, source=found.source, context=context)
         best, curve = _train(genome, loaded, tokens, seed, device, folder)
@@ -89,6 +87,7 @@ def _train(genome, task, tokens: int, seed: int, device: str, folder: Path):
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+    from ..convert.weights import save_weights
     from ..fitness.latency import forward_latency
     from ..fitness.train import DivergenceError, steps_for, train
 
@@ -109,7 +108,7 @@ def _train(genome, task, tokens: int, seed: int, device: str, folder: Path):
             curve.append((step * genome.batch_size * task.context, loss))
             if loss < best["loss"]:
                 best.update(loss=loss, spread=spread)
-                _save(model, folder / "weights.safetensors")
+                save_weights(model, folder / "weights.safetensors")
             _write_curve(folder / "curve.csv", curve)
 
         try:
@@ -128,34 +127,8 @@ def _train(genome, task, tokens: int, seed: int, device: str, folder: Path):
     return (best["loss"], best["spread"], latency), curve
 
 
-def _save(model, path: Path) -> None:
-    """Write the weights beside ``path`` and rename: a kill leaves the last good ones."""
-    from safetensors.torch import save_file
-
-    weights = {name: tensor.contiguous().cpu() for name, tensor in model.state_dict().items()}
-    metadata = {
-        "format": "pt",
-        "genome": model.genome.id,
-        "vocab_size": str(model.vocab_size),
-        "context": str(model.context),
-    }
-    partial = path.with_suffix(".partial")
-    try:
-        save_file(weights, partial, metadata=metadata)
-        os.replace(partial, path)
-    except OSError as error:
-        raise EvonasError(f"{path} can't be written: {error}", exit_code=EXIT_FAILED) from None
-
-
 def _write_curve(path: Path, curve) -> None:
     path.write_text("tokens,loss\n" + "".join(f"{tokens},{json.dumps(loss)}\n" for tokens, loss in curve))
-
-
-def _make(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise EvonasError(f"{folder} can't be made: {error.strerror}", "Choose another folder with -o DIR.") from None
 
 
 def _remove_useless(folder: Path) -> None:

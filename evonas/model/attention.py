@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils import skip_init
 
-from .cache import LayerCache
+from .cache import LayerCache, Past
 from .dot_product import CausalDotProduct
 from .rotary import Rotary
 
@@ -31,12 +31,15 @@ class Attention(nn.Module):
         self.qkv = skip_init(nn.Linear, d_model, (n_heads + 2 * n_kv_heads) * head_dim, bias=False)
         self.out = skip_init(nn.Linear, n_heads * head_dim, d_model, bias=False)
 
-    def forward(self, x_BTD: torch.Tensor, cache: LayerCache | None = None) -> torch.Tensor:
-        """x_BTD -> y_BTD; an (empty) ``cache`` is filled on the way."""
-        q_BTHE, k_BTKE, v_BTKE = self._project(x_BTD, 0)
+    def forward(self, x_BTD: torch.Tensor, cache: LayerCache | None = None, past: Past | None = None) -> torch.Tensor:
+        """x_BTD -> y_BTD; an (empty) ``cache`` is filled on the way. ``past`` is what went before a chunk."""
+        start = past.start if past is not None else 0
+        q_BTHE, k_BTKE, v_BTKE = self._project(x_BTD, start)
         k_BKTE, v_BKTE = k_BTKE.transpose(1, 2), v_BTKE.transpose(1, 2)
         if cache is not None:
-            cache.fill(k_BKTE, v_BKTE)
+            cache.fill(start, k_BKTE, v_BKTE)
+        if past is not None:
+            k_BKTE, v_BKTE = past.extend(k_BKTE, v_BKTE, self.core.window)
         y_BTHE = self.core(q_BTHE.transpose(1, 2), k_BKTE, v_BKTE)
         return self.out(y_BTHE.flatten(2))
 

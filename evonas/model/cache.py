@@ -1,6 +1,6 @@
 """The KV cache of decoding: pre-allocated, bounded by the window or the context.
 
-B batch, S slots, F values per slot
+B batch, T sequence, K KV heads, E head width, W window, S slots, F values per slot
 """
 
 from __future__ import annotations
@@ -29,13 +29,34 @@ class LayerCache:
             return self.buffers
         return tuple(buffer.narrow(-2, 0, position + 1) for buffer in self.buffers)
 
-    def fill(self, *entries: torch.Tensor) -> None:
-        """Store the entries (B, ..., T, F) of the tokens 0 .. T-1 of an empty cache, the last S of them."""
+    def fill(self, start: int, *entries: torch.Tensor) -> None:
+        """Store the entries (B, ..., T, F) of the tokens start .. start + T - 1, the last S of them."""
         for buffer, entry in zip(self.buffers, entries):
             length = entry.shape[-2]
-            if length > self.slots:
-                entry = entry.narrow(-2, length - self.slots, self.slots).roll(length % self.slots, -2)
-            buffer.narrow(-2, 0, entry.shape[-2]).copy_(entry)
+            kept = min(length, self.slots)
+            slot = (start + length - kept) % self.slots
+            straight = min(kept, self.slots - slot)  # up to the ring's end; the rest goes to its beginning
+            buffer.narrow(-2, slot, straight).copy_(entry.narrow(-2, length - kept, straight))
+            buffer.narrow(-2, 0, kept - straight).copy_(entry.narrow(-2, length - kept + straight, kept - straight))
+
+
+class Past:
+    """What a windowed layer keeps of a long sequence from one chunk of it to the next.
+
+    ``start`` is the position of the next token; keys and values are those of the W tokens before it, (B, K, W, E).
+    """
+
+    def __init__(self) -> None:
+        self.start = 0
+        self.keys = self.values = None
+
+    def extend(self, k_BKTE: torch.Tensor, v_BKTE: torch.Tensor, window: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """A chunk's keys and values behind those kept, (B, K, W+T, E); its last W are kept for the next chunk."""
+        self.start += k_BKTE.shape[2]
+        if self.keys is not None:
+            k_BKTE, v_BKTE = torch.cat((self.keys, k_BKTE), 2), torch.cat((self.values, v_BKTE), 2)
+        self.keys, self.values = (x[:, :, -window:].contiguous() for x in (k_BKTE, v_BKTE))
+        return k_BKTE, v_BKTE
 
 
 class Cache:

@@ -19,8 +19,8 @@ class CausalDotProduct(nn.Module):
     A window costs O(T * W) time and memory: queries are cut into blocks of C = max(W, 32), each against its own
     and the W keys before it, under one additive band mask that all blocks share (block-local attention as in
     Longformer, Beltagy et al. 2020, sec. 3.1). The mask is made once, for up to ``context`` tokens; longer
-    sequences work and make their own. Scores are scaled by 1/sqrt(E). There is no dropout on the attention
-    probabilities: only the block's outputs are dropped.
+    sequences work and make their own. A sequence may come in ``chunks``, each with the W keys before it. Scores are
+    scaled by 1/sqrt(E). There is no dropout on the attention probabilities: only the block's outputs are dropped.
     """
 
     def __init__(self, window: int | None, context: int) -> None:
@@ -31,45 +31,63 @@ class CausalDotProduct(nn.Module):
         self.register_buffer("band", band, persistent=False)
 
     def forward(self, q_BHTE: torch.Tensor, k_BKTE: torch.Tensor, v_BKTE: torch.Tensor) -> torch.Tensor:
-        """Returns y_BTHE, heads last, ready to be projected."""
+        """Returns y_BTHE, heads last, ready to be projected. The queries are those of the last T keys: all of them, or
+        those of one of ``chunks`` that follows W earlier keys."""
         length = q_BHTE.shape[2]
         groups = q_BHTE.shape[1] // k_BKTE.shape[1]
         if groups > 1 and k_BKTE.is_cuda:
             # CUDA's kernels for float32 and for masks don't share KV heads and would fall back to O(T^2) memory.
             k_BKTE, v_BKTE = k_BKTE.repeat_interleave(groups, 1), v_BKTE.repeat_interleave(groups, 1)
             groups = 1
+        if k_BKTE.shape[2] > length:
+            return self._blocks(q_BHTE, k_BKTE, v_BKTE, groups > 1)
         if self.window is None or length <= self.window:
             y_BHTE = F.scaled_dot_product_attention(q_BHTE, k_BKTE, v_BKTE, is_causal=True, enable_gqa=groups > 1)
             return y_BHTE.transpose(1, 2)
         return self._windowed(q_BHTE, k_BKTE, v_BKTE, groups > 1)
 
+    def chunks(self, length: int, size: int) -> list[int]:
+        """Lengths, of ``size`` tokens at least, into which a sequence may be cut; one without a window."""
+        if self.window is None:
+            return [length]
+        block = attention_block(self.window)
+        size = block * -(-size // block)
+        if length < block + size:
+            return [length]
+        first = block + (length - block) % size  # every later chunk has W keys before it and whole blocks
+        return [first, *[size] * ((length - first) // size)]
+
     def _windowed(self, q_BHTE: torch.Tensor, k_BKTE: torch.Tensor, v_BKTE: torch.Tensor, gqa: bool) -> torch.Tensor:
         window, length = self.window, q_BHTE.shape[2]
-        block, first = attention_block(window), first_block(length, window)
-        band = self.band
-        if band.shape[0] < min(2 * block, length):
-            band = _band(min(2 * block, length), window, band.device, band.dtype)
+        first = first_block(length, window)
         q, k, v = q_BHTE[:, :, :first], k_BKTE[:, :, :first], v_BKTE[:, :, :first]
         if first <= window:
             y = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=gqa)
         else:
-            y = F.scaled_dot_product_attention(q, k, v, attn_mask=band[:first, :first], enable_gqa=gqa)
+            y = F.scaled_dot_product_attention(q, k, v, attn_mask=self._mask(first)[:first, :first], enable_gqa=gqa)
         y_BLHE = y.transpose(1, 2)
         if first == length:
             return y_BLHE
-        batch, heads, width = q_BHTE.shape[0], q_BHTE.shape[1], q_BHTE.shape[3]
-        blocks = (length - first) // block
-        q = q_BHTE[:, :, first:].unflatten(2, (blocks, block)).transpose(1, 2).flatten(0, 1)  # (B*N, H, C, E)
-        k, v = (self._block_keys(x, first, block) for x in (k_BKTE, v_BKTE))  # (B*N, K, W+C, E)
-        mask = band[window : window + block, : window + block]  # query i of a block is key W + i
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=gqa)
-        y_BRHE = y.transpose(1, 2).reshape(batch, length - first, heads, width)
-        return torch.cat((y_BLHE, y_BRHE), 1)
+        k, v = (x[:, :, first - window :] for x in (k_BKTE, v_BKTE))
+        return torch.cat((y_BLHE, self._blocks(q_BHTE[:, :, first:], k, v, gqa)), 1)
 
-    def _block_keys(self, x_BKTE: torch.Tensor, first: int, block: int) -> torch.Tensor:
-        """Each block's own and W earlier entries: overlapping views, copied only where B > 1."""
-        windows = x_BKTE[:, :, first - self.window :].unfold(2, self.window + block, block)  # (B, K, N, E, W+C)
-        return windows.permute(0, 2, 1, 4, 3).flatten(0, 1)
+    def _blocks(self, q_BHTE: torch.Tensor, k_BKSE: torch.Tensor, v_BKSE: torch.Tensor, gqa: bool) -> torch.Tensor:
+        """y_BTHE of whole blocks of queries against S = W + T keys."""
+        batch, heads, length, width = q_BHTE.shape
+        window, block = self.window, attention_block(self.window)
+        q = q_BHTE.unflatten(2, (length // block, block)).transpose(1, 2).flatten(0, 1)  # (B*N, H, C, E)
+        # Each block's own and W earlier entries, (B*N, K, W+C, E): overlapping views, copied only where B > 1.
+        windows = (x.unfold(2, window + block, block) for x in (k_BKSE, v_BKSE))  # (B, K, N, E, W+C)
+        k, v = (x.permute(0, 2, 1, 4, 3).flatten(0, 1) for x in windows)
+        end = window + block
+        mask = self._mask(end)[window:end, :end]  # query i of a block is key W + i
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=gqa)
+        return y.transpose(1, 2).reshape(batch, length, heads, width)
+
+    def _mask(self, size: int) -> torch.Tensor:
+        """The band of ``size`` tokens at least."""
+        band = self.band
+        return band if band.shape[0] >= size else _band(size, self.window, band.device, band.dtype)
 
 
 def _band(size: int, window: int, device: torch.device, dtype: torch.dtype) -> torch.Tensor:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils import skip_init
 
-from .cache import LayerCache
+from .cache import LayerCache, Past
 from .dot_product import CausalDotProduct
 from .norm import RMSNorm
 from .rotary import Rotary
@@ -40,9 +40,10 @@ class LatentAttention(nn.Module):
         self.up = skip_init(nn.Linear, kv_rank, 2 * width, bias=False)
         self.out = skip_init(nn.Linear, width, d_model, bias=False)
 
-    def forward(self, x_BTD: torch.Tensor, cache: LayerCache | None = None) -> torch.Tensor:
-        """x_BTD -> y_BTD; an (empty) ``cache`` is filled on the way."""
-        q_BTHE, rope, c_BTR = self._project(x_BTD, 0)
+    def forward(self, x_BTD: torch.Tensor, cache: LayerCache | None = None, past: Past | None = None) -> torch.Tensor:
+        """x_BTD -> y_BTD; an (empty) ``cache`` is filled on the way. ``past`` is what went before a chunk."""
+        start = past.start if past is not None else 0
+        q_BTHE, rope, c_BTR = self._project(x_BTD, start)
         batch, length = x_BTD.shape[:2]
         k_BTHE, v_BTHE = self.up(c_BTR).view(batch, length, 2 * self.n_heads, self.head_dim).chunk(2, 2)
         if rope is not None:
@@ -52,8 +53,11 @@ class LatentAttention(nn.Module):
             # The fused kernels want values as wide as keys; without them the scores would take O(T^2) memory.
             v_BTHE = F.pad(v_BTHE, (0, self.rope_dim))
         if cache is not None:
-            cache.fill(c_BTR if rope is None else torch.cat((c_BTR, rope[:, :, -1]), -1))
-        y_BTHE = self.core(q_BTHE.transpose(1, 2), k_BTHE.transpose(1, 2), v_BTHE.transpose(1, 2))
+            cache.fill(start, c_BTR if rope is None else torch.cat((c_BTR, rope[:, :, -1]), -1))
+        k_BHTE, v_BHTE = k_BTHE.transpose(1, 2), v_BTHE.transpose(1, 2)
+        if past is not None:
+            k_BHTE, v_BHTE = past.extend(k_BHTE, v_BHTE, self.core.window)
+        y_BTHE = self.core(q_BTHE.transpose(1, 2), k_BHTE, v_BHTE)
         return self.out(y_BTHE[..., : self.head_dim].flatten(2))
 
     def decode(self, x_B1D: torch.Tensor, cache: LayerCache, position: int) -> torch.Tensor:

@@ -106,9 +106,7 @@ def layer_losses(parent: Genome, old: Layer, child: Genome, new: Layer, context:
     group, new_group = old.n_heads // old.n_kv_heads, new.n_heads // new.n_kv_heads
     # Every KV head needs whole groups of its own, with room for all of its queries.
     if new.n_kv_heads < old.n_kv_heads * -(-group // new_group):
-        lost.append(
-            f"{old.n_heads} heads on {old.n_kv_heads} KV heads became {new.n_heads} heads on {new.n_kv_heads}"
-        )
+        lost.append(f"{old.n_heads} heads on {old.n_kv_heads} KV heads became {new.n_heads} heads on {new.n_kv_heads}")
     return lost
 
 

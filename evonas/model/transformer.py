@@ -5,6 +5,8 @@ B batch, T sequence, D d_model, V vocabulary
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -14,7 +16,7 @@ from ..errors import EvonasError
 from ..genome import Genome, Layer
 from ..genome.graph import check_buildable, rope_dim
 from .attention import Attention
-from .cache import Cache, LayerCache
+from .cache import Cache, LayerCache, Past
 from .dot_product import CausalDotProduct
 from .feed_forward import FEED_FORWARDS
 from .latent_attention import LatentAttention
@@ -22,6 +24,8 @@ from .norm import NORMS
 from .rotary import Rotary
 
 INIT_STD = 0.02
+# Tokens a block works on together where no gradient is wanted: more only take memory. Twice as many are one chunk.
+CHUNK = 256
 
 
 class Block(nn.Module):
@@ -43,13 +47,23 @@ class Block(nn.Module):
         x = x + self.attention(self.attention_norm(x), cache)
         return x + self.ffn(self.ffn_norm(x))
 
+    def forward_(self, x: torch.Tensor, cache: LayerCache | None = None) -> None:
+        """``forward`` in place and in chunks, without dropout: beside ``x`` itself a windowed block takes memory for
+        O(CHUNK + W) tokens; one of full attention takes it for T, but for its feed-forward."""
+        lengths = self.attention.core.chunks(x.shape[1], CHUNK)
+        past = Past() if len(lengths) > 1 else None
+        for part in x.split(lengths, 1):
+            part += self.attention(self.attention_norm(part), cache, past)
+            for piece in part.split(CHUNK, 1):
+                piece += self.ffn(self.ffn_norm(piece))
+
     def decode(self, x: torch.Tensor, cache: LayerCache, position: int) -> torch.Tensor:
         x = x + self.attention.decode(self.attention_norm(x), cache, position)
         return x + self.ffn(self.ffn_norm(x))
 
 
 class Transformer(nn.Module):
-    """Decoder language model over ``vocab_size`` tokens; use ``build``.
+    """Decoder language model over ``vocab_size`` tokens, its weights not yet drawn: ``init_weights`` does.
 
     Dropout (the genome's rate) acts on the embeddings and on the outputs of attention and feed-forward, not on the
     attention probabilities; it draws from torch's own generator, which alone torch's dropout can use. With tied
@@ -58,7 +72,6 @@ class Transformer(nn.Module):
 
     def __init__(self, genome: Genome, vocab_size: int, context: int) -> None:
         super().__init__()
-        check_buildable(genome, vocab_size, context)
         self.genome, self.vocab_size, self.context = genome, vocab_size, context
         self.dropout = float(genome.dropout)
         self.token_embedding = skip_init(nn.Embedding, vocab_size, genome.d_model)
@@ -85,10 +98,7 @@ class Transformer(nn.Module):
         Raises EvonasError where tokens are not (B, T), or T exceeds ``context`` and positions are learned (rope
         extrapolates).
         """
-        x_BTD = self._embed(tokens_BT)
-        for block in self.blocks:
-            x_BTD = block(x_BTD)
-        return self._logits(x_BTD)
+        return self._logits(self._through_blocks(self._embed(tokens_BT), [None] * len(self.blocks)))
 
     def new_cache(self, batch_size: int = 1) -> Cache:
         """An empty KV cache in the model's dtype and on its device: ``min(window, context)`` slots a layer."""
@@ -107,9 +117,7 @@ class Transformer(nn.Module):
                 f"prefill needs an empty cache; this one holds {cache.length} tokens", "Call cache.reset() first."
             )
         self._check_room(tokens_BT, cache)
-        x_BTD = self._embed(tokens_BT)
-        for block, layer_cache in zip(self.blocks, cache.layers):
-            x_BTD = block(x_BTD, layer_cache)
+        x_BTD = self._through_blocks(self._embed(tokens_BT), cache.layers)
         cache.length = tokens_BT.shape[1]
         return self._logits(x_BTD)
 
@@ -145,6 +153,16 @@ class Transformer(nn.Module):
             x_BTD = x_BTD + self.position_embedding.weight[:length]
         return F.dropout(x_BTD, self.dropout) if self.training and self.dropout else x_BTD
 
+    def _through_blocks(self, x_BTD: torch.Tensor, caches: Sequence[LayerCache | None]) -> torch.Tensor:
+        """x_BTD after all blocks, which may overwrite it."""
+        in_chunks = x_BTD.shape[1] > 2 * CHUNK and not torch.is_grad_enabled() and not self.training
+        for block, cache in zip(self.blocks, caches):
+            if in_chunks:
+                block.forward_(x_BTD, cache)
+            else:
+                x_BTD = block(x_BTD, cache)
+        return x_BTD
+
     def _logits(self, x_BTD: torch.Tensor) -> torch.Tensor:
         x_BTD = self.norm(x_BTD)
         return F.linear(x_BTD, self.token_embedding.weight) if self.head is None else self.head(x_BTD)
@@ -168,6 +186,7 @@ def build(genome: Genome, vocab_size: int, context: int, *, generator: torch.Gen
     ``context`` is the longest sequence it is meant for. ``generator`` draws the weights; None is torch's default
     generator. Raises EvonasError for a genome that can't be built.
     """
+    check_buildable(genome, vocab_size, context)
     model = Transformer(genome, vocab_size, context)
     model.init_weights(generator)
     return model

@@ -55,3 +55,13 @@ def test_rotary_turns_pairs_by_position(start):
             torch.testing.assert_close(
                 y[:, t, :, i + 3], b * math.cos(angle) + a * math.sin(angle), rtol=1e-5, atol=1e-5
             )
+
+
+@pytest.mark.parametrize("length", [256, 257, 300])  # past 256 in halves
+def test_rotary_of_a_long_sequence_is_the_same_without_gradients(length):
+    x, rotary = draw(2, length, 3, 6), Rotary(6, 280).double()
+    before = x.clone()
+    with torch.no_grad():
+        y = rotary(x, 5)
+    torch.testing.assert_close(y, rotary(x, 5), rtol=1e-12, atol=1e-12)
+    assert torch.equal(x, before)

@@ -12,9 +12,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from evonas.errors import EvonasError
+from evonas.fitness.latency import LiveTensors
 from evonas.genome import Genome, transformer_genome
 from evonas.genome.graph import cost
 from evonas.model import Transformer, build
+from evonas.model.dot_product import CausalDotProduct
 
 VOCAB = 23
 SMALL = {
@@ -127,6 +129,49 @@ def test_a_window_limits_sight_to_exactly_its_width(genome, length, data):
     seen[changed : changed + window] = True
     assert (moved[~seen] == 0).all() or moved[~seen].max() < 1e-12
     assert (moved[seen] > 0).all()
+
+
+@few
+@given(genomes(), LENGTHS, st.integers(1, 2), st.sampled_from((1, 8, 20, 32)))
+def test_chunks_change_nothing(genome, length, batch, chunk):
+    """Long sequences without gradients: logits, the cache, and what is decoded from it."""
+    model, tokens = model_of(genome, length + 1), tokens_of(batch, length + 1)
+    expected = model(tokens)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("evonas.model.transformer.CHUNK", chunk)
+        cache = model.new_cache(batch)
+        logits = model.prefill(tokens[:, :length], cache)
+        with torch.no_grad():
+            alone = model(tokens)
+        assert torch.equal(model(tokens), expected), "with gradients there are no chunks"
+    for given_, wanted in ((logits, expected[:, :length]), (alone, expected)):
+        torch.testing.assert_close(given_, wanted, rtol=1e-9, atol=1e-9)
+    last = model.decode(tokens[:, length:], cache)
+    torch.testing.assert_close(last, expected[:, length], rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("window", [1, 16, 32, 50, 300, None])
+def test_chunks_cover_the_sequence_in_whole_blocks(window):
+    core = CausalDotProduct(window, 2048)
+    for length in (1, 300, 512, 513, 600, 1000, 1024, 2048):
+        chunks = core.chunks(length, 256)
+        assert sum(chunks) == length and (window is not None or len(chunks) == 1)
+        assert all(chunk >= 256 and chunk % max(window, 32) == 0 for chunk in chunks[1:])
+        assert len(chunks) == 1 or window <= chunks[0] < 600 + 256
+
+
+def test_memory_beside_the_stream_is_bounded_by_the_window():
+    """What one more token takes: its share of stream and logits, where every layer has a window."""
+
+    def live(length, **genes):
+        model = build(small(position="rope", **genes), VOCAB, length).eval()
+        with torch.inference_mode(), LiveTensors() as tensors:
+            model(tokens_of(1, length))
+        return tensors.peak
+
+    for genes in ({"window": 64}, {"window": [64, 100], "kv_rank": [None, 8]}):
+        per_token = (live(4096, **genes) - live(2048, **genes)) / 2048
+        assert per_token <= 4 * (2 * 32 + VOCAB)
 
 
 @few

@@ -1,0 +1,126 @@
+"""``evonas export``: a genome as a network for use elsewhere."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+import click
+
+from ..errors import EvonasError
+
+TARGETS = ("torch", "hf", "onnx")
+_TO_COME = {"hf": "a Hugging Face model", "onnx": "ONNX"}
+
+
+@click.command()
+@click.argument("reference", metavar="FILE|RUN:ID")
+@click.option(
+    "--to", "target", type=click.Choice(TARGETS), default="torch", show_default=True, help="hf and onnx are to come."
+)
+@click.option("-o", "--output", type=click.Path(), metavar="DIR", help="Default: runs/export-NAME. Must not exist.")
+@click.option(
+    "--weights",
+    type=click.Path(),
+    metavar="FILE.safetensors",
+    help="Default: those beside FILE, or the newest of this genome in runs/train-*.",
+)
+@click.option("--untrained", is_flag=True, help="Fresh weights: for timing only.")
+@click.option(
+    "--context",
+    type=click.IntRange(1, 2**24),
+    metavar="T",
+    help="With --untrained. Default: the run's or the genome file's, or 64.",
+)
+@click.option(
+    "--vocab",
+    type=click.IntRange(1, 2**24),
+    metavar="V",
+    help="With --untrained: vocabulary size. Default: that of the run's text, or of the embedded corpus.",
+)
+def export(reference, target, output, weights, untrained, context, vocab) -> None:
+    """Export a genome with trained weights: a folder that needs torch alone.
+
+    Writes model.py (the whole network in one file, with generation), weights.safetensors and genome.json;
+    'python model.py' there prints parameters, latency and some tokens.
+
+    \b
+    evonas train my-run:3f2a && evonas export my-run:3f2a -o mine
+    evonas export genome.json --weights weights.safetensors
+    evonas export nanogpt-cpu --untrained --context 256
+    """
+    if target in _TO_COME:
+        raise EvonasError(f"export to {_TO_COME[target]} is not built yet", "--to torch is there: one model.py.")
+    if untrained and weights is not None:
+        raise EvonasError("--untrained and --weights exclude each other", "Leave one away.")
+    if not untrained and (context or vocab):
+        option = "--context" if context else "--vocab"
+        raise EvonasError(f"{option} goes with --untrained only: trained weights have theirs", "Leave it away.")
+    from ..convert.torch_export import FILES, export_torch
+    from ..store import runs_folder
+    from .reference import read_reference
+
+    found = read_reference(reference)
+    if untrained:
+        model, origin = _fresh(found, context, vocab), "untrained weights, for timing only"
+    else:
+        from ..convert.weights import load_trained
+
+        path = Path(weights) if weights is not None else _find_weights(reference, found)
+        model, origin = load_trained(found.genome, path, found.context), f"weights from {path}"
+    folder = Path(output) if output is not None else runs_folder() / f"export-{found.name.replace(':', '-')}"
+    _write(folder, FILES, lambda: export_torch(
+        model, folder, trained=not untrained, name=found.name, source=found.source,
+    ))  # fmt: skip
+    click.echo(f"{found.name} ({model.genome.id}): vocabulary {model.vocab_size}, context {model.context}, {origin}")
+    click.echo(f"Wrote {folder / FILES[0]}, {', '.join(FILES[1:])}")
+    click.echo(f"Try it: python {folder / FILES[0]}")
+
+
+def _fresh(found, context: int | None, vocab: int | None):
+    import torch
+
+    from ..config import DEVICE_DEFAULTS
+    from ..genome import bounded_windows
+    from ..model import build
+    from ..tasks import load_task
+
+    context = context or found.context or DEVICE_DEFAULTS["cpu"]["context"]
+    if vocab is None:
+        task = load_task(found.settings.get("task", "text"), found.settings.get("data"), context)
+        vocab = task.vocab_size
+    genome = bounded_windows(found.genome, context)
+    return build(genome, vocab, context, generator=torch.Generator().manual_seed(0)).eval()
+
+
+def _find_weights(reference: str, found) -> Path:
+    """Weights of this very genome: beside its file, or in the folder written last by ``evonas train``."""
+    from ..convert.weights import are_of
+    from ..genome.io import exists
+    from ..store import runs_folder
+
+    name = "weights.safetensors"
+    beside = [Path(reference).with_name(name)] if exists(Path(reference)) else []
+    trained = sorted(runs_folder().glob(f"train-*/{name}"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
+    for path in (*beside, *trained):
+        if are_of(path, found.genome):
+            return path
+    raise EvonasError(
+        f"there are no trained weights of {found.name} ({found.genome.id}) in {runs_folder()}/train-*",
+        f"Train it first: evonas train {reference}. Or add --weights FILE.safetensors, or --untrained to time it only.",
+    )
+
+
+def _write(folder: Path, names, write) -> None:
+    """Make ``folder`` and have ``write`` fill it; what fails leaves nothing."""
+    from .folder import make_folder
+
+    make_folder(folder)
+    try:
+        write()
+    except BaseException:
+        with contextlib.suppress(OSError):
+            for name in (*names, "weights.partial"):
+                (folder / name).unlink(missing_ok=True)
+            folder.rmdir()
+        raise

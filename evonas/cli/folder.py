@@ -1,0 +1,17 @@
+"""Folders that a command makes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..errors import EvonasError
+
+
+def make_folder(folder: Path) -> None:
+    """Make an output folder; raises EvonasError where it can't be made or holds something already."""
+    if folder.exists() and any(folder.iterdir() if folder.is_dir() else [folder]):
+        raise EvonasError(f"{folder} exists and is not empty", "Choose another folder with -o DIR.")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise EvonasError(f"{folder} can't be made: {error.strerror}", "Choose another folder with -o DIR.") from None

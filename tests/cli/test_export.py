@@ -1,0 +1,172 @@
+"""``evonas export``: the trained network as a folder of its own."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from evonas.genome import genome_to_dict, read_genome, write_genome
+from evonas.model import build
+from evonas.store import Store
+
+from .conftest import SEED, files
+
+FILES = {"model.py", "weights.safetensors", "genome.json"}
+
+
+@pytest.fixture
+def trained(cli, in_tmp_path, text_file, seed_file) -> Path:
+    """The folder of a short training of the seed genome, by its default name."""
+    cli("train", seed_file, "--data", text_file, "--tokens", 256, "--device", "cpu")
+    return in_tmp_path / "runs" / "train-hand-tuned"
+
+
+def run(folder: Path) -> str:
+    """What ``python model.py`` prints, with neither evonas nor this folder to import from."""
+    code = "import runpy, sys; sys.modules['evonas'] = None; runpy.run_path(sys.argv[1], run_name='__main__')"
+    command = [sys.executable, "-I", "-c", code, str(folder / "model.py")]
+    done = subprocess.run(command, cwd=folder.parent, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_a_trained_genome_is_exported_with_its_weights(cli, trained, seed_file, in_tmp_path):
+    done = cli("export", seed_file, "--to", "torch", "-o", "out")
+    folder = in_tmp_path / "out"
+    assert {p.name for p in folder.iterdir()} == FILES
+    assert SEED.id in done.out and "runs/train-hand-tuned/weights.safetensors" in done.out and "context 16" in done.out
+    mine, theirs = load_file(trained / "weights.safetensors"), load_file(folder / "weights.safetensors")
+    assert mine.keys() == theirs.keys() and all(torch.equal(mine[name], theirs[name]) for name in mine)
+    assert read_genome(folder / "genome.json").genome == SEED
+    printed = run(folder)
+    assert re.search(r"latency +[\d.]+ ms \+- [\d.]+", printed) and f"genome      {SEED.id}" in printed
+    assert re.search(r"parameters +[\d,]+\n", printed) and re.search(r"tokens +(\d+ ){16}\d+\n", printed)
+
+
+def test_torch_is_the_default_and_so_is_a_folder_in_runs(cli, trained, seed_file):
+    cli("export", seed_file)
+    assert {p.name for p in trained.with_name("export-hand-tuned").iterdir()} == FILES
+
+
+def test_a_genome_of_a_run(cli, in_copy):
+    best = Store.open("runs/first").front_ids()[0]
+    missing = cli("export", f"first:{best[:8]}", code=2).sentence
+    assert f"no trained weights of first:{best}" in missing and f"evonas train first:{best[:8]}" in missing
+    assert "--untrained" in missing and "--weights" in missing
+    cli("train", f"first:{best[:8]}", "--tokens", 256, "--device", "cpu")
+    cli("export", f"first:{best[:8]}", "-o", "out")
+    assert read_genome("out/genome.json").genome.id == best and "context 16" in run(in_copy / "out")
+
+
+def test_the_genome_file_beside_the_weights_finds_them(cli, trained, in_tmp_path):
+    moved = trained.rename(in_tmp_path / "elsewhere")
+    done = cli("export", moved / "genome.json", "-o", "out")
+    assert "elsewhere/weights.safetensors" in done.out
+
+
+def test_the_newest_weights_of_this_very_genome_are_taken(cli, trained, seed_file, text_file):
+    write_genome("other.json", SEED.replace(n_layers=1), name="other", context=16)
+    for reference, name in ((seed_file, "train-again"), ("other.json", "train-other")):
+        cli("train", reference, "--data", text_file, "--tokens", 256, "--device", "cpu", "-o", f"runs/{name}")
+    (trained.parent / "train-broken").mkdir()
+    (trained.parent / "train-broken" / "weights.safetensors").write_bytes(b"nothing")
+    assert "weights from runs/train-again/" in cli("export", seed_file, "-o", "out").out
+
+
+def test_weights_can_be_named(cli, trained, seed_file, in_tmp_path):
+    path = trained.rename(in_tmp_path / "elsewhere") / "weights.safetensors"
+    assert "no trained weights" in cli("export", seed_file, "-o", "out", code=2).sentence
+    cli("export", seed_file, "--weights", path, "-o", "out")
+    bare = in_tmp_path / "bare.safetensors"
+    save_file(load_file(path), bare)
+    cli("export", seed_file, "--weights", bare, "-o", "from-bare")
+    assert (in_tmp_path / "from-bare" / "model.py").read_text() == (in_tmp_path / "out" / "model.py").read_text()
+
+
+def test_untrained_weights_are_fresh_seeded_and_said_to_be(cli, in_tmp_path):
+    for name in ("a", "b"):
+        done = cli("export", "nanogpt-cpu", "--untrained", "--context", 24, "--vocab", 30, "-o", name)
+        assert "untrained" in done.out
+    genome = read_genome("nanogpt-cpu").genome
+    expected = build(genome, 30, 24, generator=torch.Generator().manual_seed(0)).state_dict()
+    for name in ("a", "b"):
+        assert all(torch.equal(w, expected[n]) for n, w in load_file(f"{name}/weights.safetensors").items())
+    assert "untrained" in Path("a/model.py").read_text() and "untrained" in Path("a/genome.json").read_text()
+    assert read_genome("a/genome.json").context == 24 and "context 24" in run(in_tmp_path / "a")
+
+
+def test_untrained_takes_vocabulary_and_context_from_the_run(cli, in_copy, text_file):
+    best = Store.open("runs/first").front_ids()[0]
+    done = cli("export", f"first:{best}", "--untrained")
+    letters = len(set(text_file.read_text()))
+    assert f"vocabulary {letters}, context 16" in done.out
+    assert (in_copy / "runs" / f"export-first-{best}").is_dir() and "run first" in cli("report").out
+
+
+def test_a_hostile_name_stays_out_of_the_code(cli, in_tmp_path):
+    name = 'x"""\nimport os; os._exit(7)\n"""'
+    Path("given.json").write_text(json.dumps(genome_to_dict(SEED, name=name, context=16)))
+    cli("export", "given.json", "--untrained", "-o", "out")
+    assert "os._exit(7)" not in Path("out/model.py").read_text() and run(in_tmp_path / "out")
+
+
+WRONG = {
+    "an unknown target": ("nanogpt-cpu --to tflite", ["'tflite'", "torch"]),
+    "Hugging Face": ("nanogpt-cpu --to hf --untrained", ["Hugging Face model is not built yet", "--to torch"]),
+    "ONNX": ("nanogpt-cpu --to onnx --untrained", ["ONNX is not built yet", "--to torch"]),
+    "no genome": ("", ["Missing argument"]),
+    "an unknown genome": ("nanogpt-cppu", ["'nanogpt-cppu'", "Did you mean 'nanogpt-cpu'?"]),
+    "an unknown run": ("night:3f", ["'night'", "names no run"]),
+    "nothing trained": ("gpt2", ["no trained weights of gpt2", "evonas train gpt2", "--untrained", "--weights"]),
+    "both": ("nanogpt-cpu --untrained --weights w", ["exclude each other"]),
+    "a context of trained weights": ("nanogpt-cpu --context 8", ["--context goes with --untrained only"]),
+    "a vocabulary of trained weights": ("nanogpt-cpu --vocab 8", ["--vocab goes with --untrained only"]),
+    "no context": ("nanogpt-cpu --untrained --context 0", ["--context", "1<=x"]),
+    "missing weights": ("nanogpt-cpu --weights nowhere", ["nowhere can't be read", "No such file"]),
+    "a folder as weights": ("nanogpt-cpu --weights given-folder", ["given-folder", "directory"]),
+    "a text as weights": ("nanogpt-cpu --weights given.txt", ["given.txt is no safetensors file"]),
+    "an empty file as weights": ("nanogpt-cpu --weights given-empty", ["given-empty is no safetensors file"]),
+    "weights of another genome": ("nanogpt-cpu --weights given-other", ["holds weights of genome", "genome.json"]),
+    "weights of another kind": ("nanogpt-cpu --weights given-kind", ["token_embedding.weight"]),
+    "weights of another shape": ("nanogpt-cpu --weights given-shape", ["does not fit the genome", "blocks.0."]),
+    "a file as output": ("nanogpt-cpu --untrained -o given.txt", ["given.txt exists"]),
+    "output inside a file": ("nanogpt-cpu --untrained -o given.txt/x", ["given.txt/x"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_wrong_input(cli, untouched, case):
+    arguments, words = WRONG[case]
+    (untouched / "given-folder").mkdir()
+    (untouched / "given.txt").write_text("to be or not to be")
+    (untouched / "given-empty").touch()
+    save_file({"w": torch.ones(2)}, untouched / "given-kind")
+    small = {"token_embedding.weight": torch.ones(9, 128)}
+    save_file(small, untouched / "given-shape", metadata={"context": "64"})
+    save_file(small, untouched / "given-other", metadata={"context": "64", "genome": "0123456789ab"})
+    done = cli("export", *arguments.split(), code=2)
+    assert all(word in done.sentence for word in words), done.sentence
+    assert not done.out
+
+
+def test_a_folder_with_something_in_it_is_refused_and_left_alone(cli, in_tmp_path):
+    (in_tmp_path / "out").mkdir()
+    (in_tmp_path / "out" / "mine").write_text("mine")
+    assert "out exists and is not empty" in cli("export", "gpt2", "--untrained", "-o", "out", code=2).sentence
+    assert files(in_tmp_path) == {"out": None, "out/mine": b"mine"}
+
+
+def test_a_failure_leaves_nothing(cli, in_tmp_path, monkeypatch):
+    def fail(*args, **kwargs):
+        raise OSError(28, "No space left on device", "out/weights.partial")
+
+    monkeypatch.setattr("safetensors.torch.save_file", fail)
+    done = cli("export", "nanogpt-cpu", "--untrained", "-o", "out", code=1)
+    assert "No space left on device" in done.sentence and not files(in_tmp_path)
