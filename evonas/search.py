@@ -125,7 +125,7 @@ class Search:
             self.store.set_header(reference={"ideal": ideal, "reference": reference})
         names = [o.name for o in self.engine.objectives]
         best = {
-            n: (max if o.direction == "max" else min)(m.fitness.values[k] for m in front)
+            n: (max if o.direction == "max" else min)(m.told[-1][k] for m in front)
             for k, (n, o) in enumerate(zip(names, self.engine.objectives))
             if front
         }
@@ -138,9 +138,24 @@ class Search:
             "rng": {"seed": self.engine.seed, "next_generation": self.engine.generation},
             "best": best,
         }
+        if self.engine.rungs > 1:
+            row |= {"rungs": self.engine.reached(), "expected": self._expectations()}
         self.store.commit(row, [m.genome.id for m in self.engine.population])
         self.evaluator.retain(self.engine.waiting())
         self.listener.generation_finished(row)
+
+    def _expectations(self) -> list[dict]:
+        """Of each rung below the last: how well it tells what the last one will say."""
+        ladder = self.engine.ladder()
+        return [
+            {
+                "rung": rung,
+                "of": self.evaluator.rungs[rung],
+                "pairs": model.pairs,
+                "error": dict(zip((o.name for o in self.engine.objectives), ladder.error(rung).tolist())),
+            }
+            for rung, model in enumerate(ladder.models)
+        ]
 
     def _give_up_if_all_failed(self, generation: int, records: list[Record]) -> None:
         """Before the commit, so that a resume does again what can be mended."""

@@ -75,7 +75,7 @@ class Progress(Listener):
     def generation_finished(self, row: Mapping) -> None:
         self.row = row
         self.generations += 1
-        self.ends = [*self.ends[-_RECENT:], (time.monotonic(), self.evaluations)]
+        self.ends = [*self.ends[-_RECENT:], (time.monotonic(), self.generations)]
         if self.live is None:
             print(self._line(), file=sys.stderr, flush=True)
 
@@ -88,6 +88,8 @@ class Progress(Listener):
         for name, value in (row.get("best") or {}).items():
             out[f"best {name}"] = f"{value:.4g} {OBJECTIVES[name].unit}".strip()
         elapsed = max(time.monotonic() - self.started, 1e-9)
+        if row.get("rungs"):
+            out["genomes by rung"] = "/".join(map(str, row["rungs"]))
         out["evaluations"] = f"{self.evaluations} ({self.evaluations / elapsed:.1f}/s)"
         out["failures"] = ", ".join(f"{n} {kind}" for kind, n in sorted(self.failures.items())) or "none"
         out["time left"] = self._time_left()
@@ -99,7 +101,7 @@ class Progress(Listener):
             limits.append(max(0.0, self.deadline - time.monotonic()))
         (first, before), (last, after) = self.ends[0], self.ends[-1]
         if self.goal < MAX_GENERATIONS and after > before:
-            left = (self.goal - self.row["generation"] - 1) * (self.settings.offspring or self.settings.population)
+            left = self.goal - self.row["generation"] - 1
             limits.append(max(0.0, left * (last - first) / (after - before) - (time.monotonic() - last)))
         return _clock(min(limits)) if limits else "..."
 

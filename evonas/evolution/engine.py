@@ -56,7 +56,7 @@ class Engine:
         rungs: how many fidelities there are. Every genome is asked for at rung 0; of the members of the population the
             best by rank and crowding come again, with a higher ``rung``: of the first population all, later one in
             ``reduction`` of those below. Seed genomes go all the way. Members are compared by what is expected of them
-            at the last rung (see ``Ladder``), ``front`` and ``hypervolume`` count only what was told there.
+            at the last rung (see ``Ladder``); ``hypervolume`` counts only what was told there.
         reduction: see ``rungs``.
 
     Example::
@@ -289,7 +289,7 @@ class Engine:
         self._asked = max(self._asked, self._start(self.generation))
         # Candidates of later generations may have been told already: the box must not depend on that.
         born = self._start(self.generation)
-        if self.box is None and any(i.index < born for i in self._successes()):
+        if self.box is None and any(i.index < born for i in self._successes(self.rungs - 1)):
             done = sorted((i for i in self.archive.values() if i.index < born), key=lambda i: i.index)
             self._expect(done)
             self.box = hypervolume_box(self._points(done))
@@ -380,24 +380,35 @@ class Engine:
         self._expect(self.population)
         self._promote()
 
-    def _successes(self) -> list[Individual]:
+    def _successes(self, rung: int) -> list[Individual]:
         # In order of birth, not of arrival, so that results are the same to the last bit.
-        return sorted((i for i in self.archive.values() if i.rung == self.rungs - 1), key=lambda i: i.index)
+        return sorted((i for i in self.archive.values() if i.rung == rung), key=lambda i: i.index)
 
     def _points(self, individuals: Sequence[Individual]) -> np.ndarray:
         # wvalues are maximised by DEAP's convention; arrays here are minimised.
         rows = [[-w for w in i.fitness.wvalues] for i in individuals]
         return np.array(rows, dtype=float).reshape(-1, len(self.objectives))
 
+    def reached(self) -> list[int]:
+        """How many genomes have been told at each rung and are still in the race."""
+        rungs = [i.rung for i in self.archive.values()]
+        return [sum(r >= rung for r in rungs) for rung in range(self.rungs)]
+
     def front(self) -> list[Individual]:
-        """The non-dominated individuals of all that was told at the last rung, best in the first objective first."""
-        members = self._successes()
-        chosen = [m for m, keep in zip(members, non_dominated(self._points(members))) if keep]
-        return sorted(chosen, key=lambda m: (tuple(-w for w in m.fitness.wvalues), m.index))
+        """The non-dominated individuals among those at the highest rung that any has reached, by what was told there;
+        best in the first objective first."""
+        members = self._successes(max((i.rung for i in self.archive.values()), default=0))
+        signs = np.array([-1.0 if d == "max" else 1.0 for d in self.directions])
+        points = np.array([m.told[-1] for m in members], dtype=float).reshape(-1, len(self.objectives)) * signs
+        chosen = [(tuple(row), m.index, m) for m, row, keep in zip(members, points, non_dominated(points)) if keep]
+        return [m for *_, m in sorted(chosen, key=lambda c: c[:2])]
 
     def hypervolume(self) -> float:
-        """Hypervolume of ``front()`` in units of the first generation's box; 0 before that generation is done."""
-        return 0.0 if self.box is None else hypervolume(self._points(self._successes()), *self.box)
+        """Hypervolume of what was told at the last rung, in units of the box that was drawn around the candidates when
+        the first of them had come there; 0 before that."""
+        if self.box is None:
+            return 0.0
+        return hypervolume(self._points(self._successes(self.rungs - 1)), *self.box)
 
 
 def _check_settings(

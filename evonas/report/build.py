@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 from ..config import MAX_GENERATIONS
@@ -25,7 +26,7 @@ def build_report(store: Store) -> dict[str, Any]:
         (see ``against_seeds``), ``fidelity`` {name: text} of the front, ``left_out`` (ok records of another
         fidelity), ``constraints`` [{text, name, unit}] (those that are no objectives have their values in a member's
         ``constraints``, as in ``objectives``), ``created``, ``seconds``, ``versions``, ``status_of_run``
-        {generations_asked, generations_done}.
+        {generations_asked, generations_done}, ``rungs`` (see ``_rungs``).
     """
     header = store.header
     comparison = compare(store)
@@ -55,7 +56,26 @@ def build_report(store: Store) -> dict[str, Any]:
             "generations_asked": asked if isinstance(asked, int) and asked < MAX_GENERATIONS else None,
             "generations_done": len(generations),
         },
+        "rungs": _rungs(store, generations[-1]) if generations else [],
     }
+
+
+def _rungs(store: Store, row: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """One entry per rung of a run with several: {fidelity, genomes (that got there and did not fail), pairs (genomes
+    that have been there and at the next rung), error {objective: standard error with which it tells the last rung, null
+    where unknown}}; the last one has no pairs and no error."""
+    expected = {e["rung"]: e for e in row.get("expected") or ()}
+    of = {rung: f"{e['of']} tokens" for rung, e in expected.items()}
+    last = store.header["settings"].get("tokens")
+    return [
+        {
+            "fidelity": of.get(rung, f"{last} tokens"),
+            "genomes": genomes,
+            "pairs": expected[rung]["pairs"] if rung in expected else None,
+            "error": expected[rung]["error"] if rung in expected else None,
+        }
+        for rung, genomes in enumerate(row.get("rungs") or ())
+    ]
 
 
 def _seeds(store: Store, comparison: Comparison) -> list[dict[str, Any]]:

@@ -15,6 +15,7 @@ from .short import (
     clean,
     duration,
     is_transformer,
+    number,
     percent,
     training_parts,
     with_spread,
@@ -107,9 +108,27 @@ def summary_lines(report: Mapping[str, Any], table: Table) -> list[str]:
     if report["failures"]:
         counts = ", ".join(f"{count} {status}" for status, count in report["failures"].items())
         lines.append(f"Failed: {counts} (of {report['evaluations']} evaluations).")
-    if report["left_out"]:
+    lines += _rung_lines(report)
+    if report["left_out"] and not report["rungs"]:
         lines.append(f"{report['left_out']} evaluations of another fidelity are not compared.")
     return lines + [sentence(entry, report["objectives"]) + "." for entry in report["against_seed"]]
+
+
+def _rung_lines(report: Mapping[str, Any]) -> list[str]:
+    """How many genomes were trained how long, and how well the short trainings tell the long one."""
+    rungs = report["rungs"]
+    if not rungs:
+        return []
+    counts = ", ".join(f"{rung['genomes']} to {clean(rung['fidelity'])}" for rung in rungs)
+    lines = [f"Trained: {counts}. The front holds only the longest trained."]
+    told = []
+    for rung in rungs[:-1]:
+        known = {name: error for name, error in (rung["error"] or {}).items() if error}
+        told += [f"{clean(rung['fidelity'])} ±{number(error, 2)}" for error in known.values()]
+    if told:
+        last = clean(rungs[-1]["fidelity"])
+        lines.append(f"Standard error with which they tell the loss at {last}: {', '.join(told)}.")
+    return lines
 
 
 def title_line(report: Mapping[str, Any]) -> str:

@@ -88,10 +88,14 @@ def test_the_front_holds_only_what_was_told_at_the_last_rung():
     assert 0 < e.hypervolume()
 
 
-def test_before_anything_is_there_the_front_is_empty():
+def test_before_anything_is_there_the_front_is_that_of_the_highest_rung_reached():
     e = engine()
-    play(e, 1)
-    assert e.front() == [] and e.hypervolume() == 0 and e.box is None and len(e.population) == 8
+    assert e.front() == [] and e.reached() == [0, 0, 0]
+    for done, rung in ((1, 0), (2, 1)):
+        play(e, done)
+        assert {m.rung for m in e.front()} == {rung} and e.hypervolume() == 0 and e.box is None
+        assert all(m.told[-1] == (loss_at(m.genome, rung), m.genome.size) for m in e.front())
+    assert e.reached() == [12, 8, 0]
 
 
 def test_the_hypervolume_never_falls():

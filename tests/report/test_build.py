@@ -10,6 +10,7 @@ import pytest
 from evonas.record import Measure, Record
 from evonas.report import build_report, to_json
 from evonas.report.against import sentence
+from evonas.report.cells import summary_lines, table_of
 from evonas.store import Store
 
 from .conftest import SEED, header
@@ -47,8 +48,9 @@ def test_the_contract(run):
     assert list(report) == [
         "run", "task", "device", "seed", "objectives", "generations", "evaluations", "failures", "hypervolume",
         "front", "seeds", "against_seed", "fidelity", "left_out", "constraints", "created", "seconds", "versions",
-        "status_of_run",
+        "status_of_run", "rungs",
     ]  # fmt: skip
+    assert report["rungs"] == []
     assert (report["run"], report["task"], report["device"], report["seed"]) == ("demo", "text", "cpu", 7)
     assert report["objectives"] == [
         {"name": "loss", "unit": "nats", "direction": "min"},
@@ -242,3 +244,29 @@ def test_three_objectives(tmp_path):
         found = set(front(store))
     expected = [k for k, p in enumerate(points) if not any((q <= p).all() and (q < p).any() for q in points)]
     assert found == set(ids(*expected))
+
+
+def test_rungs_say_who_was_trained_how_long_and_how_far_to_trust_it(store):
+    for k, fidelity in enumerate(("1024 tokens", "1024 tokens", "4096 tokens")):
+        add(store, k, 2.0 - 0.1 * k, 1.0 + k, fidelity=fidelity)
+    expected = [{"rung": 0, "of": 1024, "pairs": 5, "error": {"loss": 0.0871, "latency": 0.0}}]
+    store.set_header(settings={"tokens": 4096})
+    store.commit({"generation": 0, "rungs": [3, 1], "expected": expected}, ids(0, 1, 2))
+    report = build_report(Store.open(store.folder))
+    assert report["rungs"] == [
+        {"fidelity": "1024 tokens", "genomes": 3, "pairs": 5, "error": {"loss": 0.0871, "latency": 0.0}},
+        {"fidelity": "4096 tokens", "genomes": 1, "pairs": None, "error": None},
+    ]
+    text = " ".join(summary_lines(report, table_of(report)))
+    assert "Trained: 3 to 1024 tokens, 1 to 4096 tokens. The front holds only the longest trained." in text
+    assert "Standard error with which they tell the loss at 4096 tokens: 1024 tokens ±0.087." in text
+    assert "another fidelity" not in text and front(store) == ids(2)
+
+
+def test_an_error_that_is_not_known_yet_is_not_told(store):
+    add(store, 0, 2.0, 1.0, fidelity="1024 tokens")
+    expected = [{"rung": 0, "of": 1024, "pairs": 1, "error": {"loss": float("nan"), "latency": float("nan")}}]
+    store.commit({"generation": 0, "rungs": [1, 0], "expected": expected}, ids(0))
+    report = build_report(Store.open(store.folder))
+    assert report["rungs"][0]["error"] == {"loss": None, "latency": None}
+    assert not any("Standard error" in line for line in summary_lines(report, table_of(report)))
