@@ -29,7 +29,8 @@ DEVICE_DEFAULTS: dict[str, dict[str, Any]] = {
         "validation_tokens": 65_536,
     },
 }
-REDUCTION = 4  # one in so many goes on to the next rung, which takes so many times the tokens
+GROWTH = 4  # times the tokens of the rung before
+REDUCTION = 3  # one in so many goes on to the next rung
 MAX_RUNGS = 8
 MAX_POPULATION, MAX_GENERATIONS, MAX_CONTEXT, MAX_WORKERS = 100_000, 1_000_000, 2**20, 1024
 
@@ -39,7 +40,7 @@ class Settings:
     """Everything that decides what a run computes.
 
     ``population`` members are kept and make up the first generation; every later one has ``offspring`` candidates (0:
-    as many as members). ``tokens`` train a proxy to the last of ``rungs`` rungs, each of which sees ``REDUCTION`` times
+    as many as members). ``tokens`` train a proxy to the last of ``rungs`` rungs, each of which sees ``GROWTH`` times
     as many as the one before, and ``validation_tokens`` of held-out data give its loss; ``seeds`` are the seed genomes
     as {"label", "genes"}; ``timeout`` is in seconds per training, None for one from its peers.
     """

@@ -71,7 +71,7 @@ def test_workers_and_processes_make_no_difference(targets, tmp_path, text_file, 
     command = [sys.executable, targets.__file__, tmp_path / "other", text_file, space_file, "serial", "1"]
     subprocess.run(command, check=True, env={**os.environ, "PYTHONHASHSEED": "7"})
     found["other"] = digest(tmp_path / "other")
-    assert len(found["serial1"]["records"]) == 27
+    assert len(found["serial1"]["records"]) == 28
     assert all(r[0]["status"] == "ok" for r in found["serial1"]["records"])
     for name, one in found.items():
         assert one == found["serial1"], name

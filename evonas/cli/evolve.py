@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ..config import DEVICE_DEFAULTS, REDUCTION
+from ..config import DEVICE_DEFAULTS, GROWTH
 from ..errors import EvonasError
 from .running import end_of, generations_to_do, run_search, search_options
 
@@ -72,7 +72,7 @@ def _default(name: str) -> str:
     "--rungs",
     type=int,
     metavar="N",
-    help=f"Each trains {REDUCTION} times longer than the one before; only the best go on. Default: {_default('rungs')}",
+    help=f"Each trains {GROWTH} times longer than the one before; only the best go on. Default: {_default('rungs')}",
 )
 @click.option(
     "--timeout", metavar="TIME", help="Longest training of one candidate. Default: 20 times its slowest peer."

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ..config import REDUCTION
+from ..config import GROWTH, REDUCTION
 from ..errors import EXIT_FAILED, EXIT_INTERRUPTED, EvonasError
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def run_search(
         needs=(*settings.objectives, *(c.name for c in constraints)),
         tokens=settings.tokens,
         rungs=settings.rungs,
-        reduction=REDUCTION,
+        growth=GROWTH,
         checkpoints=str(folder.resolve() / CHECKPOINTS),
         validation_tokens=settings.validation_tokens,
         seed=settings.seed,

@@ -84,7 +84,7 @@ class Engine:
         seed_genomes: Sequence[Genome] = (),
         screen: Callable[[Genome], float] | None = None,
         rungs: int = 1,
-        reduction: int = 4,
+        reduction: int = 3,
     ) -> None:
         offspring_size = population_size if offspring_size is None else offspring_size
         _check_settings(space, objectives, population_size, offspring_size, seed, seed_genomes)

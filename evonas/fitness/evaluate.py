@@ -28,7 +28,7 @@ class ProxyEvaluator:
         task, data, context: as ``load_task`` takes them.
         needs: names of the objectives and constraints that someone will look at.
         tokens: training tokens at the last rung; the same for every genome.
-        rungs, reduction: how many rungs there are, and how many times more tokens each has than the one before.
+        rungs, growth: how many rungs there are, and how many times more tokens each has than the one before.
         checkpoints: folder in which a training waits for its next rung; None: it is repeated from the start.
         validation_tokens: held-out tokens of its loss.
         seed: of initial weights and data order; one for the whole run, so that candidates differ in their genes only.
@@ -46,7 +46,7 @@ class ProxyEvaluator:
         tokens: int,
         validation_tokens: int,
         rungs: int = 1,
-        reduction: int = 4,
+        growth: int = 4,
         checkpoints: str | None = None,
         seed: int = 0,
         device: str = "cpu",
@@ -58,12 +58,12 @@ class ProxyEvaluator:
         self.exact_names = tuple(n for n in EXACT if n in self.needs)
         self.measured_names = tuple(n for n in MEASURED if n in self.needs)
         self.trained_names = tuple(n for n in TRAINED if n in self.needs)
-        self.rungs = rung_tokens(tokens, rungs if self.trained_names else 1, reduction)
+        self.rungs = rung_tokens(tokens, rungs if self.trained_names else 1, growth)
         if self.rungs[0] < context:
             raise EvonasError(
                 f"{tokens} tokens in {rungs} rungs leave {self.rungs[0]} for the first, less than one context of "
                 f"{context}",
-                f"Write --tokens {context * reduction ** (rungs - 1)} or more, or fewer --rungs.",
+                f"Write --tokens {context * growth ** (rungs - 1)} or more, or fewer --rungs.",
             )
 
     def __getstate__(self) -> dict:
@@ -142,9 +142,9 @@ class ProxyEvaluator:
         return {"device": self.device, "device_name": name, "threads": threads, "torch": torch.__version__}
 
 
-def rung_tokens(tokens: int, rungs: int, reduction: int) -> tuple[int, ...]:
+def rung_tokens(tokens: int, rungs: int, growth: int) -> tuple[int, ...]:
     """Training tokens of each rung, the last of them ``tokens``."""
-    return tuple(max(1, tokens // reduction ** (rungs - 1 - k)) for k in range(rungs))
+    return tuple(max(1, tokens // growth ** (rungs - 1 - k)) for k in range(rungs))
 
 
 def resolve_device(name: str) -> str:

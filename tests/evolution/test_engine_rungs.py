@@ -70,7 +70,7 @@ def test_every_genome_starts_at_the_bottom_and_climbs_without_gaps():
 
 
 def test_the_first_population_goes_on_whole_and_then_one_in_four():
-    asked = play(engine(), 60)
+    asked = play(engine(reduction=4), 60)
     assert [c.rung for c in asked if c.generation == 1].count(1) == 8
     counts = Counter(c.rung for c in asked)
     assert counts[0] == 8 + 59 * 4
