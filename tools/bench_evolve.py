@@ -1,13 +1,15 @@
-"""evonas' default search against random search and Optuna's NSGA-II: same space, evaluator, workers and wall-clock.
+"""evonas' default search against random search and Optuna's NSGA-II: same space, trainer, workers and wall-clock.
 
     python tools/bench_evolve.py --data input.txt          # tinyshakespeare, say; the embedded corpus is always run
     python tools/bench_evolve.py --quick
 
-Every arm proposes a population at a time and pays for measuring and training through the same search loop, executor
-and store; only who proposes differs. Optuna's NSGA-II runs with its own defaults but for the population size (evonas'
-default, better than its 50 at this many evaluations), once as it comes and once with evonas' stratified first
-population. The figure is the hypervolume of all points found so far, over wall-clock, within one box per corpus: from
-the best value of each objective over all arms to the 90th percentile of random search's points. Needs optuna.
+The currency is the loss after the default number of training tokens. Random search and Optuna train every candidate so
+long; evonas gets there by rungs. Optuna also has the easier way a person would go: short trainings (those of evonas'
+first rung) for 70% of the time, from evonas' stratified first population, then its front trained in full. Every arm
+pays for measuring and training through the same search loop, executor and store; only who proposes differs. Optuna's
+NSGA-II runs with its own defaults but for the population size (evonas', better than its 50 at this many evaluations).
+The figure is the hypervolume of the points in that currency, over wall-clock, within one box per corpus: from the best
+value of each objective over all arms to the 90th percentile of random search's points. Needs optuna.
 """
 
 from __future__ import annotations
@@ -22,9 +24,9 @@ from pathlib import Path
 
 import numpy as np
 
-from evonas.config import DEVICE_DEFAULTS
+from evonas.config import DEVICE_DEFAULTS, GROWTH, REDUCTION
 from evonas.evolution import Candidate, Engine, hypervolume, stratified
-from evonas.executors import make_executor
+from evonas.executors import Call, Failure, default_workers, make_executor
 from evonas.fitness import ProxyEvaluator
 from evonas.genome import SearchSpace, read_space, space_to_dict
 from evonas.record import objective
@@ -33,6 +35,8 @@ from evonas.store import Store
 
 OBJECTIVES = ("loss", "latency")
 SHARES = (0.25, 0.5, 0.75, 1.0)
+SEARCH_SHARE = 0.7  # of the time of an arm that trains its front at the end
+DEFAULTS = DEVICE_DEFAULTS["cpu"]
 
 
 class RandomSearch(Engine):
@@ -91,11 +95,12 @@ class OptunaStratified(OptunaSearch):
     stratified_start = True
 
 
+# Who proposes, and how candidates train: "rungs", "full", or "short" with the front trained in full at the end.
 ARMS = {
-    "evonas": Engine,
-    "random": RandomSearch,
-    "optuna NSGA-II": OptunaSearch,
-    "optuna NSGA-II, stratified start": OptunaStratified,
+    "evonas": (Engine, "rungs"),
+    "random": (RandomSearch, "full"),
+    "optuna NSGA-II": (OptunaSearch, "full"),
+    "optuna NSGA-II, good start, short": (OptunaStratified, "short"),
 }
 
 
@@ -125,103 +130,142 @@ def _flat(space: SearchSpace, genome) -> dict:
     return out
 
 
-def run_arm(kind: type[Engine], space: SearchSpace, evaluator, executor, seconds: float, seed: int, population: int):
-    """(seconds since start, loss, latency) of every candidate that succeeded, in order; and how many were evaluated."""
+def evaluator_for(way: str, data: str | None, seed: int, tokens: int, folder: Path) -> ProxyEvaluator:
+    rungs = DEFAULTS["rungs"]
+    return ProxyEvaluator(
+        "text",
+        data,
+        DEFAULTS["context"],
+        needs=OBJECTIVES,
+        tokens=tokens // GROWTH ** (rungs - 1) if way == "short" else tokens,
+        rungs=rungs if way == "rungs" else 1,
+        growth=GROWTH,
+        validation_tokens=DEFAULTS["validation_tokens"],
+        checkpoints=str(folder / "weights"),
+        seed=seed,
+    )
+
+
+def run_arm(arm: str, space: SearchSpace, data: str | None, seconds: float, seed: int, workers: int, tokens: int):
+    """(seconds since start, training tokens paid by then, loss, latency) of every candidate that was trained in full;
+    how many trainings there were."""
+    kind, way = ARMS[arm]
     with tempfile.TemporaryDirectory() as folder:
+        evaluator = evaluator_for(way, data, seed, tokens, Path(folder))
         header = {
             "objectives": [{"name": n, "unit": "", "direction": "min"} for n in OBJECTIVES],
             "space": space_to_dict(space),
         }
-        with Store.create(Path(folder) / "run", header) as store:
-            engine = kind(space, [objective(n) for n in OBJECTIVES], population_size=population, seed=seed)
-            search = Search(engine, store, executor, evaluator)
-            search.run(10**6, time.monotonic() + seconds)
+        engine = kind(
+            space,
+            [objective(n) for n in OBJECTIVES],
+            population_size=DEFAULTS["population"],
+            offspring_size=DEFAULTS["offspring"],
+            seed=seed,
+            rungs=len(evaluator.rungs),
+            reduction=REDUCTION,
+        )
+        end = time.monotonic() + seconds
+        with (
+            make_executor("processes", evaluator, workers, {"OMP_NUM_THREADS": "1"}) as executor,
+            Store.create(Path(folder) / "run", header) as store,
+        ):
+            search_end = end - (1 - SEARCH_SHARE) * seconds if way == "short" else end
+            Search(engine, store, executor, evaluator).run(10**6, search_end)
+            paid = np.cumsum([r.cost.get("tokens", 0.0) for r in store.records])
             rows = [
-                (at, *(record.value(n) for n in OBJECTIVES))
-                for at, record in zip(store.finished, store.records)
-                if record.ok
+                (at, tokens_paid, *(record.value(n) for n in OBJECTIVES))
+                for at, tokens_paid, record in zip(store.finished, paid, store.records)
+                if record.ok and record.measures["loss"].fidelity == f"{tokens} tokens"
             ]
-            return np.array(rows), len(store.records)
+            count = len(store.records)
+        if way == "short":
+            trained = _train_front(engine, evaluator_for("full", data, seed, tokens, Path(folder)), workers, end)
+            rows += [(seconds - left, paid[-1] + more, *values) for left, more, values in trained]
+            count += len(trained)
+    return np.array(rows).reshape(-1, 4), count
 
 
-def compare(data: str | None, seconds: float, seeds: int, first_seed: int, workers: int | None, tokens: int | None):
-    defaults = DEVICE_DEFAULTS["cpu"]
-    space = read_space(defaults["space"]).bounded(defaults["context"])
+def _train_front(engine: Engine, evaluator: ProxyEvaluator, workers: int, end: float):
+    """The front of short trainings, trained in full: (seconds left, tokens paid, (loss, latency)), as they finish."""
+    front = {m.genome.id: m for m in engine.front()}
+    calls = [Call("train", (m.genome, 0), i) for i, m in front.items()]
+    out, paid = [], 0.0
+    with make_executor("processes", evaluator, workers, {"OMP_NUM_THREADS": "1"}) as executor:
+        for key, result in executor.map(calls, deadline=end):
+            if not isinstance(result, Failure) and result.status == "ok":
+                paid += result.cost["tokens"]
+                latency = dict(zip(OBJECTIVES, front[key].told[-1]))["latency"]
+                out.append((end - time.monotonic(), paid, (result.measures["loss"].value, latency)))
+    return out
+
+
+def compare(data: str | None, seconds: float, seeds: int, first_seed: int, workers: int, tokens: int) -> dict:
+    space = read_space(DEFAULTS["space"]).bounded(DEFAULTS["context"])
     curves: dict[str, list] = {arm: [] for arm in ARMS}
     for seed in range(first_seed, first_seed + seeds):
-        evaluator = ProxyEvaluator(
-            "text",
-            data,
-            defaults["context"],
-            needs=OBJECTIVES,
-            tokens=tokens or defaults["tokens"],
-            validation_tokens=defaults["validation_tokens"],
-            seed=seed,
-        )
-        with make_executor("processes", evaluator, workers, {"OMP_NUM_THREADS": "1"}) as executor:
-            for arm, kind in ARMS.items():
-                rows, count = run_arm(kind, space, evaluator, executor, seconds, seed, defaults["population"])
-                curves[arm].append(rows)
-                print(f"  seed {seed} {arm:34} {count:5} evaluations, {len(rows)} ok", flush=True)
+        for arm in ARMS:
+            rows, count = run_arm(arm, space, data, seconds, seed, workers, tokens)
+            curves[arm].append(rows)
+            print(f"  seed {seed} {arm:34} {count:5} trainings, {len(rows)} in full", flush=True)
     return _figures(curves, seconds)
 
 
 def _figures(curves: dict[str, list[np.ndarray]], seconds: float) -> dict:
-    everything = np.concatenate([rows[:, 1:] for runs in curves.values() for rows in runs])
-    reference = np.percentile(np.concatenate([rows[:, 1:] for rows in curves["random"]]), 90, axis=0)
+    everything = np.concatenate([rows[:, 2:] for runs in curves.values() for rows in runs])
+    reference = np.percentile(np.concatenate([rows[:, 2:] for rows in curves["random"]]), 90, axis=0)
     ideal = everything.min(axis=0)
     out: dict = {"ideal": ideal.tolist(), "reference": reference.tolist(), "arms": {}}
-    rival = np.median([hypervolume(r[:, 1:], ideal, reference) for r in curves["optuna NSGA-II"]])
+    rivals = [hypervolume(r[:, 2:], ideal, reference) for r in curves["optuna NSGA-II"]]
     for arm, runs in curves.items():
-        at = {s: [hypervolume(r[r[:, 0] <= s * seconds, 1:], ideal, reference) for r in runs] for s in SHARES}
-        reach = [_first_reach(r, ideal, reference, rival) for r in runs]
+        at = {s: [hypervolume(r[r[:, 0] <= s * seconds, 2:], ideal, reference) for r in runs] for s in SHARES}
+        reach = [_reach(r, ideal, reference, rival) for r, rival in zip(runs, rivals)]
         out["arms"][arm] = {
             "hypervolume": {f"{s:.0%}": [round(v, 4) for v in values] for s, values in at.items()},
-            "evaluations": [len(r) for r in runs],
-            "evaluations_to_optuna_final": reach,
+            "trained_in_full": [len(r) for r in runs],
+            "best_loss": [round(float(r[:, 2].min()), 4) if len(r) else None for r in runs],
+            "to_optuna_final": reach,
         }
     return out
 
 
-def _first_reach(rows: np.ndarray, ideal: np.ndarray, reference: np.ndarray, level: float) -> int | None:
-    """Evaluations after which the hypervolume first is ``level``."""
-    low, high = 1, len(rows)
-    if hypervolume(rows[:, 1:], ideal, reference) < level:
-        return None
-    while low < high:
-        middle = (low + high) // 2
-        low, high = (low, middle) if hypervolume(rows[:middle, 1:], ideal, reference) >= level else (middle + 1, high)
-    return low
+def _reach(rows: np.ndarray, ideal: np.ndarray, reference: np.ndarray, level: float) -> dict | None:
+    """Seconds and training tokens after which the hypervolume first was ``level``."""
+    for k in range(1, len(rows) + 1):
+        if hypervolume(rows[:k, 2:], ideal, reference) >= level:
+            return {"seconds": round(float(rows[k - 1, 0]), 1), "tokens": int(rows[k - 1, 1])}
+    return None
 
 
 def show(name: str, figures: dict) -> None:
     print(f"\n{name}: hypervolume, median [least - most] over seeds, at shares of the wall-clock")
-    print(f"{'':34}" + "".join(f"{s:>26.0%}" for s in SHARES) + "   evaluations to Optuna's final")
+    print(f"{'':34}" + "".join(f"{s:>26.0%}" for s in SHARES) + "   s to Optuna's final, same seed")
     for arm, found in figures["arms"].items():
         cells = []
         for values in found["hypervolume"].values():
             cells.append(f"{np.median(values):.4f} [{min(values):.4f} - {max(values):.4f}]")
-        reach = ", ".join("-" if r is None else str(r) for r in found["evaluations_to_optuna_final"])
+        reach = ", ".join("-" if r is None else f"{r['seconds']:.0f}" for r in found["to_optuna_final"])
         print(f"{arm:34}" + "".join(f"{c:>26}" for c in cells) + f"   {reach}")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", help="a text file, beside the embedded corpus")
-    parser.add_argument("--seconds", type=float, default=420, help="wall-clock of one run")
+    parser.add_argument("--seconds", type=float, default=360, help="wall-clock of one run")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--first-seed", type=int, default=0)
-    parser.add_argument("--workers", type=int)
+    parser.add_argument("--workers", type=int, default=default_workers())
     parser.add_argument("--quick", action="store_true", help="one seed, 20 s, small proxies: does it run?")
     options = parser.parse_args()
     warnings.filterwarnings("ignore")
-    seconds, seeds, tokens = (20.0, 1, 2048) if options.quick else (options.seconds, options.seeds, None)
+    full = (options.seconds, options.seeds, DEFAULTS["tokens"])
+    seconds, seeds, tokens = (20.0, 1, 8192) if options.quick else full
     import optuna
     import torch
 
     versions = {"python": platform.python_version(), "torch": torch.__version__, "optuna": optuna.__version__}
     result: dict = {"benchmark": "evolve", "seconds": seconds, "seeds": seeds, "first_seed": options.first_seed}
-    result |= {"versions": versions, "defaults": DEVICE_DEFAULTS["cpu"], "corpora": {}}
+    result |= {"versions": versions, "defaults": DEFAULTS, "corpora": {}}
     corpora = {"embedded corpus": None, **({Path(options.data).name: options.data} if options.data else {})}
     for name, data in corpora.items():
         print(name, flush=True)

@@ -10,6 +10,7 @@ import click
 
 from .. import __version__
 from ..errors import EXIT_FAILED, EXIT_INTERRUPTED, EvonasError
+from .calibrate import calibrate
 from .evolve import evolve
 from .export import export
 from .genome import genome
@@ -34,7 +35,7 @@ def cli() -> None:
     """
 
 
-for command in (evolve, resume, report, genome, train, export):
+for command in (evolve, calibrate, resume, report, genome, train, export):
     cli.add_command(command)
 
 

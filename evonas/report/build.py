@@ -12,6 +12,7 @@ from ..errors import EvonasError
 from ..record import OBJECTIVES, Constraint, Measure, Record
 from ..store import Store
 from .against import against_seeds
+from .calibration import read_calibration
 from .compare import Comparison, compare
 
 
@@ -26,7 +27,8 @@ def build_report(store: Store) -> dict[str, Any]:
         (see ``against_seeds``), ``fidelity`` {name: text} of the front, ``left_out`` (ok records of another
         fidelity), ``constraints`` [{text, name, unit}] (those that are no objectives have their values in a member's
         ``constraints``, as in ``objectives``), ``created``, ``seconds``, ``versions``, ``status_of_run``
-        {generations_asked, generations_done}, ``rungs`` (see ``_rungs``).
+        {generations_asked, generations_done}, ``rungs`` (see ``_rungs``),
+        ``calibration`` (the last one, see ``summarise``, or null).
     """
     header = store.header
     comparison = compare(store)
@@ -57,6 +59,7 @@ def build_report(store: Store) -> dict[str, Any]:
             "generations_done": len(generations),
         },
         "rungs": _rungs(store, generations[-1]) if generations else [],
+        "calibration": (read_calibration(store.folder) or {}).get("summary"),
     }
 
 

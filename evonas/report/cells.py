@@ -8,6 +8,7 @@ from typing import Any
 
 from ..genome import Genome
 from .against import sentence
+from .calibration import lines as calibrated
 from .short import (
     architecture_cells,
     architecture_line,
@@ -111,6 +112,8 @@ def summary_lines(report: Mapping[str, Any], table: Table) -> list[str]:
     lines += _rung_lines(report)
     if report["left_out"] and not report["rungs"]:
         lines.append(f"{report['left_out']} evaluations of another fidelity are not compared.")
+    if report["calibration"]:
+        lines += [clean(line) for line in calibrated(report["calibration"])]
     return lines + [sentence(entry, report["objectives"]) + "." for entry in report["against_seed"]]
 
 

@@ -25,7 +25,7 @@ HEAVY = ("torch", "numpy", "h5py", "rich", "deap", "moocore", "matplotlib", "net
 def test_these_are_the_commands():
     assert {" ".join(path) for path in ALL} == {
         "", "evolve", "resume", "report", "train", "genome", "genome show", "genome check", "genome cost",
-        "genome diff", "genome import", "export",
+        "genome diff", "genome import", "export", "calibrate",
     }  # fmt: skip
 
 

@@ -48,9 +48,9 @@ def test_the_contract(run):
     assert list(report) == [
         "run", "task", "device", "seed", "objectives", "generations", "evaluations", "failures", "hypervolume",
         "front", "seeds", "against_seed", "fidelity", "left_out", "constraints", "created", "seconds", "versions",
-        "status_of_run", "rungs",
+        "status_of_run", "rungs", "calibration",
     ]  # fmt: skip
-    assert report["rungs"] == []
+    assert report["rungs"] == [] and report["calibration"] is None
     assert (report["run"], report["task"], report["device"], report["seed"]) == ("demo", "text", "cpu", 7)
     assert report["objectives"] == [
         {"name": "loss", "unit": "nats", "direction": "min"},

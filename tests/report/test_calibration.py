@@ -1,0 +1,184 @@
+"""Calibration: whom it chooses, what the numbers mean, and a file that may be damaged."""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from evonas.errors import EvonasError
+from evonas.genome import space_to_dict
+from evonas.genome.toml import read_space
+from evonas.record import Measure, Record
+from evonas.report import build_report
+from evonas.report.calibration import (
+    FILE,
+    choose,
+    entry,
+    lines,
+    read_calibration,
+    summarise,
+    tau,
+    write_calibration,
+)  # fmt: skip
+from evonas.report.cells import summary_lines, table_of
+from evonas.store import Store
+
+from .conftest import header
+
+TOKENS = (256, 1024, 4096)
+
+
+@pytest.fixture(scope="module")
+def climbed(tmp_path_factory, space_file):
+    """60 genomes at rung 0, 20 at rung 1, 8 at the last; the long loss is the size's alone."""
+    space = read_space(space_file).bounded(16)
+    rng = np.random.default_rng(0)
+    genomes = {}
+    while len(genomes) < 60:
+        genome = space.sample(rng)
+        genomes[genome.id] = genome
+    with Store.create(tmp_path_factory.mktemp("c") / "run", header(space=space_to_dict(space))) as store:
+        for rung, count in enumerate((60, 20, 8)):
+            for k, genome in enumerate(list(genomes.values())[:count]):
+                loss = 4 - 0.5 * rung - genome.d_model / 32 + rng.normal(0, 0.3 / (1 + rung))
+                measures = {
+                    "loss": Measure(loss, 0.01, f"{TOKENS[rung]} tokens", "cpu"),
+                    "latency": Measure(genome.n_layers * genome.d_model / 10 + k / 1000, 0.0, "measured", "cpu"),
+                }
+                store.append(genome, Record(genome.id, rung, k, "ok", measures))
+            store.commit({"generation": rung}, list(genomes)[:16])
+        yield store
+
+
+def trained(store, n=24, longer=lambda c: -c.genome.d_model / 32.0, factor=4.0) -> dict:
+    chosen = choose(store, n)
+    sample = [{**entry(c, 50, 16), "long": longer(c), "status": "ok"} for c in chosen]
+    return {"factor": factor, "rungs": list(TOKENS), "sample": sample}
+
+
+def test_the_sample_is_even_over_front_dominated_and_dropped_and_over_sizes_of_time(climbed):
+    chosen = choose(climbed, 16)
+    counts = {s: sum(c.stratum == s for c in chosen) for s in {c.stratum for c in chosen}}
+    assert set(counts) == {"front", "dominated", "stopped at rung 0", "stopped at rung 1"}
+    assert len(chosen) == len({c.genome.id for c in chosen}) == 16 and max(counts.values()) <= 7
+    for c in chosen:
+        assert len(c.losses) == {"stopped at rung 0": 1, "stopped at rung 1": 2}.get(c.stratum, 3)
+        assert c.expected == c.losses[-1] if len(c.losses) == 3 else c.expected < c.losses[-1]
+
+
+def test_a_small_stratum_gives_its_places_to_the_others(climbed):
+    assert len(choose(climbed, 50)) == 50 and len(choose(climbed, 500)) == 60
+
+
+def test_it_is_the_same_sample_every_time(climbed):
+    assert choose(climbed, 12) == choose(climbed, 12)
+
+
+def test_genomes_that_failed_on_the_way_are_not_chosen(climbed, tmp_path):
+    with Store.create(tmp_path / "run", header(space=climbed.header["space"])) as store:
+        for record in climbed.records[:20]:
+            store.append(climbed.genomes[record.genome_id].genome, record)
+        failed = climbed.records[0].genome_id
+        store.append(climbed.genomes[failed].genome, Record(failed, 1, 0, "timeout", reason="slow"))
+        assert failed not in {c.genome.id for c in choose(store, 100)} and len(choose(store, 100)) == 19
+
+
+def test_a_run_without_a_loss_is_refused(tmp_path):
+    with Store.create(tmp_path / "run", header(("latency",))) as store:
+        with pytest.raises(EvonasError, match="no genome with a loss"):
+            choose(store, 8)
+
+
+def test_a_perfect_proxy_and_a_reversed_one(climbed):
+    right = summarise(trained(climbed, longer=lambda c: c.losses[0]))["predictors"][0]
+    assert right["tau"] == 1 and right["low"] > 0.99 and right["regret"] == 0
+    wrong = summarise(trained(climbed, longer=lambda c: -c.losses[0]))["predictors"][0]
+    assert wrong["tau"] == -1 and wrong["high"] < -0.99 and wrong["regret"] > 0.5
+
+
+def test_the_interval_holds_the_tau_and_narrows_with_more_genomes(climbed):
+    few, many = (summarise(trained(climbed, n))["predictors"][0] for n in (8, 60))
+    for row in (few, many):
+        assert row["low"] <= row["tau"] <= row["high"]
+    assert many["high"] - many["low"] < few["high"] - few["low"]
+
+
+def test_longer_rungs_of_this_run_tell_more(climbed):
+    summary = summarise(trained(climbed, 60))
+    names = [row["what"] for row in summary["predictors"]]
+    assert names == ["loss at 256 tokens", "loss at 1,024 tokens", "loss at 4,096 tokens", "expected at 4,096 tokens"]
+    assert [row["genomes"] for row in summary["predictors"]] == [60, 20, 8, 60]
+    assert summary["predictors"][3]["tau"] >= summary["predictors"][0]["tau"] - 0.05
+    regions = summary["predictors"][0]["regions"]
+    assert set(regions) == {f"{half} {of}" for half in ("smaller", "larger") for of in ("size", "learning rate")}
+
+
+def test_kept_is_the_share_of_the_best_that_reached_the_last_rung(climbed):
+    sample = trained(climbed, 60)
+    for e in sample["sample"]:
+        e["long"], e["latency"] = (0.0, 1.0) if len(e["losses"]) == 3 else (1.0, 2.0)
+    assert summarise(sample)["kept"] == 1.0
+    for e in sample["sample"]:
+        e["long"], e["latency"] = 1 - e["long"], 3 - e["latency"]
+    assert summarise(sample)["kept"] == 0.0
+    for e in sample["sample"]:
+        e["latency"] = None
+    assert summarise(sample)["kept"] is None
+
+
+def test_too_few_say_nothing(climbed):
+    sample = trained(climbed, 12)
+    for e in sample["sample"][3:]:
+        e["long"], e["status"] = None, "timeout"
+    summary = summarise(sample)
+    assert summary["genomes"] == 3 and all(row["tau"] is None for row in summary["predictors"])
+    assert any("too few genomes to say" in line for line in lines(summary))
+
+
+def test_tau_is_scipys_and_none_where_nothing_varies():
+    rng = np.random.default_rng(0)
+    x, y = rng.random(8), rng.random(8)
+    pairs = [(i, j) for i in range(8) for j in range(i)]
+    assert tau(x, y) == pytest.approx(np.mean([np.sign(x[i] - x[j]) * np.sign(y[i] - y[j]) for i, j in pairs]))
+    assert tau(np.ones(8), y) is None
+
+
+def test_the_report_shows_the_last_calibration(climbed):
+    assert build_report(climbed)["calibration"] is None
+    sample = trained(climbed)
+    write_calibration(climbed.folder, sample)
+    assert build_report(climbed)["calibration"] is None, "not finished"
+    write_calibration(climbed.folder, {**sample, "summary": summarise(sample)})
+    report = build_report(climbed)
+    text = summary_lines(report, table_of(report))
+    assert report["calibration"] == summarise(sample)
+    assert any(line.startswith("Calibrated on 24 genomes trained 4 times longer") for line in text)
+    for a, b in pairwise(sorted((climbed.folder).glob("calibration*"))):
+        assert a == b, "no temporary file is left"
+    (climbed.folder / FILE).unlink()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"[]", b"{}", b"\xff", b'{"factor": "4", "rungs": [1], "sample": []}', b"[" * 100_000, b'{"factor": 1e999}',
+     b'{"factor": 4, "rungs": [1], "sample": [{"id": 3}]}', b'{"factor": 4, "rungs": 7, "sample": []}',
+     b'{"factor": 4, "rungs": [1], "sample": [], "summary": {"genomes": 1}}'],
+)  # fmt: skip
+def test_a_damaged_file_is_as_good_as_none(tmp_path, content):
+    (tmp_path / FILE).write_bytes(content)
+    assert read_calibration(tmp_path) is None
+
+
+def test_a_file_comes_back_as_it_was_written(climbed, tmp_path):
+    sample = trained(climbed)
+    sample["summary"] = summarise(sample)
+    write_calibration(tmp_path, sample)
+    assert read_calibration(tmp_path) == json.loads(json.dumps(sample))
+
+
+def test_a_folder_that_can_not_be_written(climbed, tmp_path):
+    with pytest.raises(EvonasError, match="can't be written"):
+        write_calibration(tmp_path / "gone", trained(climbed))
