@@ -42,7 +42,8 @@ class Settings:
     ``population`` members are kept and make up the first generation; every later one has ``offspring`` candidates (0:
     as many as members). ``tokens`` train a proxy to the last of ``rungs`` rungs, each of which sees ``GROWTH`` times
     as many as the one before, and ``validation_tokens`` of held-out data give its loss; ``seeds`` are the seed genomes
-    as {"label", "genes"}; ``timeout`` is in seconds per training, None for one from its peers.
+    as {"label", "genes"}; ``timeout`` is in seconds per training, None for one from its peers; ``reuse``
+    names runs whose results are taken instead of paying again.
     """
 
     task: str
@@ -59,6 +60,7 @@ class Settings:
     offspring: int = 0
     rungs: int = 1
     seeds: tuple[Mapping[str, Any], ...] = ()
+    reuse: tuple[str, ...] = ()
     timeout: float | None = None
 
     def __post_init__(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 from .errors import EXIT_FAILED, EvonasError
@@ -11,7 +12,7 @@ from .evolution import Candidate, Engine
 from .executors import Call, Executor, Failure
 from .genome import Genome
 from .record import Constraint, Measure, Outcome, Record, total_violation
-from .store import Store
+from .store import Known, Store
 
 MIN_TIMEOUT, FIRST_TIMEOUT, TIMEOUT_FACTOR = 60.0, 900.0, 20.0  # seconds, seconds, times the slowest peer
 _HOPELESS_GENERATIONS = 5  # in a row without a candidate that meets the constraints
@@ -62,6 +63,7 @@ class Search:
         constraints: candidates that break one are not trained.
         timeout: seconds per training; None for 20 times the slowest of its rung so far, at least a minute.
         labels: genome id -> name, of seed genomes.
+        known: results of earlier runs, taken instead of measuring and training again.
     """
 
     def __init__(
@@ -74,12 +76,14 @@ class Search:
         constraints: Sequence[Constraint] = (),
         timeout: float | None = None,
         labels: Mapping[str, str] | None = None,
+        known: Known | None = None,
         listener: Listener | None = None,
     ) -> None:
         self.engine, self.store, self.executor, self.evaluator = engine, store, executor, evaluator
         self.constraints, self.timeout = tuple(constraints), timeout
         self.labels, self.listener = dict(labels or {}), listener or Listener()
-        self._measured: dict[str, Outcome] = {}  # architecture id -> what is known of it
+        self._reused = (known or Known()).trained
+        self._measured = dict((known or Known()).measured)  # architecture id -> what is known of it
         assert engine.rungs == len(evaluator.rungs), "engine and evaluator differ in their rungs"
         self._slowest: dict[int, float] = {}  # rung -> seconds of its longest training
         self._hopeless = 0
@@ -217,7 +221,10 @@ class Search:
             if total_violation(self.constraints, record) > 0:
                 record = _record(candidate, known, Outcome("infeasible", reason=self._broken(record)))
             if record.ok and self.evaluator.trained_names:
-                to_train.append((candidate, known))
+                if (reused := self._reused.get((candidate.genome.id, candidate.rung))) is not None:
+                    records[candidate.index] = self._keep(candidate, self._trained(candidate, known, reused))
+                else:
+                    to_train.append((candidate, known))
             else:
                 records[candidate.index] = self._keep(candidate, record)
         for candidate, record in self._train(to_train, deadline):
@@ -249,15 +256,17 @@ class Search:
                 if result.status == "deadline":
                     continue
                 result = Outcome(result.status, reason=result.reason)
-            record = _record(candidate, known, result)
-            self._note_time(candidate.rung, record)
-            # What training changes is judged where it ends.
-            last = candidate.rung == len(self.evaluator.rungs) - 1
-            if record.ok and last and total_violation(self.constraints, record) > 0:
-                record = _record(
-                    candidate, known, Outcome("infeasible", result.measures, self._broken(record), result.cost)
-                )
-            yield candidate, record
+            yield candidate, self._trained(candidate, known, result)
+
+    def _trained(self, candidate: Candidate, known: Outcome, result: Outcome) -> Record:
+        record = _record(candidate, known, result)
+        self._note_time(candidate.rung, record)
+        # What training changes is judged where it ends.
+        last = candidate.rung == len(self.evaluator.rungs) - 1
+        if record.ok and last and total_violation(self.constraints, record) > 0:
+            reason = self._broken(record)
+            return _record(candidate, known, replace(result, status="infeasible", reason=reason))
+        return record
 
     def _keep(self, candidate: Candidate, record: Record) -> Record:
         label = self.labels.get(record.genome_id, "")

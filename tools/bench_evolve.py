@@ -60,12 +60,15 @@ class OptunaSearch(RandomSearch):
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        sampler = optuna.samplers.NSGAIISampler(population_size=self.population_size, seed=self.seed)
-        self.study = optuna.create_study(directions=["minimize"] * len(self.objectives), sampler=sampler)
+        directions = ["minimize"] * len(self.objectives)
+        self.study = optuna.create_study(directions=directions, sampler=self._sampler(optuna.samplers))
         self.trials: dict[str, object] = {}
         if self.stratified_start:
             for genome in stratified(self.space, self.population_size, np.random.default_rng((self.seed, 0, 0))):
                 self.study.enqueue_trial(_flat(self.space, genome))
+
+    def _sampler(self, samplers):
+        return samplers.NSGAIISampler(population_size=self.population_size, seed=self.seed)
 
     def _propose(self, generation: int, index: int) -> Candidate | None:
         while True:

@@ -64,6 +64,12 @@ def _default(name: str) -> str:
     metavar="FILE",
     help="Repeatable. A shipped genome, a genome file, a Hugging Face config.json, or RUN:ID.",
 )
+@click.option(
+    "--reuse",
+    multiple=True,
+    metavar="RUN",
+    help="Repeatable. Takes what an earlier run of the same task, data, seed and rungs has measured and trained.",
+)
 @click.option("--widen", is_flag=True, help="Widen the space where a seed genome lies outside it.")
 @click.option(
     "--tokens", type=int, metavar="N", help=f"Training tokens at the last rung. Default: {_default('tokens')}"
@@ -88,7 +94,7 @@ def _default(name: str) -> str:
 )
 @search_options
 def evolve(
-    generations, population, offspring, task, data, context, space, objectives, constraints, seed_genomes, widen,
+    generations, population, offspring, task, data, context, space, objectives, constraints, seed_genomes, reuse, widen,
     tokens, rungs, timeout, run_name, seed, device, budget, workers, executor,
 ) -> None:  # fmt: skip
     """Search for transformers that are accurate and fast on this device.
@@ -106,7 +112,7 @@ def evolve(
     from ..fitness import resolve_device
     from ..genome import genome_to_dict, read_space
     from ..record import Constraint, objective
-    from ..store import runs_folder
+    from ..store import find_run, runs_folder
 
     deadline = end_of(budget, started)
     for name in objectives:
@@ -146,6 +152,7 @@ def evolve(
         rungs=defaults["rungs"] if rungs is None else rungs,
         seeds=tuple({"label": label, "genes": genome_to_dict(g)["genes"]} for g, label in genomes),
         timeout=None if timeout is None else parse_duration(timeout),
+        reuse=tuple(str(find_run(name).resolve()) for name in reuse),
     )
     run_search(settings, wanted_space, folder, None, deadline, workers, executor)
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ..fitness import ProxyEvaluator
     from ..genome import Genome, SearchSpace
     from ..record import Constraint
-    from ..store import Store
+    from ..store import Known, Store
     from .progress import Progress
 
 DEFAULT_GENERATIONS = 50
@@ -115,6 +115,7 @@ def run_search(
         _check_data(store, settings, data)
     seeds = {transformer_genome(s["genes"]): s["label"] for s in settings.seeds}
     engine = _engine(settings, space, evaluator, constraints, list(seeds))
+    known = _reused(settings, evaluator, data, again=store is not None)
     count = min(_GPU_WORKERS, os.cpu_count() or 1) if workers is None and settings.device == "cuda" else workers
     env = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"} if settings.device == "cpu" else None
     progress = Progress(settings, deadline, folder)
@@ -135,6 +136,7 @@ def run_search(
             constraints=constraints,
             timeout=settings.timeout,
             labels={g.id: label for g, label in seeds.items()},
+            known=known,
             listener=progress,
         )
         try:
@@ -147,6 +149,44 @@ def run_search(
         executor.close()
         _check_found(store, progress, ended)
         progress.summary(store, ended)
+
+
+def _reused(settings: Settings, evaluator: ProxyEvaluator, data: str | None, again: bool) -> Known | None:
+    """What the runs of --reuse have to give. One that has gone is an error, but ``again``, on a resume, only a note."""
+    from ..fitness import device_text
+    from ..store import Store, known_from
+
+    stores = []
+    for path in settings.reuse:
+        try:
+            store = Store.open(path)
+            _check_same(store, settings, data)
+        except EvonasError as error:
+            if not again:
+                raise
+            click.echo(f"Note: nothing is reused of {path}: {error.message}", err=True)
+            continue
+        stores.append(store)
+    if not stores:
+        return None
+    return known_from(stores, evaluator.measured_names, evaluator.trained_names, device_text(settings.device))
+
+
+def _check_same(store: Store, settings: Settings, data: str | None) -> None:
+    """A loss can be taken over only where the training would be the same to the last bit."""
+    other = store.header["settings"]
+    mine = settings.to_dict()
+    for key in ("task", "context", "seed", "device", "tokens", "rungs", "validation_tokens"):
+        if other.get(key) != mine[key]:
+            raise EvonasError(
+                f"run {store.name!r} can't be reused: its {key.replace('_', ' ')} is {other.get(key)}, not {mine[key]}",
+                "Only runs of the same task, data, context, seed, device, tokens and rungs can.",
+            )
+    if store.header["notes"].get("data") != data:
+        raise EvonasError(
+            f"run {store.name!r} can't be reused: it learned from other data ({store.header['notes'].get('data')})",
+            "Give the same --data.",
+        )
 
 
 def _check_workers(workers: int | None) -> None:

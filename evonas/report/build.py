@@ -14,6 +14,7 @@ from ..store import Store
 from .against import against_seeds
 from .calibration import read_calibration
 from .compare import Comparison, compare
+from .membership import front_probabilities
 
 
 def build_report(store: Store) -> dict[str, Any]:
@@ -23,15 +24,16 @@ def build_report(store: Store) -> dict[str, Any]:
         ``run``, ``task``, ``device``, ``seed``, ``objectives`` [{name, unit, direction}], ``generations`` (committed),
         ``evaluations``, ``failures`` {status: count}, ``hypervolume`` [one per generation], ``front`` [{id,
         generation, parents, objectives {name: {value, spread, fidelity}}, genome}] over all ok records of the
-        highest fidelity, ``seeds`` [the same for seed genomes, with what was measured of them], ``against_seed``
-        (see ``against_seeds``), ``fidelity`` {name: text} of the front, ``left_out`` (ok records of another
-        fidelity), ``constraints`` [{text, name, unit}] (those that are no objectives have their values in a member's
-        ``constraints``, as in ``objectives``), ``created``, ``seconds``, ``versions``, ``status_of_run``
-        {generations_asked, generations_done}, ``rungs`` (see ``_rungs``),
-        ``calibration`` (the last one, see ``summarise``, or null).
+        highest fidelity, each with the ``probability`` that it belongs there given the spreads, ``seeds`` [the same
+        for seed genomes, with what was measured of them], ``against_seed`` (see ``against_seeds``), ``fidelity``
+        {name: text} of the front, ``left_out`` (ok records of another fidelity), ``constraints`` [{text, name, unit}]
+        (those that are no objectives have their values in a member's ``constraints``, as in ``objectives``),
+        ``created``, ``seconds``, ``versions``, ``status_of_run`` {generations_asked, generations_done}, ``rungs`` (see
+        ``_rungs``), ``calibration`` (the last one, see ``summarise``, or null).
     """
     header = store.header
     comparison = compare(store)
+    probabilities = front_probabilities(comparison)
     records, generations = store.records, store.generations
     asked = header["settings"].get("generations")
     return {
@@ -44,7 +46,10 @@ def build_report(store: Store) -> dict[str, Any]:
         "evaluations": len(records),
         "failures": dict(Counter(r.status for r in records if not r.ok).most_common()),
         "hypervolume": [g["hypervolume"] for g in generations],
-        "front": [_member(store, record, comparison.names) for record in comparison.front_records()],
+        "front": [
+            {**_member(store, record, comparison.names), "probability": probabilities[record.genome_id]}
+            for record in comparison.front_records()
+        ],
         "seeds": _seeds(store, comparison),
         "against_seed": against_seeds(store, comparison),
         "fidelity": comparison.fidelity,

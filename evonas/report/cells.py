@@ -22,17 +22,19 @@ from .short import (
     with_spread,
 )
 
+_SURE = 0.95  # above it a place on the front is not in doubt
 ALWAYS_SHOWN = ("learning_rate", "batch_size", "optimizer")
 
 
 @dataclass(frozen=True)
 class Row:
     """One genome. ``cells`` is by column; ``objectives`` holds (value with spread, change against the first seed), of
-    what is only constrained too."""
+    what is only constrained too; ``probability`` that it belongs on the front, where that is in doubt."""
 
     id: str
     label: str
     is_seed: bool
+    probability: str
     cells: dict[str, str]
     objectives: list[tuple[str, str]]
 
@@ -96,7 +98,11 @@ def _row(member: Mapping, genome: Genome, shared: list[str], objectives: list, l
         same = other is not None and other["fidelity"] == measure["fidelity"]
         values.append((with_spread(measure), percent(measure["value"], other["value"]) if same else ""))
     label = labels.get(member["id"], "")
-    return Row(member["id"], label, member["id"] in labels, cells, values)
+    return Row(member["id"], label, member["id"] in labels, _doubtful(member.get("probability")), cells, values)
+
+
+def _doubtful(probability: float | None) -> str:
+    return "" if probability is None or probability > _SURE else f"p {probability:.2f}"
 
 
 def summary_lines(report: Mapping[str, Any], table: Table) -> list[str]:
@@ -106,6 +112,8 @@ def summary_lines(report: Mapping[str, Any], table: Table) -> list[str]:
         lines.append(f"Constraints: {', '.join(clean(c['text']) for c in report['constraints'])}.")
     if table.shared:
         lines.append(f"All of them: {', '.join(table.shared)}.")
+    if any(row.probability for row in table.front):
+        lines.append(f"p: probability that it belongs on the front, given the spreads; without, it is above {_SURE}.")
     if report["failures"]:
         counts = ", ".join(f"{count} {status}" for status, count in report["failures"].items())
         lines.append(f"Failed: {counts} (of {report['evaluations']} evaluations).")

@@ -184,6 +184,8 @@ def _hypervolume(ax: Axes, store: Store) -> None:
     """Hypervolume by generation; the upper axis counts evaluations."""
     _frame(ax, "generation", "hypervolume")
     rows = [g for g in store.generations if g["hypervolume"] is not None]
+    # With rungs it is 0 until the first genomes have reached the last one.
+    rows = rows[next((k for k, g in enumerate(rows) if g["hypervolume"] > 0), 0) :]
     if not rows:
         return _say(ax, "no finished generation yet")
     x, y = [g["generation"] for g in rows], [g["hypervolume"] for g in rows]

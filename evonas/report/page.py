@@ -73,7 +73,8 @@ def _table(table: Table) -> str:
 
 def _row(row: Row, table: Table) -> str:
     label = f"<small>seed {escape(row.label)}</small>" if row.is_seed else ""
-    cells = [f'<td class="id">{escape(row.id)}{label}</td>']
+    doubt = f"<small>{escape(row.probability)}</small>" if row.probability else ""
+    cells = [f'<td class="id">{escape(row.id)}{label}{doubt}</td>']
     cells += [f"<td>{escape(row.cells.get(column, ''))}</td>" for column in table.columns]
     cells += [
         f'<td class="value">{escape(value)}<small>{escape(change)}</small></td>' for value, change in row.objectives

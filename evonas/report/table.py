@@ -51,7 +51,8 @@ def _rich_table(table: Table) -> RichTable:
 
 
 def _cells(row: Row, table: Table, sized: bool) -> list[Text]:
-    cells = [Text(f"{row.id[:SHORT_ID]}\n* {row.label}" if row.is_seed else row.id[:SHORT_ID])]
+    below = [f"* {row.label}"] if row.is_seed else [row.probability] if row.probability else []
+    cells = [Text("\n".join([row.id[:SHORT_ID], *below]))]
     cells += [Text(f"{value}\n{change}" if change else value) for value, change in row.objectives]
     if sized:
         cells.append(Text(row.cells.get("size", "")))

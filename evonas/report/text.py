@@ -73,6 +73,7 @@ def _seeds_off_front(table: Table) -> list[Row]:
 
 def _markdown_row(row: Row, table: Table) -> str:
     name = f"{row.id} (seed {row.label})" if row.is_seed else row.id
+    name += f" ({row.probability})" if row.probability else ""
     values = [f"{value} ({change})" if change not in ("", "=") else value for value, change in row.objectives]
     cells = [name, *(row.cells.get(column, "") for column in table.columns), *values]
     return "| " + " | ".join(_markdown(cell) for cell in cells) + " |"

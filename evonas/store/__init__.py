@@ -51,7 +51,8 @@ No pickle anywhere. Numbers that JSON can't hold (NaN, infinity) are null in JSO
 
 from __future__ import annotations
 
+from .reuse import Known, known_from
 from .runs import find_run, load_genome_ref, newest_run, runs_folder
 from .store import Entry, Store
 
-__all__ = ["Entry", "Store", "find_run", "load_genome_ref", "newest_run", "runs_folder"]
+__all__ = ["Entry", "Known", "Store", "find_run", "known_from", "load_genome_ref", "newest_run", "runs_folder"]

@@ -288,3 +288,44 @@ def test_a_small_space_is_searched_to_its_end(evolve, in_tmp_path):
     assert "Every genome of the space has been seen." in done.out and len(store.records) == 3
     assert "evonas train run:" in done.out and "evonas resume" not in done.out, "there is nothing to search on for"
     assert {genome_to_dict(e.genome)["genes"]["d_model"] for e in store.genomes.values()} == {16, 32, 48}
+
+
+def test_what_an_earlier_run_has_paid_for_is_taken_over(cli, in_copy, small, seed_file):
+    options = [*small, "--seed-genome", seed_file, "--reuse", "first"]
+    cli("evolve", *options, "--run", "second", "--generations", 3)
+    first, second = Store.open("runs/first"), Store.open("runs/second")
+    known = {(r.genome_id, r.generation): r for r in first.records}
+    again = [r for r in second.records if (r.genome_id, r.generation) in known]
+    assert len(again) >= 4 and len(second.records) == 12
+    for record in again:
+        before = known[record.genome_id, record.generation]
+        assert record.measures == before.measures and record.provenance["reused"] == "first" and not record.cost
+    assert all(r.cost["tokens"] > 0 for r in second.records if "reused" not in r.provenance)
+
+
+def test_reusing_changes_nothing_where_nothing_is_measured(cli, in_tmp_path, small):
+    options = [*small, "--objective", "loss", "--objective", "flops", "--rungs", 2, "--generations", 3]
+    cli("evolve", *options, "--run", "plain")
+    cli("evolve", *options, "--run", "again", "--reuse", "plain")
+    found = []
+    for name in ("plain", "again"):
+        store = Store.open(f"runs/{name}")
+        records = sorted(store.records, key=lambda r: (r.generation, r.index))
+        found.append([(r.genome_id, r.generation, r.index, r.status, r.measures) for r in records])
+    assert found[0] == found[1]
+    assert sum("reused" in r.provenance for r in store.records) == len(store.records)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--reuse", "nothing"), "nothing"),
+        (("--reuse", "first", "--seed", 5), "its seed is 0, not 5"),
+        (("--reuse", "first", "--tokens", 2048), "its tokens is 1024, not 2048"),
+        (("--reuse", "first", "--data", "other.txt"), "other data"),
+    ],
+)
+def test_a_run_that_would_train_otherwise_can_not_be_reused(cli, in_copy, small, options, said):
+    (in_copy / "other.txt").write_text("quite another text " * 200)
+    assert said in cli("evolve", *small, *options, "--run", "second", code=2).sentence
+    assert not (in_copy / "runs/second").exists()

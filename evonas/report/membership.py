@@ -1,0 +1,36 @@
+"""With what probability each genome belongs on the front, given how well its objectives are known."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..evolution.selection import minimised, non_dominated
+from .compare import Comparison
+
+_DRAWS = 500
+_BEYOND = 4.0  # spreads: what is dominated by more than so many on both sides is never drawn onto the front
+
+
+def front_probabilities(comparison: Comparison) -> dict[str, float]:
+    """Genome id -> share of draws in which nothing dominates it, of every genome on the front.
+
+    A draw takes each objective of each genome from a normal distribution around the stored value with its spread
+    (exact ones stay). Spreads are taken as independent: held-out text is the same for all, so differences in loss are
+    somewhat better known than this says.
+    """
+    records, names = comparison.records, comparison.names
+    front = np.flatnonzero(comparison.front)
+    if not len(front):
+        return {}
+    values = minimised(comparison.values, comparison.directions)
+    spreads = np.array([[r.measures[n].spread for n in names] for r in records])
+    spreads = np.where(np.isfinite(spreads) & (spreads > 0), spreads, 0.0)
+    best, worst = values - _BEYOND * spreads, values + _BEYOND * spreads
+    out_of_reach = [(worst[front] < row).all(axis=1).any() for row in best]
+    kept = np.flatnonzero(~np.array(out_of_reach))
+    rng = np.random.default_rng(0)
+    times = np.zeros(len(kept))
+    for _ in range(_DRAWS):
+        times += non_dominated(values[kept] + spreads[kept] * rng.standard_normal((len(kept), len(names))))
+    shares = dict(zip(kept.tolist(), (times / _DRAWS).tolist()))
+    return {records[k].genome_id: shares[k] for k in front.tolist()}

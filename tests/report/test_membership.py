@@ -1,0 +1,79 @@
+"""The probability of a place on the front, against what is known by hand."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from evonas.record import Measure, Record
+from evonas.report import build_report
+from evonas.report.cells import summary_lines, table_of
+from evonas.report.compare import compare
+from evonas.report.membership import front_probabilities
+from evonas.store import Store
+
+from .conftest import SEED, header
+
+
+@pytest.fixture
+def store(tmp_path):
+    with Store.create(tmp_path / "hand", header()) as store:
+        yield store
+
+
+def add(store, k, loss, latency, loss_spread=0.0, latency_spread=0.0) -> str:
+    genome = SEED.replace(beta2=round(0.9 + 0.0001 * k, 4))
+    measures = {
+        "loss": Measure(loss, loss_spread, "1000 tokens"),
+        "latency": Measure(latency, latency_spread, "measured", "cpu"),
+    }
+    store.append(genome, Record(genome.id, 0, k, "ok", measures))
+    return genome.id
+
+
+def test_exact_values_leave_no_doubt(store):
+    a, b = add(store, 0, 1.0, 2.0), add(store, 1, 2.0, 1.0)
+    add(store, 2, 2.5, 2.5)
+    assert front_probabilities(compare(store)) == {a: 1.0, b: 1.0}
+
+
+@pytest.mark.parametrize(("gap", "expected"), [(0.0, 0.5), (1.0, 0.76), (2.0, 0.921)])
+def test_one_that_is_hardly_better_is_often_beaten(store, gap, expected):
+    """Same latency, losses ``gap`` spreads apart: the better one stays so with Phi(gap / sqrt 2)."""
+    better, _ = add(store, 0, 2.0, 1.0, 0.1), add(store, 1, 2.0 + 0.1 * gap + 1e-9, 1.0, 0.1)
+    found = front_probabilities(compare(store))[better]
+    assert found == pytest.approx(expected, abs=0.06)
+    assert expected == pytest.approx(0.5 * (1 + math.erf(gap / 2)), abs=0.01)
+
+
+def test_what_is_far_behind_changes_nothing(store):
+    rng = np.random.default_rng(0)
+    ids = [add(store, k, 2.0 - 0.3 * k, 1.0 + k, 0.05, 0.05) for k in range(4)]
+    before = front_probabilities(compare(store))
+    for k in range(100):
+        add(store, 10 + k, 4.0 + rng.random(), 5.0 + rng.random(), 0.05, 0.05)
+    after = front_probabilities(compare(store))
+    assert before.keys() == after.keys() == set(ids)
+    assert all(after[i] > 0.9 and after[i] == pytest.approx(before[i], abs=0.05) for i in ids)
+
+
+def test_spreads_that_are_no_numbers_count_as_none(store):
+    only = add(store, 0, 1.0, 1.0, math.nan, math.inf)
+    assert front_probabilities(compare(store)) == {only: 1.0}
+
+
+def test_a_run_without_results(store):
+    assert front_probabilities(compare(store)) == {}
+
+
+def test_the_report_tells_a_doubt_and_keeps_quiet_where_there_is_none(store):
+    sure, doubtful = add(store, 0, 1.0, 9.0, 0.01), add(store, 1, 2.0, 1.0, 0.1)
+    add(store, 2, 2.05, 1.0, 0.1)
+    report = build_report(store)
+    assert [m["id"] for m in report["front"]] == [sure, doubtful]
+    assert report["front"][0]["probability"] == 1 and 0.4 < report["front"][1]["probability"] < 0.8
+    table = table_of(report)
+    assert [bool(row.probability) for row in table.front] == [False, True]
+    assert any(line.startswith("p: probability") for line in summary_lines(report, table))

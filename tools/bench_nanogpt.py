@@ -1,0 +1,201 @@
+"""The end-to-end claim: one search, seeded with nanoGPT's CPU character model, and what comes out trained in full.
+
+    python tools/bench_nanogpt.py --data tinyshakespeare.txt
+    python tools/bench_nanogpt.py --data tinyshakespeare.txt --quick
+
+A search may train on as many tokens as ten trainings of that model (2,000 steps of 12 x 64). Of its front two genomes
+are trained in full, on the tokens of one such training each, evaluated on all held-out text: the most accurate at no
+more measured latency than the seed's, and the most accurate at no more than half of it. Beside it Optuna's TPE
+(multivariate) and NSGA-II, over the same space with the same trainer, the same wall-clock and every candidate trained
+as long as evonas' last rung, with the seed enqueued first; their choice is trained in full just so. Needs optuna.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import tempfile
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+from bench_evolve import OBJECTIVES, OptunaSearch, _flat
+
+from evonas.config import DEVICE_DEFAULTS, GROWTH, REDUCTION
+from evonas.evolution import Engine
+from evonas.executors import Call, Failure, default_workers, make_executor
+from evonas.fitness import ProxyEvaluator
+from evonas.genome import bounded_windows, read_genome, read_space, space_to_dict
+from evonas.record import objective
+from evonas.search import Search
+from evonas.store import Store
+
+DEFAULTS = DEVICE_DEFAULTS["cpu"]
+CONTEXT = 64
+ONE_TRAINING = 2_000 * 12 * CONTEXT
+SEARCH_TRAININGS = 10
+
+
+class SeededNSGA2(OptunaSearch):
+    """Optuna's NSGA-II that begins with the seed genomes."""
+
+    def __init__(self, *args, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        for genome in self.seed_genomes:
+            self.study.enqueue_trial(_flat(self.space, genome))
+
+
+class SeededTPE(SeededNSGA2):
+    """Optuna's multivariate TPE, several objectives at once."""
+
+    def _sampler(self, samplers):
+        return samplers.TPESampler(multivariate=True, seed=self.seed)
+
+
+ARMS = {"evonas": Engine, "optuna TPE": SeededTPE, "optuna NSGA-II": SeededNSGA2}
+
+
+def search(kind: type[Engine], data: str, seed: int, workers: int, tokens: int, limit: float, seconds: float | None):
+    """(front as (genome, loss, latency), the seed's latency, tokens paid, seconds taken) of one search. It ends at
+    ``limit`` training tokens, or, where ``seconds`` are given, with those instead."""
+    space = read_space(DEFAULTS["space"]).bounded(CONTEXT)
+    nanogpt = bounded_windows(read_genome("nanogpt-cpu").genome, CONTEXT)
+    rungs = DEFAULTS["rungs"] if kind is Engine else 1
+    with tempfile.TemporaryDirectory() as folder:
+        evaluator = ProxyEvaluator(
+            "text",
+            data,
+            CONTEXT,
+            needs=OBJECTIVES,
+            tokens=tokens,
+            rungs=rungs,
+            growth=GROWTH,
+            validation_tokens=DEFAULTS["validation_tokens"],
+            checkpoints=str(Path(folder) / "weights"),
+            seed=seed,
+        )
+        engine = kind(
+            space,
+            [objective(n) for n in OBJECTIVES],
+            population_size=DEFAULTS["population"],
+            offspring_size=DEFAULTS["offspring"],
+            seed=seed,
+            seed_genomes=[nanogpt],
+            rungs=rungs,
+            reduction=REDUCTION,
+        )
+        header = {
+            "objectives": [{"name": n, "unit": "", "direction": "min"} for n in OBJECTIVES],
+            "space": space_to_dict(space),
+        }
+        started = time.monotonic()
+        end = None if seconds is None else started + seconds
+        with (
+            make_executor("processes", evaluator, workers, {"OMP_NUM_THREADS": "1"}) as executor,
+            Store.create(Path(folder) / "run", header) as store,
+        ):
+            run = Search(engine, store, executor, evaluator)
+            while _paid(store) < limit if end is None else time.monotonic() < end:
+                if run.run(engine.generation + 1, end) != "generations":
+                    break
+            front = [(m.genome, *m.told[-1]) for m in engine.front()]
+            # A peer that was stopped within a generation keeps what it has trained.
+            latency = next(r.value("latency") for r in store.records if r.genome_id == nanogpt.id)
+            return front, latency, _paid(store), time.monotonic() - started
+
+
+def _paid(store: Store) -> float:
+    return sum(r.cost.get("tokens", 0.0) for r in store.records)
+
+
+def chosen(front, latency: float) -> dict:
+    """The most accurate at the seed's latency and at half of it, by the search's own numbers; None where none is."""
+    out = {}
+    for name, bound in (("at its latency", latency), ("at half its latency", latency / 2)):
+        fitting = [(loss, genome) for genome, loss, took in front if took <= bound]
+        out[name] = min(fitting, key=lambda f: f[0])[1] if fitting else None
+    return out
+
+
+def in_full(genomes, data: str, seed: int, workers: int, tokens: int) -> dict:
+    """Genome id -> (held-out loss on all of the held-out text, latency measured alone), each trained in one cycle."""
+    evaluator = ProxyEvaluator(
+        "text", data, CONTEXT, needs=OBJECTIVES, tokens=tokens, validation_tokens=10**9, seed=seed, latency_seconds=1.0
+    )
+    unique = {g.id: g for g in genomes if g is not None}
+    with make_executor("processes", evaluator, workers, {"OMP_NUM_THREADS": "1"}) as executor:
+        times = dict(executor.map_alone([Call("measure", (g,), i) for i, g in unique.items()]))
+        losses = dict(executor.map([Call("train", (g, 0), i) for i, g in unique.items()]))
+    out = {}
+    for i in unique:
+        failed = isinstance(losses[i], Failure) or losses[i].status != "ok" or isinstance(times[i], Failure)
+        out[i] = None if failed else (losses[i].measures["loss"].value, times[i].measures["latency"].value)
+    return out
+
+
+def compare(options, tokens: int, full: int) -> dict:
+    nanogpt = bounded_windows(read_genome("nanogpt-cpu").genome, CONTEXT)
+    found: dict = {arm: [] for arm in ARMS}
+    base = []
+    for seed in range(options.first_seed, options.first_seed + options.seeds):
+        wall = None
+        for arm, kind in ARMS.items():
+            limit = SEARCH_TRAININGS * full
+            front, latency, paid, took = search(kind, options.data, seed, options.workers, tokens, limit, wall)
+            wall = took if wall is None else wall
+            picks = chosen(front, latency)
+            trained = in_full([*picks.values(), nanogpt], options.data, seed, options.workers, full)
+            if arm == "evonas":
+                base.append(trained[nanogpt.id])
+                print(f"  seed {seed} {'nanogpt-cpu itself':16} {_pair(base[-1])}", flush=True)
+            row = {name: None if g is None else trained[g.id] for name, g in picks.items()}
+            found[arm].append({**row, "search_tokens": paid, "search_seconds": took})
+            text = ", ".join(f"{name} {_pair(value)}" for name, value in row.items())
+            print(f"  seed {seed} {arm:16} {text}; search {paid / full:.1f} trainings, {took:.0f} s", flush=True)
+    return {"nanogpt-cpu": base, "arms": found}
+
+
+def _pair(value) -> str:
+    return "-" if value is None else f"{value[0]:.3f} nats {value[1]:.3f} ms"
+
+
+def show(figures: dict) -> None:
+    print(f"\nheld-out loss after {ONE_TRAINING:,} tokens and latency, median [least - most] over seeds")
+    rows = {"nanogpt-cpu": figures["nanogpt-cpu"]}
+    for arm, runs in figures["arms"].items():
+        for name in ("at its latency", "at half its latency"):
+            rows[f"{arm}, {name}"] = [run[name] for run in runs]
+    for label, values in rows.items():
+        values = np.array([v for v in values if v is not None])
+        if len(values):
+            cells = [f"{np.median(c):.3f} [{c.min():.3f} - {c.max():.3f}]" for c in values.T]
+            print(f"{label:38} {cells[0]:>24} nats {cells[1]:>24} ms")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", required=True, help="tinyshakespeare, or another text")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--workers", type=int, default=default_workers())
+    parser.add_argument("--tokens", type=int, default=DEFAULTS["tokens"], help="of the last rung")
+    parser.add_argument("--quick", action="store_true", help="one seed, a hundredth of the tokens: does it run?")
+    options = parser.parse_args()
+    warnings.filterwarnings("ignore")
+    full = ONE_TRAINING // 100 if options.quick else ONE_TRAINING
+    tokens = 4096 if options.quick else options.tokens
+    options.seeds = 1 if options.quick else options.seeds
+    import optuna
+    import torch
+
+    versions = {"python": platform.python_version(), "torch": torch.__version__, "optuna": optuna.__version__}
+    figures = compare(options, tokens, full)
+    show(figures)
+    result = {"benchmark": "nanogpt", "quick": options.quick, "first_seed": options.first_seed, "tokens": tokens}
+    print(json.dumps({**result, "full": full, "versions": versions, **figures}))
+
+
+if __name__ == "__main__":
+    main()
