@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 
 def _default(name: str) -> str:
-    return f"{DEVICE_DEFAULTS['cpu'][name]}; {DEVICE_DEFAULTS['cuda'][name]} on a GPU."
+    cpu, gpu = DEVICE_DEFAULTS["cpu"][name], DEVICE_DEFAULTS["cuda"][name]
+    return f"{cpu}." if cpu == gpu else f"{cpu}; {gpu} on a GPU."
 
 
 @click.command()

@@ -1,0 +1,242 @@
+"""What an evaluation costs and how far it can be trusted, over the whole default space.
+
+    python tools/bench_fitness.py --data input.txt                        # all parts: hours
+    python tools/bench_fitness.py --data input.txt --part throughput
+    python tools/bench_fitness.py --data input.txt --part speed --seconds 300
+    python tools/bench_fitness.py --data input.txt --part fidelity --genomes 64 --factor 20
+    python tools/bench_fitness.py --quick
+
+throughput: candidates of a stratified sample trained per minute by one-thread workers, against one by one in one
+    process with torch's default threads, same steps, in turns; and the share of the machine's own matrix-product rate
+    that the workers reach (training FLOPs by formula: three forward passes; an optimiser's are not counted).
+speed: with the same engine, how long rungs take to the hypervolume that full-length training of every candidate
+    reaches in the given seconds.
+fidelity: Kendall's tau between the loss at each rung and that of a training ``factor`` times as long as the last one,
+    and of the loss that the rungs let one expect, each genome left out of the regression in turn.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import tempfile
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+from bench_evolve import ARMS, DEFAULTS, _reach, run_arm
+
+from evonas.config import GROWTH
+from evonas.evolution import Engine, hypervolume, stratified
+from evonas.evolution.rungs import Ladder
+from evonas.executors import Call, Failure, default_workers, make_executor
+from evonas.fitness import ProxyEvaluator
+from evonas.genome import Genome, SearchSpace, read_space
+from evonas.genome.graph import cost
+from evonas.report.calibration import summarise
+
+PARTS = ("throughput", "speed", "fidelity")
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+
+
+class DefaultThreads(ProxyEvaluator):
+    """Trains with as many threads as torch takes by itself."""
+
+    def train(self, genome: Genome, rung: int = 0):
+        import torch
+
+        threads, torch.set_num_threads = torch.set_num_threads, lambda n: None
+        try:
+            return super().train(genome, rung)
+        finally:
+            torch.set_num_threads = threads
+
+
+def evaluator(options, tokens: int, rungs: int = 1, kind=ProxyEvaluator, folder: Path | None = None):
+    return kind(
+        "text",
+        options.data,
+        DEFAULTS["context"],
+        needs=("loss",),
+        tokens=tokens,
+        rungs=rungs,
+        growth=GROWTH,
+        validation_tokens=DEFAULTS["validation_tokens"],
+        checkpoints=None if folder is None else str(folder),
+        seed=options.first_seed,
+    )
+
+
+# -- throughput -------------------------------------------------------------------------------------------------------
+
+
+def throughput(options, space: SearchSpace) -> dict:
+    tokens = 2048 if options.quick else DEFAULTS["tokens"] // GROWTH ** (DEFAULTS["rungs"] - 1)
+    count, repeats = (4, 1) if options.quick else (24, 3)
+    genomes = stratified(space, count, np.random.default_rng(options.first_seed))
+    many, alone = evaluator(options, tokens), evaluator(options, tokens, kind=DefaultThreads)
+    flops = {g.id: 3 * cost(g, many.task.vocab_size, many.context).flops * tokens / many.context for g in genomes}
+    calls = [Call("train", (g, 0), g.id) for g in sorted(genomes, key=lambda g: -flops[g.id])]
+    times: dict[str, list[float]] = {"workers": [], "one by one": []}
+    seconds: dict[str, list[float]] = {g.id: [] for g in genomes}
+    with (
+        make_executor("processes", many, options.workers, ONE_THREAD) as pool,
+        make_executor("processes", alone, 1) as single,
+    ):
+        for executor in (pool, single):
+            list(executor.map(calls[-options.workers :]))  # started, warm
+        for _ in range(repeats):
+            for name, executor in (("workers", pool), ("one by one", single)):
+                start = time.perf_counter()
+                for key, outcome in executor.map(calls):
+                    if name == "workers" and not isinstance(outcome, Failure):
+                        seconds[key].append(outcome.cost["seconds"])
+                times[name].append(time.perf_counter() - start)
+    peak = _matmul_rate(options.workers)
+    wide = [g for g in genomes if g.d_model >= 64 and seconds[g.id]]
+    shares = [flops[g.id] / np.median(seconds[g.id]) / (peak / options.workers) for g in wide]
+    per_minute = {name: [count / t * 60 for t in values] for name, values in times.items()}
+    ratio = [b / a for a, b in zip(times["workers"], times["one by one"])]
+    print(f"\nthroughput: {count} candidates of {tokens:,} tokens, {options.workers} workers, {repeats} rounds")
+    for name, values in per_minute.items():
+        print(f"  {name:12} {np.median(values):7.1f} candidates/min [{min(values):.1f} - {max(values):.1f}]")
+    print(f"  ratio        {np.median(ratio):7.2f} [{min(ratio):.2f} - {max(ratio):.2f}]   goal 1.6")
+    low, middle, high = np.percentile(shares, [10, 50, 90])
+    print(
+        f"  of the matrix-product rate ({peak / 1e9:.0f} GFLOP/s), d_model >= 64: {middle:.0%} [{low:.0%} - {high:.0%}]"
+    )
+    return {"tokens": tokens, "per_minute": per_minute, "ratio": ratio, "matmul_flops": peak, "share": shares}
+
+
+class Multiply:
+    """The machine's own rate: products of 512 x 512 float32 matrices, one thread."""
+
+    def rate(self, seconds: float) -> float:
+        import torch
+
+        torch.set_num_threads(1)
+        a, b, count, start = torch.randn(512, 512), torch.randn(512, 512), 0, time.perf_counter()
+        while (spent := time.perf_counter() - start) < seconds:
+            torch.mm(a, b)
+            count += 1
+        return count * 2 * 512**3 / spent
+
+
+def _matmul_rate(workers: int) -> float:
+    """FLOP/s of all workers together, at the same time."""
+    with make_executor("processes", Multiply(), workers, ONE_THREAD) as executor:
+        list(executor.map([Call("rate", (0.2,), k) for k in range(workers)]))
+        return sum(rate for _, rate in executor.map([Call("rate", (3.0,), k) for k in range(workers)]))
+
+
+# -- speed ------------------------------------------------------------------------------------------------------------
+
+
+def speed(options, space: SearchSpace) -> dict:
+    """Both arms of one seed share a box: best values, and the 90th percentile of the full-length arm."""
+    seconds, tokens = (20.0, 8192) if options.quick else (options.seconds, DEFAULTS["tokens"])
+    ARMS["full length"] = (Engine, "full")
+    found = []
+    for seed in range(options.first_seed, options.first_seed + (1 if options.quick else options.seeds)):
+        runs = {}
+        for arm in ("evonas", "full length"):
+            runs[arm], _ = run_arm(arm, space, options.data, seconds, seed, options.workers, tokens)
+        points = np.concatenate([rows[:, 2:] for rows in runs.values()])
+        ideal, reference = points.min(axis=0), np.percentile(runs["full length"][:, 2:], 90, axis=0)
+        level = hypervolume(runs["full length"][:, 2:], ideal, reference)
+        reached = _reach(runs["evonas"], ideal, reference, level)
+        final = hypervolume(runs["evonas"][:, 2:], ideal, reference)
+        share = None if reached is None else reached["seconds"] / seconds
+        found.append({"full_length": level, "rungs": final, "share_of_time": share})
+        said = "not reached" if share is None else f"reached in {share:.0%} of the time"
+        print(f"  seed {seed}: full length {level:.4f}, rungs {final:.4f}, {said}   goal 20%", flush=True)
+    return {"seconds": seconds, "seeds": found}
+
+
+# -- fidelity ---------------------------------------------------------------------------------------------------------
+
+
+def fidelity(options, space: SearchSpace) -> dict:
+    count, tokens = (6, 4096) if options.quick else (options.genomes, DEFAULTS["tokens"])
+    factor = 2.0 if options.quick else options.factor
+    genomes = stratified(space, count, np.random.default_rng(options.first_seed))
+    with tempfile.TemporaryDirectory() as folder:
+        short = evaluator(options, tokens, DEFAULTS["rungs"], folder=Path(folder))
+        told: dict[str, list[float]] = {g.id: [] for g in genomes}
+        with make_executor("processes", short, options.workers, ONE_THREAD) as executor:
+            for rung in range(len(short.rungs)):
+                left = [g for g in genomes if len(told[g.id]) == rung]
+                for key, value in _losses(executor, left, rung):
+                    told[key].append(value)
+        longer = evaluator(options, round(tokens * factor))
+        with make_executor("processes", longer, options.workers, ONE_THREAD) as executor:
+            left = [g for g in genomes if len(told[g.id]) == len(short.rungs)]
+            final = dict(_losses(executor, left, 0))
+    done = [g for g in genomes if g.id in final]
+    rows = {g.id: [(loss,) for loss in told[g.id]] for g in done}
+    genes = {g.id: space.encode(g, per_layer=False) for g in done}
+    predictors = []
+    for rung in range(len(short.rungs)):
+        expected = {}
+        for g in done:
+            ladder = Ladder([(rows[o.id], genes[o.id]) for o in done if o is not g], len(short.rungs), 1)
+            expected[g.id] = ladder.expected(rows[g.id][: rung + 1], genes[g.id])[0]
+        sample = [_entry(g, told[g.id][rung], final[g.id]) for g in done]
+        left_out = [_entry(g, expected[g.id], final[g.id]) for g in done]
+        for what, entries in (("loss", sample), ("expected from there", left_out)):
+            summary = summarise({"factor": factor, "rungs": [short.rungs[rung]], "sample": entries})["predictors"][0]
+            predictors.append({**summary, "what": f"{what}, {short.rungs[rung]:,} tokens"})
+    print(f"\nfidelity: Kendall's tau with {factor:g} times the last rung, {len(done)} of {count} genomes")
+    for p in predictors:
+        if p["tau"] is not None:
+            print(f"  {p['what']:40} {p['tau']:.3f} [{p['low']:.3f}, {p['high']:.3f}], regret {p['regret']:.3f} nats")
+    return {"factor": factor, "predictors": predictors, "told": told, "final": final}
+
+
+def _losses(executor, genomes, rung: int):
+    for key, outcome in executor.map([Call("train", (g, rung), g.id) for g in genomes]):
+        if not isinstance(outcome, Failure) and outcome.status == "ok":
+            yield key, outcome.measures["loss"].value
+
+
+def _entry(genome: Genome, value: float, final: float) -> dict:
+    params = cost(genome, 65, DEFAULTS["context"]).params
+    rate = genome.learning_rate
+    return {
+        "losses": [value],
+        "long": final,
+        "latency": None,
+        "params": params,
+        "learning_rate": rate,
+        "expected": value,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", help="a text file; the embedded corpus without")
+    parser.add_argument("--part", choices=PARTS, action="append", help="repeatable; all of them without")
+    parser.add_argument("--seconds", type=float, default=300, help="of each arm of speed")
+    parser.add_argument("--seeds", type=int, default=3, help="of speed")
+    parser.add_argument("--genomes", type=int, default=64, help="of fidelity")
+    parser.add_argument("--factor", type=float, default=20, help="of fidelity")
+    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--workers", type=int, default=default_workers())
+    parser.add_argument("--quick", action="store_true", help="seconds instead of hours: does it run?")
+    options = parser.parse_args()
+    warnings.filterwarnings("ignore")
+    import torch
+
+    space = read_space(DEFAULTS["space"]).bounded(DEFAULTS["context"])
+    result: dict = {"benchmark": "fitness", "quick": options.quick, "first_seed": options.first_seed}
+    result |= {"versions": {"python": platform.python_version(), "torch": torch.__version__}, "defaults": DEFAULTS}
+    for part in options.part or PARTS:
+        print(part, flush=True)
+        result[part] = {"throughput": throughput, "speed": speed, "fidelity": fidelity}[part](options, space)
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()
