@@ -15,6 +15,7 @@ from .record import Constraint, Measure, Outcome, Record, total_violation
 from .store import Known, Store
 
 MIN_TIMEOUT, FIRST_TIMEOUT, TIMEOUT_FACTOR = 60.0, 900.0, 20.0  # seconds, seconds, times the slowest peer
+_FEW, _MANY, _TRIES = 4, 8, 3  # candidates of a generation, failures in a row, times that a generation is done again
 _HOPELESS_GENERATIONS = 5  # in a row without a candidate that meets the constraints
 # Failures that may have a cause outside the genome (a full disk, too little time, a bug of the task).
 _MENDABLE = ("error", "crash", "timeout", "out_of_memory")
@@ -139,7 +140,11 @@ class Search:
             "front_size": len(front),
             "hypervolume": self.engine.hypervolume(),
             "failures": failures(self.store.records),
-            "rng": {"seed": self.engine.seed, "next_generation": self.engine.generation},
+            "rng": {
+                "seed": self.engine.seed,
+                "next_generation": self.engine.generation,
+                "exhausted": self.engine.exhausted,
+            },
             "best": best,
         }
         if self.engine.rungs > 1:
@@ -156,25 +161,35 @@ class Search:
                 "rung": rung,
                 "of": self.evaluator.rungs[rung],
                 "pairs": model.pairs,
-                "error": dict(zip((o.name for o in self.engine.objectives), ladder.error(rung).tolist())),
+                "error": dict(zip(self.engine.names, ladder.error(rung).tolist())),
             }
             for rung, model in enumerate(ladder.models)
         ]
 
     def _give_up_if_all_failed(self, generation: int, records: list[Record]) -> None:
-        """Before the commit, so that a resume does again what can be mended."""
-        if all(r.status not in ("ok", "infeasible") for r in records) and any(r.status in _MENDABLE for r in records):
+        """Before the commit, so that a resume does again what can be mended, a few times."""
+        if any(r.status in ("ok", "infeasible") for r in records) or not self._stuck(records):
+            return
+        fewest = min(len(self._tries(r.genome_id, r.generation, r.index)) for r in records)
+        if fewest < _TRIES and any(r.status in _MENDABLE for r in records):
             time_too = " --timeout 2h" if any(r.status == "timeout" for r in records) else ""
             hint = f"Mend the cause, then do them again: evonas resume {self.store.name}{time_too}"
             raise self._all_failed(generation, records, hint)
 
     def _give_up_if_hopeless(self, generation: int, records: list[Record]) -> None:
-        if not any(r.status in ("ok", "infeasible") for r in records):
+        if not any(r.status in ("ok", "infeasible") for r in records) and self._stuck(records):
             hint = f"Give the space gentler values, or try the next generation: evonas resume {self.store.name}"
             raise self._all_failed(generation, records, hint)
-        self._hopeless = 0 if self.engine.archive else self._hopeless + 1
+        self._hopeless = 0 if any(i.feasible for i in self.engine.archive.values()) else self._hopeless + 1
         if self._hopeless >= _HOPELESS_GENERATIONS:
             self._give_up_if_empty()
+
+    def _stuck(self, failed: list[Record]) -> bool:
+        """Whether a generation in which all failed is reason to stop: a small one only where nothing has ever
+        succeeded, or not for long."""
+        records = self.store.records
+        since = next((k for k, r in enumerate(reversed(records)) if r.status in ("ok", "infeasible")), len(records))
+        return len(failed) >= _FEW or since == len(records) or since >= _MANY
 
     def _all_failed(self, generation: int, records: list[Record], hint: str) -> EvonasError:
         kinds = ", ".join(f"{n} {kind}" for kind, n in failures(records).items())
@@ -188,9 +203,17 @@ class Search:
     def _give_up_if_empty(self) -> None:
         """Raise EvonasError where nothing has met the constraints so far, naming what came closest."""
         infeasible = [r for r in self.store.records if r.status == "infeasible"]
+        ok = [r for r in self.store.records if r.ok]
         # A short training may be ok with a loss that the last rung would not pass.
-        if not infeasible or any(r.ok and self._violation(r) == 0 for r in self.store.records):
+        if any(self._violation(r) == 0 for r in ok) or not (infeasible or ok):
             return
+        if not infeasible:
+            raise EvonasError(
+                f"nothing meets {' and '.join(map(str, self.constraints))} so far, and nothing has come to the last "
+                "rung, where that is judged",
+                f"Go on: evonas resume {self.store.name} --generations {self.engine.generation + 10}",
+                exit_code=EXIT_FAILED,
+            )
         closest = min(infeasible, key=self._violation)
         seen = ", ".join(
             f"{c.name} {closest.value(c.name):.4g}" for c in self.constraints if closest.value(c.name) is not None
@@ -289,7 +312,7 @@ class Search:
     def _finished(self, candidates: list[Candidate]) -> dict[int, Record]:
         """The records of these candidates from before an interruption, by index. Where all have failed, what can be
         mended counts as not done, until each of them has been done again."""
-        tries = {c.index: found for c in candidates if (found := self._stored(c))}
+        tries = {c.index: found for c in candidates if (found := self._tries(c.genome.id, c.generation, c.index))}
         last = {index: found[-1] for index, found in tries.items()}
         if len(last) < len(candidates):
             return last
@@ -298,16 +321,17 @@ class Search:
         again = {k for k, r in last.items() if r.status in _MENDABLE and (anew or len(tries[k]) < rounds)}
         return {index: record for index, record in last.items() if index not in again}
 
-    def _stored(self, candidate: Candidate) -> list[Record]:
-        """Every record of this candidate, oldest first."""
-        place = (candidate.generation, candidate.index)
-        return [r for r in self.store.records_of(candidate.genome.id) if (r.generation, r.index) == place]
+    def _tries(self, genome_id: str, generation: int, index: int) -> list[Record]:
+        """Every record of the genome at this place, oldest first."""
+        return [r for r in self.store.records_of(genome_id) if (r.generation, r.index) == (generation, index)]
 
     def _told(self, record: Record) -> tuple[dict[str, float] | None, float]:
         """What the engine is told of a record: values, violation."""
-        if record.ok:
-            return {o.name: record.measures[o.name].value for o in self.engine.objectives}, 0.0
-        return None, self._violation(record) if record.status == "infeasible" else 0.0
+        if record.status not in ("ok", "infeasible"):
+            return None, 0.0
+        complete = all(name in record.measures for name in self.engine.names)
+        values = {name: record.measures[name].value for name in self.engine.names} if complete else None
+        return values, self._violation(record) if record.status == "infeasible" else 0.0
 
     def _violation(self, record: Record) -> float:
         return total_violation(self.constraints, record)
@@ -353,7 +377,8 @@ class Search:
             return
         reference = self.store.header["reference"]
         box = None if reference is None else (reference["ideal"], reference["reference"])
-        self.engine.restore(told, self.store.population(), done, box)
+        exhausted = bool((self.store.generations[-1]["rng"] or {}).get("exhausted"))
+        self.engine.restore(told, self.store.population(), done, box, exhausted)
 
 
 def _record(candidate: Candidate, *outcomes: Outcome) -> Record:

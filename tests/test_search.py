@@ -97,7 +97,7 @@ def test_every_generation_says_what_was_found(targets, tmp_path, curve):
         assert row["best"] == {"loss": points[:, 0].min(), "latency": points[:, 1].min()}
         assert row["front_size"] == non_dominated(points).sum()
         assert len(store.population(row["generation"])) == 6
-        assert row["rng"] == {"seed": 1, "next_generation": row["generation"] + 1}
+        assert row["rng"] == {"seed": 1, "next_generation": row["generation"] + 1, "exhausted": False}
     volumes = [g["hypervolume"] for g in store.generations]
     assert volumes == sorted(volumes) and volumes[-1] > volumes[0] > 0
 

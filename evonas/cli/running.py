@@ -9,7 +9,7 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -224,6 +224,11 @@ def _engine(
         values = evaluator.exact(genome)
         return sum(c.violation(values[c.name].value) for c in known)
 
+    after = [c for c in constraints if c.name in evaluator.trained_names]
+
+    def broken(values: Mapping[str, float]) -> float:
+        return sum(c.violation(values[c.name]) for c in after)
+
     engine = Engine(
         space,
         [objective(name) for name in settings.objectives],
@@ -234,6 +239,8 @@ def _engine(
         screen=screen if known else None,
         rungs=len(evaluator.rungs),
         reduction=REDUCTION,
+        watched=[n for n in dict.fromkeys(c.name for c in after) if n not in settings.objectives],
+        broken=broken if after else None,
     )
     try:
         engine.prepare()

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from deap import base
@@ -13,32 +11,18 @@ from deap import base
 from ..errors import EXIT_FAILED, EvonasError
 from ..genome import Genome, SearchSpace
 from ..record import Objective
+from .candidate import Candidate, check_settings, finite
 from .environment import select_nsga2, select_nsga3, select_parents
 from .fitness import Individual, ParetoFitness
 from .rungs import Ladder, due
 from .sampling import stratified
-from .selection import hypervolume, hypervolume_box, non_dominated
+from .selection import hypervolume, hypervolume_box, minimised, non_dominated
 from .variation import mate, mutate
 
 NSGA3_FROM = 4  # objectives
 _MATE, _MUTATE_CHILD = 0.6, 0.8
 _ATTEMPTS = 200
 _STRATA_ATTEMPTS = 50
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A genome to evaluate, with the ids of its parents, the operator that made it and its place in the run.
-
-    ``rung`` above 0: it was told at the rung below, and goes on to this one.
-    """
-
-    genome: Genome
-    parents: tuple[str, ...]
-    operator: str
-    generation: int
-    index: int
-    rung: int = 0
 
 
 class Engine:
@@ -58,6 +42,9 @@ class Engine:
             ``reduction`` of those below. Seed genomes go all the way. Members are compared by what is expected of them
             at the last rung (see ``Ladder``); ``hypervolume`` counts only what was told there.
         reduction: see ``rungs``.
+        watched: names of further values that ``tell`` is given: constraints on what training changes.
+        broken: {name: value} of objectives and watched -> by how much such constraints are broken. They count at the
+            last rung; below it members are judged by what is expected there.
 
     Example::
 
@@ -85,9 +72,11 @@ class Engine:
         screen: Callable[[Genome], float] | None = None,
         rungs: int = 1,
         reduction: int = 3,
+        watched: Sequence[str] = (),
+        broken: Callable[[Mapping[str, float]], float] | None = None,
     ) -> None:
         offspring_size = population_size if offspring_size is None else offspring_size
-        _check_settings(space, objectives, population_size, offspring_size, seed, seed_genomes)
+        check_settings(space, objectives, population_size, offspring_size, seed, seed_genomes)
         if not (isinstance(rungs, int) and rungs >= 1 and isinstance(reduction, int) and reduction >= 2):
             raise EvonasError(f"rungs {rungs}, reduction {reduction}; they take whole numbers from 1 and from 2")
         self.space, self.objectives = space, tuple(objectives)
@@ -97,6 +86,9 @@ class Engine:
         self.seed_genomes = tuple(dict.fromkeys(space.repair(genome) for genome in seed_genomes))
         self.screen = screen or (lambda genome: 0.0)
         self.rungs, self.reduction = rungs, reduction
+        self.names = (*(o.name for o in objectives), *watched)
+        self.broken = broken or (lambda values: 0.0)
+        self.exhausted = False  # no genome was found that had not been asked for
         self.generation = 0  # generations whose selection is done
         self.population: list[Individual] = []
         self.archive: dict[str, Individual] = {}  # every candidate that was evaluated and did not fail
@@ -122,21 +114,31 @@ class Engine:
         """The next ``n`` candidates: those that go on to a higher rung, then genomes never asked for before. By
         default the former and a generation of the latter. Fewer, even none, when the space is exhausted."""
         count = len(self._promoted) + self._size(self._place(self._asked)[0]) if n is None else n
-        out, self._promoted = self._promoted[:count], self._promoted[count:]
-        for candidate in out:
-            self._outstanding.setdefault(candidate.generation, set()).add(candidate.index)
+        out = self._take_promoted(count)
         while len(out) < count:
             generation, index = self._place(self._asked)
             candidate = self._propose(generation, index) if generation not in self._short else None
             if candidate is None:
+                self.exhausted = True
                 if generation in self._outstanding:
                     self._short[generation] = index
                     self._finish_generations()
+                elif not self._promoted and generation == self.generation:
+                    self._promote()
+                    out += self._take_promoted(count)
+                    if out:
+                        self._short[generation] = index
                 break
             self._asked += 1
             self.seen.add(candidate.genome.id)
             self._outstanding.setdefault(generation, set()).add(index)
             out.append(candidate)
+        return out
+
+    def _take_promoted(self, count: int) -> list[Candidate]:
+        out, self._promoted = self._promoted[:count], self._promoted[count:]
+        for candidate in out:
+            self._outstanding.setdefault(candidate.generation, set()).add(candidate.index)
         return out
 
     # Candidates are numbered through the run: first the first population, then generations of offspring.
@@ -225,7 +227,8 @@ class Engine:
         """Report one result.
 
         Args:
-            values: one finite number per objective; None for a failed or infeasible candidate.
+            values: one finite number per objective and watched name; None for a candidate that failed or was found
+                infeasible before it had them all.
             violation: by how much constraints are broken, 0 when they are met. A candidate with ``values`` None and
                 ``violation`` 0 has failed: it is never a parent and never on a front.
 
@@ -242,7 +245,7 @@ class Engine:
         self._finish_generations()
 
     def _archive(self, candidate: Candidate, individual: Individual | None) -> None:
-        if individual is not None and individual.feasible:
+        if individual is not None and individual.told:
             self.archive[candidate.genome.id] = individual
         else:
             self.archive.pop(candidate.genome.id, None)  # it did well until this rung
@@ -254,16 +257,19 @@ class Engine:
         birth = self._start(candidate.generation) + candidate.index if before is None else before.index
         if not (math.isfinite(violation) and violation >= 0):
             raise EvonasError(f"violation {violation}; it takes a finite number, 0 when all constraints are met")
-        if violation > 0:
-            return Individual(candidate.genome, ParetoFitness(self.directions, (), violation), birth)
         if values is None:
-            return None
-        missing = [o.name for o in self.objectives if o.name not in values]
+            worse = ParetoFitness(self.directions, (), violation)
+            return Individual(candidate.genome, worse, birth) if violation > 0 else None
+        missing = [name for name in self.names if name not in values]
         if missing:
             raise EvonasError(f"tell needs a value for every objective; missing: {', '.join(missing)}")
-        numbers = tuple(_finite(o.name, values[o.name]) for o in self.objectives)
+        numbers = tuple(finite(name, values[name]) for name in self.names)
         told = (*(before.told if before else ()), numbers)
-        return Individual(candidate.genome, ParetoFitness(self.directions, numbers), birth, told)
+        return Individual(candidate.genome, self._fitness(numbers, violation), birth, told)
+
+    def _fitness(self, numbers: Sequence[float], violation: float) -> ParetoFitness:
+        objectives = () if violation > 0 else numbers[: len(self.objectives)]
+        return ParetoFitness(self.directions, objectives, violation)
 
     def _finish_generations(self) -> None:
         while self._is_complete(self.generation):
@@ -292,7 +298,7 @@ class Engine:
         if self.box is None and any(i.index < born for i in self._successes(self.rungs - 1)):
             done = sorted((i for i in self.archive.values() if i.index < born), key=lambda i: i.index)
             self._expect(done)
-            self.box = hypervolume_box(self._points(done))
+            self.box = hypervolume_box(self._points([i for i in done if i.feasible]))
         self._promote()
 
     # -- rungs --------------------------------------------------------------------------------------------------
@@ -301,7 +307,7 @@ class Engine:
         """What each rung lets one expect of the last one, from all that was told so far."""
         climbed = [self.archive[i] for i in self._climbed if i in self.archive]
         told = [(i.told, self._genes(i.genome)) for i in sorted(climbed, key=lambda i: i.index)]
-        return Ladder(told, self.rungs, len(self.objectives))
+        return Ladder(told, self.rungs, len(self.names))
 
     def _genes(self, genome: Genome) -> np.ndarray:
         if genome.id not in self._encoded:
@@ -317,7 +323,8 @@ class Engine:
                 individual.fitness = self._expected(ladder, individual)
 
     def _expected(self, ladder: Ladder, individual: Individual) -> ParetoFitness:
-        return ParetoFitness(self.directions, ladder.expected(individual.told, self._genes(individual.genome)))
+        expected = ladder.expected(individual.told, self._genes(individual.genome))
+        return self._fitness(expected, self.broken(dict(zip(self.names, expected))))
 
     def waiting(self) -> set[str]:
         """Ids of the genomes that may still come again at a higher rung."""
@@ -335,10 +342,11 @@ class Engine:
             waiting = [
                 i
                 for i in best_first
-                if i.feasible and i.rung == rung - 1 == self._climbed.get(i.genome.id, 0) and i.genome.id not in seeds
+                if i.rung == rung - 1 == self._climbed.get(i.genome.id, 0) and i.genome.id not in seeds
             ]
-            born = self._start(self.generation)
-            chosen += waiting[: max(0, due(rung, self.population_size, born, self.reduction) - there)]
+            share = due(rung, self.population_size, self._start(self.generation), self.reduction) - there
+            # Nothing new is left to try: what there is may train to the end.
+            chosen += waiting if self.exhausted else waiting[: max(0, share)]
         first = self._size(self.generation)
         for k, individual in enumerate(chosen):
             rung = individual.rung + 1
@@ -353,6 +361,7 @@ class Engine:
         population: Sequence[str],
         generation: int,
         box: tuple[Sequence[float], Sequence[float]] | None,
+        exhausted: bool = False,
     ) -> None:
         """Continue after ``generation`` finished generations, exactly as if this engine had run them.
 
@@ -361,6 +370,7 @@ class Engine:
                 index.
             population: genome ids of the members, in order.
             box: the hypervolume's ideal and reference point, None if no candidate has succeeded yet.
+            exhausted: whether the space was.
         """
         members = {}
         for candidate, values, violation in told:
@@ -377,12 +387,20 @@ class Engine:
         self.population = [members[i] for i in population]
         self.generation, self._asked = generation, self._start(generation)
         self.box = None if box is None else (np.array(box[0], float), np.array(box[1], float))
+        self.exhausted = exhausted
         self._expect(self.population)
         self._promote()
 
     def _successes(self, rung: int) -> list[Individual]:
         # In order of birth, not of arrival, so that results are the same to the last bit.
-        return sorted((i for i in self.archive.values() if i.rung == rung), key=lambda i: i.index)
+        found = (i for i in self.archive.values() if i.rung == rung and self._meets(i))
+        return sorted(found, key=lambda i: i.index)
+
+    def _meets(self, individual: Individual) -> bool:
+        """Whether what was told of it breaks no constraint; below the last rung that is no judgement yet."""
+        if individual.rung == self.rungs - 1:
+            return individual.feasible
+        return self.broken(dict(zip(self.names, individual.told[-1]))) <= 0
 
     def _points(self, individuals: Sequence[Individual]) -> np.ndarray:
         # wvalues are maximised by DEAP's convention; arrays here are minimised.
@@ -398,10 +416,10 @@ class Engine:
         """The non-dominated individuals among those at the highest rung that any has reached, by what was told there;
         best in the first objective first."""
         members = self._successes(max((i.rung for i in self.archive.values()), default=0))
-        signs = np.array([-1.0 if d == "max" else 1.0 for d in self.directions])
-        points = np.array([m.told[-1] for m in members], dtype=float).reshape(-1, len(self.objectives)) * signs
-        chosen = [(tuple(row), m.index, m) for m, row, keep in zip(members, points, non_dominated(points)) if keep]
-        return [m for *_, m in sorted(chosen, key=lambda c: c[:2])]
+        m = len(self.objectives)
+        points = minimised(np.array([i.told[-1][:m] for i in members], dtype=float), self.directions)
+        chosen = [(tuple(row), i.index, i) for i, row, keep in zip(members, points, non_dominated(points)) if keep]
+        return [i for *_, i in sorted(chosen, key=lambda c: c[:2])]
 
     def hypervolume(self) -> float:
         """Hypervolume of what was told at the last rung, in units of the box that was drawn around the candidates when
@@ -409,39 +427,3 @@ class Engine:
         if self.box is None:
             return 0.0
         return hypervolume(self._points(self._successes(self.rungs - 1)), *self.box)
-
-
-def _check_settings(
-    space: SearchSpace,
-    objectives: Sequence[Objective],
-    population_size: int,
-    offspring_size: int,
-    seed: int,
-    seeds: Sequence[Genome],
-) -> None:
-    for name, size, least in (("population", population_size, 2), ("offspring", offspring_size, 1)):
-        if not isinstance(size, int) or size < least:
-            raise EvonasError(f"{name} size {size}; it takes a whole number of at least {least}")
-    if not isinstance(seed, int) or seed < 0:
-        raise EvonasError(f"seed {seed}; it takes a whole number of at least 0")
-    if not all(isinstance(o, Objective) for o in objectives):
-        raise EvonasError("objectives are evonas.record.Objective", 'For example: Objective("error", "%", "min")')
-    if not objectives or len({o.name for o in objectives}) != len(objectives):
-        raise EvonasError("a search needs at least one objective, each named once")
-    if len(seeds) > population_size:
-        raise EvonasError(f"{len(seeds)} seed genomes do not fit a population of {population_size}")
-    for genome in seeds:
-        problems = space.check(genome)
-        if problems:
-            raise EvonasError(f"seed genome {genome.id} lies outside the space: {'; '.join(problems)}")
-
-
-def _finite(name: str, value: Any) -> float:
-    try:
-        number = float(value)
-    except (TypeError, ValueError, OverflowError):
-        number = math.nan
-    if not math.isfinite(number):
-        hint = "Tell None instead of the values of a candidate that failed."
-        raise EvonasError(f"objective {name!r} is {value}; tell takes finite numbers", hint)
-    return number

@@ -41,8 +41,9 @@ class ParetoFitness(base.Fitness):
 class Individual:
     """A genome with its fitness, as DEAP's selection operators expect it.
 
-    ``index`` is the order of birth. ``told`` holds the objectives as they were measured, one row per rung reached so
-    far; ``fitness`` is what they make one expect at the last rung, and exactly what was told of one that is there.
+    ``index`` is the order of birth. ``told`` holds the objectives (and what else the engine watches) as they were
+    measured, one row per rung reached so far; ``fitness`` is what they make one expect at the last rung, constraints
+    included, and exactly what was told of one that is there.
     """
 
     __slots__ = ("fitness", "genome", "index", "told")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import EvonasError
 from ..evolution.selection import minimised, non_dominated
-from ..record import Record
+from ..record import Constraint, Measure, Record, total_violation
 from ..store import Store
 
 _COUNT = re.compile(r"\d+(?:\.\d+)?")
@@ -45,18 +47,21 @@ class Comparison:
 def compare(store: Store) -> Comparison:
     """Group the ok records that hold every objective by fidelity, and take the dearest group.
 
-    Numbers of different fidelity, or clocked on different devices, are never ranked against each other. Of several
-    records of one genome the last counts.
+    Numbers of different fidelity, or clocked on different devices, are never ranked against each other; what is only
+    constrained counts for that as well. What breaks a constraint is not on the front. Of several records of one genome
+    the last counts.
     """
     objectives = store.header["objectives"]
     names = tuple(o["name"] for o in objectives)
     directions = tuple(o["direction"] for o in objectives)
+    constraints = _constraints(store)
+    measured = tuple(dict.fromkeys((*names, *(c.name for c in constraints))))
     groups: dict[tuple, dict[str, Record]] = {}
     complete = 0
     for record in store.records:
         if names and _has(record, names):
             complete += 1
-            group = groups.setdefault(_fidelity_key(record, names), {})
+            group = groups.setdefault(_fidelity_key(record, measured), {})
             group.pop(record.genome_id, None)
             group[record.genome_id] = record
     if not groups:
@@ -65,11 +70,11 @@ def compare(store: Store) -> Comparison:
     key = max(groups, key=lambda k: (tuple(map(_fidelity_rank, k)), len(groups[k])))
     records = tuple(groups[key].values())
     values = np.array([[r.measures[name].value for name in names] for r in records])
-    left_out = complete - sum(_fidelity_key(r, names) == key for r in store.records if _has(r, names))
+    left_out = complete - sum(_fidelity_key(r, measured) == key for r in store.records if _has(r, names))
     fidelity = {name: fidelity for name, (fidelity, _) in zip(names, key)}
-    return Comparison(
-        names, directions, records, values, non_dominated(minimised(values, directions)), fidelity, left_out
-    )
+    front = np.array([total_violation(constraints, r) == 0 for r in records])
+    front[front] = non_dominated(minimised(values[front], directions))
+    return Comparison(names, directions, records, values, front, fidelity, left_out)
 
 
 def _has(record: Record, names: Sequence[str]) -> bool:
@@ -78,8 +83,16 @@ def _has(record: Record, names: Sequence[str]) -> bool:
 
 def _fidelity_key(record: Record, names: Sequence[str]) -> tuple[tuple[str, str], ...]:
     """(fidelity, device) of each objective; the device only where a clock or a meter was read."""
-    measures = [record.measures[name] for name in names]
+    measures = [record.measures.get(name) or Measure(0.0) for name in names]
     return tuple((m.fidelity, m.device if m.fidelity == "measured" else "") for m in measures)
+
+
+def _constraints(store: Store) -> tuple[Constraint, ...]:
+    out = []
+    for text in store.header["constraints"]:
+        with contextlib.suppress(EvonasError):  # of some other tool: shown, but nothing is known of it
+            out.append(Constraint.parse(str(text)))
+    return tuple(out)
 
 
 def _fidelity_rank(fidelity_device: tuple[str, str]) -> tuple[int, float]:

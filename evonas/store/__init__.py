@@ -9,6 +9,12 @@
 ``journal.jsonl``
     The evaluations finished since then: one JSON line with a CRC32 each, fsynced before ``append`` returns. It is
     replaced by an empty file only after ``population.h5`` holds its rows.
+``weights/``
+    Checkpoints (safetensors) of the trainings that may go on to a higher rung, one per genome: weights, optimiser
+    state, how far it is. What has no use any more is removed at each commit; what is lost is trained again, to the
+    same result. Nothing reads them once the run is done: the folder may be deleted.
+``calibration.json``, ``front.png``
+    What ``evonas calibrate`` and the end of a search leave.
 ``lock``
     JSON with pid, host and start time of the writer that holds the file lock; a dead writer's lock is free.
 
@@ -29,16 +35,19 @@ Groups of 1-D datasets of equal length, one row per entry:
 ``genomes``
     id, genes (JSON), parents (JSON list of ids), operator, generation, label.
 ``evaluations``
+    One row per genome *and rung*: a genome that went on has several, which ``<name>_fidelity`` tells apart; a
+    generation that failed whole and was done again has its rows twice, the later count.
     sequence (0, 1, 2, ...), genome_id, generation, index, status, reason, finished (seconds since the run began,
     cumulative over resumes), provenance (JSON), cost_seconds, cost_tokens and any further ``cost_<name>``; for each
     objective ``<name>``, ``<name>_spread``, ``<name>_fidelity``, ``<name>_device``. NaN and "" mean not measured; a
     column that appears later is NaN or "" in earlier rows.
 ``generations``
     generation, evaluations, front_size, hypervolume, seconds, failures (JSON), rng (JSON), best (JSON), extra (JSON:
-    whatever else the search noted).
+    whatever else the search noted; with rungs ``rungs``, genomes told at each, and ``expected``, for each rung below
+    the last the pairs and the standard error from which the last one is expected).
 ``population``
-    generation, genome_id, rank (0 is the non-dominated front of that population, -1 has no complete measurement);
-    the members of each generation in the order the search gave them.
+    generation, genome_id, rank (0 is non-dominated among the members of the same fidelity, -1 has no complete
+    measurement); the members of each generation in the order the search gave them.
 
 Numbers are float64 or int64, text is variable-length UTF-8, which h5py gives as bytes without ``asstr``::
 

@@ -300,16 +300,19 @@ class Store:
         }
 
     def _ranks(self, population: Sequence[str]) -> list[int]:
-        """Pareto rank of each member by its last ok record; -1 where an objective is missing."""
+        """Pareto rank of each member by its last ok record, among those of the same fidelity; -1 where an objective is
+        missing."""
         objectives = self._state.header["objectives"]
-        points: dict[int, list[float]] = {}
+        groups: dict[tuple, dict[int, list[float]]] = {}
         for k, genome_id in enumerate(population):
             record = self.record_of(genome_id)
             values = [record.value(o["name"]) for o in objectives] if record and record.ok else [None]
             if objectives and None not in values:
-                points[k] = [-v if o.get("direction") == "max" else v for v, o in zip(values, objectives)]
+                fidelity = tuple(record.measures[o["name"]].fidelity for o in objectives)
+                row = [-v if o.get("direction") == "max" else v for v, o in zip(values, objectives)]
+                groups.setdefault(fidelity, {})[k] = row
         ranks = [-1] * len(population)
-        if points:
+        for points in groups.values():
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 import moocore

@@ -1,0 +1,65 @@
+"""What an engine hands out, and what it refuses to take."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import EvonasError
+from ..genome import Genome, SearchSpace
+from ..record import Objective
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A genome to evaluate, with the ids of its parents, the operator that made it and its place in the run.
+
+    ``rung`` above 0: it was told at the rung below, and goes on to this one.
+    """
+
+    genome: Genome
+    parents: tuple[str, ...]
+    operator: str
+    generation: int
+    index: int
+    rung: int = 0
+
+
+def check_settings(
+    space: SearchSpace,
+    objectives: Sequence[Objective],
+    population_size: int,
+    offspring_size: int,
+    seed: int,
+    seeds: Sequence[Genome],
+) -> None:
+    """Raise EvonasError where an engine can't be made of these."""
+    for name, size, least in (("population", population_size, 2), ("offspring", offspring_size, 1)):
+        if not isinstance(size, int) or size < least:
+            raise EvonasError(f"{name} size {size}; it takes a whole number of at least {least}")
+    if not isinstance(seed, int) or seed < 0:
+        raise EvonasError(f"seed {seed}; it takes a whole number of at least 0")
+    if not all(isinstance(o, Objective) for o in objectives):
+        raise EvonasError("objectives are evonas.record.Objective", 'For example: Objective("error", "%", "min")')
+    if not objectives or len({o.name for o in objectives}) != len(objectives):
+        raise EvonasError("a search needs at least one objective, each named once")
+    if len(seeds) > population_size:
+        raise EvonasError(f"{len(seeds)} seed genomes do not fit a population of {population_size}")
+    for genome in seeds:
+        problems = space.check(genome)
+        if problems:
+            raise EvonasError(f"seed genome {genome.id} lies outside the space: {'; '.join(problems)}")
+
+
+def finite(name: str, value: Any) -> float:
+    """``value`` as a number; raises EvonasError naming the objective where it is not finite."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if not math.isfinite(number):
+        hint = "Tell None instead of the values of a candidate that failed."
+        raise EvonasError(f"objective {name!r} is {value}; tell takes finite numbers", hint)
+    return number
