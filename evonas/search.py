@@ -16,6 +16,7 @@ from .store import Known, Store
 
 MIN_TIMEOUT, FIRST_TIMEOUT, TIMEOUT_FACTOR = 60.0, 900.0, 20.0  # seconds, seconds, times the slowest peer
 _FEW, _MANY, _TRIES = 4, 8, 3  # candidates of a generation, failures in a row, times that a generation is done again
+_CLOSING_MARGIN = 1.3  # of the time that the closing trainings should take
 _HOPELESS_GENERATIONS = 5  # in a row without a candidate that meets the constraints
 # Failures that may have a cause outside the genome (a full disk, too little time, a bug of the task).
 _MENDABLE = ("error", "crash", "timeout", "out_of_memory")
@@ -104,9 +105,10 @@ class Search:
         while self.engine.generation < generations:
             if deadline is not None and time.monotonic() >= deadline:
                 return self._ended("budget")
+            closing = self._close(generations, deadline)
             candidates = self.engine.ask()
             if not candidates:
-                return self._ended("exhausted")
+                return self._ended("budget" if closing else "exhausted")
             generation = candidates[0].generation
             self.listener.generation_started(generation, len(candidates))
             records = self._evaluate(candidates, deadline)
@@ -118,6 +120,24 @@ class Search:
             self._commit(generation)
             self._give_up_if_hopeless(generation, list(records.values()))
         return self._ended("generations")
+
+    def _close(self, generations: int, deadline: float | None) -> bool:
+        """Let the expected front train to the end in the last generations, or, True, in what is left of the time."""
+        rungs = self.engine.rungs
+        if self.engine.generation >= max(1, generations - (rungs - 1)):
+            self.engine.close()
+        if deadline is None or rungs == 1 or self.engine.generation < rungs:
+            return not self.engine.offspring_wanted
+        tokens = self.evaluator.rungs
+        left = sum(tokens[-1] - tokens[i.rung] for i in self.engine.unfinished())
+        if time.monotonic() + _CLOSING_MARGIN * left / max(self._rate(), 1e-9) >= deadline:
+            self.engine.close(offspring=False)
+        return not self.engine.offspring_wanted
+
+    def _rate(self) -> float:
+        """Tokens (or what the evaluator counts) trained per second so far, all workers together."""
+        paid = sum(n * self._step(rung) for rung, n in enumerate(self.engine.reached()))
+        return paid / max(self.store.seconds, 1e-9)
 
     def _ended(self, why: str) -> str:
         self._give_up_if_empty()

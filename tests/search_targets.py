@@ -115,6 +115,7 @@ def run(
 ) -> str:  # fmt: skip
     """Start the run in ``folder``, or go on with it."""
     goals = [o if isinstance(o, Objective) else objective(o) for o in objectives]
+    after = [c for c in options.get("constraints", ()) if c.name in evaluator.trained_names]
     engine = Engine(
         space or own_space(),
         goals,
@@ -124,6 +125,8 @@ def run(
         seed_genomes=seeds,
         screen=screen,
         rungs=len(evaluator.rungs),
+        watched=[c.name for c in after if c.name not in [g.name for g in goals]],
+        broken=(lambda values: sum(c.violation(values[c.name]) for c in after)) if after else None,
     )
     exists = (Path(folder) / "population.h5").exists()
     with (

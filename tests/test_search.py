@@ -389,6 +389,38 @@ def test_a_timeout_grows_with_the_rung(targets, tmp_path, curve):
     assert seen[3] == pytest.approx(200 * 999_000)
 
 
+def test_in_the_last_generations_the_expected_front_trains_to_the_end(targets, tmp_path, curve):
+    curve.rungs = RUNGS
+    targets.run(tmp_path / "run", curve, 9, offspring=4)
+    store = Store.open(tmp_path / "run")
+    late = [r for r in store.records if r.generation >= 7 and r.index >= 4]
+    assert {r.measures["loss"].fidelity for r in late} >= {"16 tokens"}
+    assert [g["generation"] for g in store.generations] == list(range(9))
+
+
+def test_before_the_time_is_over_the_expected_front_trains_to_the_end(targets, tmp_path, curve):
+    curve.rungs = RUNGS
+    end = time.monotonic() + 4.0
+    assert targets.run(tmp_path / "run", curve, 10**6, offspring=4, deadline=end) == "budget"
+    store = Store.open(tmp_path / "run")
+    last = [r for r in store.records if r.generation == store.records[-1].generation]
+    assert store.generations[-1]["hypervolume"] > 0 and last
+
+
+def test_a_few_failures_in_small_generations_do_not_end_a_run(targets, tmp_path, curve):
+    space = targets.own_space(("fine", "raise", "nan"))
+    assert targets.run(tmp_path / "run", curve, 30, space=space, population=6, offspring=1) == "generations"
+    store = Store.open(tmp_path / "run")
+    assert any(r.status == "error" and r.generation > 0 for r in store.records)
+
+
+def test_a_loss_constraint_that_nothing_could_show_to_meet_is_no_success(targets, tmp_path, curve):
+    curve.rungs = RUNGS
+    with pytest.raises(EvonasError, match="nothing has come to the last rung") as caught:
+        targets.run(tmp_path / "run", curve, 1, constraints=(Constraint.parse("loss<=0.5"),))
+    assert caught.value.exit_code == EXIT_FAILED
+
+
 def test_at_the_deadline_what_runs_is_stopped_and_resumed_later(targets, tmp_path, curve):
     targets.run(tmp_path / "whole", curve, 3)
     stuck = [e.genome.id for e in Store.open(tmp_path / "whole").genomes.values() if e.generation == 1][2]

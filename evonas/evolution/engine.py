@@ -88,6 +88,7 @@ class Engine:
         self.rungs, self.reduction = rungs, reduction
         self.names = (*(o.name for o in objectives), *watched)
         self.broken = broken or (lambda values: 0.0)
+        self.closing, self.offspring_wanted = False, True
         self.exhausted = False  # no genome was found that had not been asked for
         self.generation = 0  # generations whose selection is done
         self.population: list[Individual] = []
@@ -113,8 +114,11 @@ class Engine:
     def ask(self, n: int | None = None) -> list[Candidate]:
         """The next ``n`` candidates: those that go on to a higher rung, then genomes never asked for before. By
         default the former and a generation of the latter. Fewer, even none, when the space is exhausted."""
-        count = len(self._promoted) + self._size(self._place(self._asked)[0]) if n is None else n
+        offspring = self._size(self._place(self._asked)[0]) if self.offspring_wanted else 0
+        count = len(self._promoted) + offspring if n is None else n
         out = self._take_promoted(count)
+        if out and not self.offspring_wanted:
+            self._short[out[0].generation] = 0
         while len(out) < count:
             generation, index = self._place(self._asked)
             candidate = self._propose(generation, index) if generation not in self._short else None
@@ -326,6 +330,26 @@ class Engine:
         expected = ladder.expected(individual.told, self._genes(individual.genome))
         return self._fitness(expected, self.broken(dict(zip(self.names, expected))))
 
+    def close(self, offspring: bool = True) -> None:
+        """From now on all members that are expected on the front go on, so that they have been trained to the end when
+        the search ends: ``rungs - 1`` generations bring them there. Without ``offspring`` nothing else is asked for."""
+        self.offspring_wanted &= offspring
+        if self.closing:
+            return
+        self.closing = True
+        if not self._outstanding.get(self.generation) and not self._told.get(self.generation):
+            # The generation has not begun: choose anew.
+            for candidate in self._promoted:
+                self._climbed[candidate.genome.id] = candidate.rung - 1
+            self._promoted = []
+            self._promote()
+
+    def unfinished(self) -> list[Individual]:
+        """The members below the last rung that are expected on the front."""
+        feasible = [i for i in self.population if i.feasible]
+        kept = non_dominated(self._points(feasible))
+        return [i for i, keep in zip(feasible, kept) if keep and i.rung < self.rungs - 1]
+
     def waiting(self) -> set[str]:
         """Ids of the genomes that may still come again at a higher rung."""
         ids = {i.genome.id for i in self.population if i.rung < self.rungs - 1}
@@ -336,6 +360,7 @@ class Engine:
         seeds = {genome.id for genome in self.seed_genomes}
         chosen = [i for i in map(self.archive.get, seeds) if i is not None and i.rung < self.rungs - 1]
         chosen = [i for i in sorted(chosen, key=lambda i: i.index) if self._climbed.get(i.genome.id, 0) == i.rung]
+        last = self.unfinished() if self.closing else []
         best_first = select_nsga2(self.population, len(self.population), np.random.default_rng(0))
         for rung in range(self.rungs - 1, 0, -1):
             there = sum(reached >= rung for i, reached in self._climbed.items() if i not in seeds)
@@ -345,8 +370,11 @@ class Engine:
                 if i.rung == rung - 1 == self._climbed.get(i.genome.id, 0) and i.genome.id not in seeds
             ]
             share = due(rung, self.population_size, self._start(self.generation), self.reduction) - there
-            # Nothing new is left to try: what there is may train to the end.
-            chosen += waiting if self.exhausted else waiting[: max(0, share)]
+            if self.exhausted:  # nothing new is left to try: what there is may train to the end
+                share = len(waiting)
+            elif self.closing:  # the front comes first among them
+                share = max(share, sum(i in last for i in waiting))
+            chosen += waiting[: max(0, share)]
         first = self._size(self.generation)
         for k, individual in enumerate(chosen):
             rung = individual.rung + 1

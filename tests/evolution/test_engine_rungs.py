@@ -203,3 +203,113 @@ def test_an_exhausted_space_still_ends():
 def test_rungs_that_make_no_sense(options):
     with pytest.raises(EvonasError, match="whole numbers"):
         engine(**options)
+
+
+# -- constraints on what training changes ---------------------------------------------------------------------------
+
+
+def bound(values) -> float:
+    return max(0.0, values["loss"] - 2.45)  # hardly any genome is below it before the last rung
+
+
+def constrained(goals=GOALS, **options) -> Engine:
+    watched = () if Objective("loss") in goals else ("loss",)
+    return Engine(
+        SPACE, goals, **{"population_size": 12, "offspring_size": 6, "rungs": 3, "seed": 0}, watched=watched,
+        broken=bound, **options,
+    )  # fmt: skip
+
+
+def play_constrained(e: Engine, generations: int) -> list:
+    asked = []
+    while e.generation < generations:
+        for candidate in e.ask():
+            asked.append(candidate)
+            v = {**values(candidate), "rate": candidate.genome.rate}
+            e.tell(candidate, v, bound(v) if candidate.rung == 2 else 0.0)
+    return asked
+
+
+@pytest.mark.parametrize("goals", [GOALS, (Objective("time"), Objective("rate", "", "max"))])
+def test_a_constraint_on_the_loss_guides_the_search_before_it_is_judged(goals):
+    e = constrained(goals)
+    asked = play_constrained(e, 50)
+    late = [c for c in asked if c.rung == 2 and c.generation > 15]
+    kept = [c for c in late if bound(values(c)) == 0]
+    assert len(kept) > 0.5 * len(late) > 1
+    assert e.front() and all(bound({"loss": loss_at(m.genome, 2)}) == 0 for m in e.front())
+    assert sum(m.feasible for m in e.population) > 6
+
+
+def test_what_breaks_it_at_the_end_still_tells_what_to_expect():
+    e = constrained()
+    play_constrained(e, 20)
+    broke = [i for i in e.archive.values() if i.rung == 2 and not i.feasible]
+    assert broke and e.ladder().models[1].pairs == sum(i.rung == 2 for i in e.archive.values())
+
+
+def test_a_watched_value_must_be_told():
+    e = constrained((Objective("time"), Objective("rate", "", "max")))
+    candidate = e.ask(1)[0]
+    with pytest.raises(EvonasError, match="missing: loss"):
+        e.tell(candidate, {"time": 1.0, "rate": 1.0})
+
+
+@pytest.mark.parametrize("done", [1, 3, 9])
+def test_restoring_with_constraints_continues_exactly(done):
+    whole, first, second = constrained(), constrained(), constrained()
+    play_constrained(whole, 15)
+    asked = sorted(play_constrained(first, done), key=lambda c: (c.generation, c.index))
+    told = [(c, values(c), bound(values(c)) if c.rung == 2 else 0.0) for c in asked]
+    box = None if first.box is None else tuple(p.tolist() for p in first.box)
+    second.restore(told, [m.genome.id for m in first.population], done, box)
+    play_constrained(second, 15)
+    assert state(second) == state(whole)
+
+
+# -- the end --------------------------------------------------------------------------------------------------------
+
+
+def test_closing_brings_the_expected_front_to_the_last_rung():
+    e = engine(population_size=12)
+    play(e, 20)
+    waiting = {i.genome.id for i in e.unfinished()}
+    assert waiting
+    e.close(offspring=False)
+    asked = []
+    while batch := e.ask():
+        asked += batch
+        for candidate in batch:
+            e.tell(candidate, values(candidate))
+    assert not e.unfinished() and all(c.rung > 0 for c in asked)
+    assert waiting & {i.genome.id for i in e.archive.values() if i.rung == 2}
+
+
+def test_closing_keeps_the_offspring_where_asked_to():
+    e = engine()
+    play(e, 10)
+    e.close()
+    asked = play(e, 12)
+    assert sum(c.rung == 0 for c in asked) == 8
+    assert len([c for c in asked if c.rung]) >= len([c for c in play(engine(), 12) if c.rung and c.generation >= 10])
+
+
+def test_closing_twice_or_in_the_midst_of_a_generation_does_no_harm():
+    e = engine()
+    play(e, 10)
+    begun = e.ask(3)
+    e.close()
+    e.close()
+    for candidate in begun:
+        e.tell(candidate, values(candidate))
+    play(e, 13)
+    assert e.generation == 13
+
+
+def test_an_exhausted_space_trains_what_it_has_to_the_end():
+    tiny = space_from_dict({"kind": "custom", "genes": {"size": [1, 2, 3, 4, 5], "rate": [0.1, 0.5], "kind": "a"}})
+    e = Engine(tiny, GOALS, population_size=16, offspring_size=4, rungs=3, seed=0)
+    while batch := e.ask():
+        for candidate in batch:
+            e.tell(candidate, values(candidate))
+    assert e.exhausted and e.reached() == [10, 10, 10]
