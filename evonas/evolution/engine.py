@@ -8,21 +8,20 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import numpy as np
 from deap import base
 
-from ..errors import EXIT_FAILED, EvonasError
+from ..errors import EvonasError
 from ..genome import Genome, SearchSpace
 from ..record import Objective
 from .candidate import Candidate, check_settings, finite
 from .environment import select_nsga2, select_nsga3, select_parents
 from .fitness import Individual, ParetoFitness
 from .rungs import Ladder, due
-from .sampling import stratified
+from .sampling import first_population
 from .selection import hypervolume, hypervolume_box, minimised, non_dominated
 from .variation import mate, mutate
 
 NSGA3_FROM = 4  # objectives
 _MATE, _MUTATE_CHILD = 0.6, 0.8
 _ATTEMPTS = 200
-_STRATA_ATTEMPTS = 50
 
 
 class Engine:
@@ -163,7 +162,10 @@ class Engine:
     def prepare(self) -> None:
         """Draw the first population now. Raises EvonasError when no genome passes the screen."""
         if not self._first:
-            self._first = self._first_population()
+            rng = np.random.default_rng((self.seed, 0, 0))
+            self._first = first_population(
+                self.space, self.population_size, self.seed_genomes, self.toolbox.mutate, self.screen, rng
+            )
 
     def _propose(self, generation: int, index: int) -> Candidate | None:
         if generation == 0:
@@ -193,37 +195,6 @@ class Engine:
             return child, parents, "mate"
         child, name = self.toolbox.mutate(first, self.space, rng)
         return child, (first.id,), name
-
-    def _first_population(self) -> list[Candidate]:
-        rng = np.random.default_rng((self.seed, 0, 0))
-        out = [Candidate(g, (), "seed", 0, i) for i, g in enumerate(self.seed_genomes)]
-        taken = {c.genome.id for c in out}
-
-        def add(genome: Genome, parents: tuple[str, ...], operator: str) -> None:
-            if len(out) < self.population_size and genome.id not in taken and self.screen(genome) <= 0:
-                taken.add(genome.id)
-                out.append(Candidate(genome, parents, operator, 0, len(out)))
-
-        mutants = (self.population_size - len(out)) // 2 if self.seed_genomes else 0
-        for k in range(mutants):
-            parent = self.seed_genomes[k % len(self.seed_genomes)]
-            child = parent
-            for _ in range(1 + k // 2):  # from close to the seed to several mutations away
-                child, name = self.toolbox.mutate(child, self.space, rng)
-            add(child, (parent.id,), name)
-        for _ in range(_STRATA_ATTEMPTS):
-            missing = self.population_size - len(out)
-            if missing == 0:
-                break
-            for genome in stratified(self.space, max(missing, 8), rng):
-                add(genome, (), "stratified")
-        if not out:
-            raise EvonasError(
-                "no genome of the space meets the constraints that are known before training",
-                "Loosen the constraint or widen the space.",
-                exit_code=EXIT_FAILED,
-            )
-        return out
 
     # -- tell ---------------------------------------------------------------------------------------------------
 

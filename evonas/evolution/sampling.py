@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
+from ..errors import EXIT_FAILED, EvonasError
 from ..genome import TRAINING_GENES, Genome, SearchSpace
 from ..genome.gene import Gene
+from .candidate import Candidate
 
+_STRATA_ATTEMPTS = 50
 _JITTERS = (0.0, 0.1, 0.25)  # spread of a per-layer gene around its field's level
 
 
@@ -50,3 +54,41 @@ def _is_size(space: SearchSpace, gene: Gene) -> bool:
 def _strata(n: int, rng: np.random.Generator) -> np.ndarray:
     """One draw from each of ``n`` equal parts of [0, 1), in random order."""
     return (rng.permutation(n) + rng.random(n)) / n
+
+
+def first_population(
+    space: SearchSpace,
+    size: int,
+    seeds: Sequence[Genome],
+    mutate: Callable[..., tuple[Genome, str]],
+    screen: Callable[[Genome], float],
+    rng: np.random.Generator,
+) -> list[Candidate]:
+    """At most ``size`` different candidates: the seed genomes, for half of the rest mutants of theirs, from close by to
+    several mutations away, then ``stratified`` ones. Raises EvonasError where no genome passes the screen."""
+    out = [Candidate(g, (), "seed", 0, i) for i, g in enumerate(seeds)]
+    taken = {c.genome.id for c in out}
+
+    def add(genome: Genome, parents: tuple[str, ...], operator: str) -> None:
+        if len(out) < size and genome.id not in taken and screen(genome) <= 0:
+            taken.add(genome.id)
+            out.append(Candidate(genome, parents, operator, 0, len(out)))
+
+    for k in range((size - len(out)) // 2 if seeds else 0):
+        parent = child = seeds[k % len(seeds)]
+        for _ in range(1 + k // 2):
+            child, name = mutate(child, space, rng)
+        add(child, (parent.id,), name)
+    for _ in range(_STRATA_ATTEMPTS):
+        missing = size - len(out)
+        if missing == 0:
+            break
+        for genome in stratified(space, max(missing, 8), rng):
+            add(genome, (), "stratified")
+    if not out:
+        raise EvonasError(
+            "no genome of the space meets the constraints that are known before training",
+            "Loosen the constraint or widen the space.",
+            exit_code=EXIT_FAILED,
+        )
+    return out
