@@ -24,7 +24,7 @@ from evonas.report.calibration import (
     summarise,
     tau,
     write_calibration,
-)  # fmt: skip
+)
 from evonas.report.cells import summary_lines, table_of
 from evonas.store import Store
 
