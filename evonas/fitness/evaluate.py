@@ -125,7 +125,7 @@ class ProxyEvaluator:
         except DivergenceError as error:
             return Outcome("non_finite", reason=str(error), cost={"seconds": time.perf_counter() - started}, **outcome)
         if path is not None and rung < len(self.rungs) - 1:
-            # A full disk takes the checkpoint, not the evaluation: the next rung trains again from the start.
+            # A full disk takes the checkpoint, not the evaluation: the next rung trains this one again.
             with contextlib.suppress(OSError, SafetensorError):
                 checkpoint.save(training, path)
         measure = Measure(loss, spread, f"{self.rungs[rung]} tokens", self.device)
