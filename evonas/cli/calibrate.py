@@ -31,7 +31,7 @@ def calibrate(run, genomes, factor, budget, workers) -> None:
     The sample is taken evenly from the front, the dominated and those that stopped at each rung, small to large. Each
     is trained from scratch, its schedule stretched over the whole length. Says Kendall's tau with a bootstrap interval,
     overall and by size and learning rate, and what choosing by the short loss costs. What is done is kept: the same
-    command goes on, and 'evonas report' shows the last calibration.
+    command goes on, another number of genomes adds what it lacks, and 'evonas report' shows the last calibration.
 
     \b
     evonas calibrate my-run
@@ -42,9 +42,10 @@ def calibrate(run, genomes, factor, budget, workers) -> None:
     from ..config import Settings
     from ..fitness import ProxyEvaluator
     from ..fitness.evaluate import resolve_device, rung_tokens
-    from ..report.calibration import choose, entry, lines, read_calibration, summarise, write_calibration
+    from ..report.calibration import FEWEST, begin, choose, lines, read_calibration, summarise, write_calibration
     from ..store import Store, find_run
-    from .running import end_of
+    from ..tasks import fingerprint
+    from .running import check_data, end_of
 
     if not 1 < factor <= MAX_FACTOR:
         raise EvonasError(f"--factor {factor:g}; it takes a number above 1, up to {MAX_FACTOR:g}")
@@ -52,7 +53,6 @@ def calibrate(run, genomes, factor, budget, workers) -> None:
     store = Store.open(find_run(run))
     settings = Settings.from_dict(store.header["settings"])
     resolve_device(settings.device)
-    chosen = choose(store, genomes)
     evaluator = ProxyEvaluator(
         settings.task,
         settings.data,
@@ -63,30 +63,42 @@ def calibrate(run, genomes, factor, budget, workers) -> None:
         seed=settings.seed,
         device=settings.device,
     )
-    about = {
-        "factor": factor,
-        "rungs": list(rung_tokens(settings.tokens, settings.rungs, GROWTH)),
-        "sample": [entry(c, evaluator.task.vocab_size, settings.context) for c in chosen],
-    }
-    _recall(about, read_calibration(store.folder))
+    data = fingerprint(evaluator.task)
+    check_data(store, settings, data, "Calibrate")
+    rungs = rung_tokens(settings.tokens, settings.rungs, GROWTH)
+    chosen = choose(store, genomes, len(rungs), evaluator.task.vocab_size, settings.context)
+    about = begin(chosen, factor, rungs, data, read_calibration(store.folder))
     genes = {c.genome.id: c.genome for c in chosen}
     _train(evaluator, about, genes, deadline, workers, lambda: write_calibration(store.folder, about))
-    about["summary"] = summarise(about)
+    _check_found(about["sample"])
+    summary = summarise(about)
+    if about["summary"] is None or summary["genomes"] >= FEWEST:  # what says nothing yet takes no other's place
+        about["summary"] = summary
     write_calibration(store.folder, about)
-    click.echo("\n".join(lines(about["summary"])))
+    click.echo("\n".join(lines(summary)))
+    failed = [e for e in about["sample"] if e["long"] is None and e["status"]]
+    if failed:
+        click.echo(f"{len(failed)} failed; the first: {_why(failed[0])}", err=True)
     missing = sum(e["long"] is None and not e["status"] for e in about["sample"])
     if missing:
         click.echo(f"{missing} are still to be trained; the same command goes on.", err=True)
 
 
-def _recall(about: dict, before: dict | None) -> None:
-    """Take over what an earlier calibration of the same length has trained."""
-    if before is None or before["factor"] != about["factor"] or before["rungs"] != about["rungs"]:
+def _check_found(sample: list[dict]) -> None:
+    """Nothing can be told of no long training at all."""
+    if any(e["long"] is not None for e in sample):
         return
-    known = {e["id"]: e for e in before["sample"]}
-    for e in about["sample"]:
-        if e["id"] in known:
-            e["long"], e["status"] = known[e["id"]]["long"], known[e["id"]]["status"]
+    failed = [e for e in sample if e["status"]]
+    first = f"; the first: {_why(failed[0])}" if failed else ""
+    hint = "Give it a longer --budget or a smaller --factor."
+    if failed:
+        again = any(e["status"] != "non_finite" for e in failed)
+        hint = "Mend the cause, then give the same command." if again else "Take more --genomes or a smaller --factor."
+    raise EvonasError(f"no genome of the sample could be trained to the end{first}", hint, exit_code=EXIT_FAILED)
+
+
+def _why(entry: dict) -> str:
+    return ": ".join(part for part in (entry["id"], entry["status"], entry["reason"]) if part)
 
 
 def _train(evaluator, about: dict, genes: dict, deadline, workers: int | None, keep) -> None:
@@ -94,6 +106,7 @@ def _train(evaluator, about: dict, genes: dict, deadline, workers: int | None, k
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from ..executors import Call, Failure, make_executor
+    from ..report.calibration import note
 
     waiting = {e["id"]: e for e in about["sample"] if e["long"] is None and not e["status"]}
     if not waiting:
@@ -112,16 +125,9 @@ def _train(evaluator, about: dict, genes: dict, deadline, workers: int | None, k
             if isinstance(result, Failure) and result.status == "deadline":
                 continue
             found = waiting[genome_id]
-            found["status"] = result.status
-            if not isinstance(result, Failure) and result.status == "ok":
-                found["long"] = result.measures["loss"].value
+            good = not isinstance(result, Failure) and result.status == "ok"
+            note(about, found, result.status, result.measures["loss"].value if good else None, result.reason)
             keep()
             bar.update(row, advance=1)
             if not console.is_terminal:
                 click.echo(f"{genome_id}: {found['status']}, long loss {found['long']}", err=True)
-    if all(e["long"] is None for e in about["sample"]):
-        raise EvonasError(
-            "no genome of the sample could be trained to the end",
-            "Give it a longer --budget or a smaller --factor.",
-            exit_code=EXIT_FAILED,
-        )

@@ -17,7 +17,7 @@ from rich.text import Text
 
 from ..config import MAX_GENERATIONS, Settings
 from ..record import OBJECTIVES, Record
-from ..search import Listener, Search, failures
+from ..search import Evaluator, Listener, Search, failures
 from .terminal import output, plain
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class Progress(Listener):
             self.row = search.store.generations[-1]
         about = (
             f": {s.task}, {source}; {s.device}, {search.executor.workers} workers; "
-            f"context {s.context}, {s.tokens:,} tokens per candidate; objectives {', '.join(s.objectives)}"
+            f"context {s.context}{_lengths(search.evaluator)}; objectives {', '.join(s.objectives)}"
         )
         self.console.print(plain(self.folder.name, "bold") + plain(about), highlight=False)
         if not self.console.is_terminal:
@@ -84,12 +84,17 @@ class Progress(Listener):
     def _figures(self) -> dict[str, str]:
         row, out = self.row, {}
         out["front"] = f"{row['front_size']}" if row else "-"
-        out["hypervolume"] = f"{row['hypervolume']:.4f}" if row and row["hypervolume"] is not None else "-"
+        hypervolume = row.get("hypervolume")
+        # With rungs there is none before the first genomes are at the last.
+        known = hypervolume is not None and (hypervolume > 0 or not row.get("rungs"))
+        out["hypervolume"] = f"{hypervolume:.4f}" if known else "-"
         for name, value in (row.get("best") or {}).items():
             out[f"best {name}"] = f"{value:.4g} {OBJECTIVES[name].unit}".strip()
         elapsed = max(time.monotonic() - self.started, 1e-9)
         if row.get("rungs"):
-            out["genomes by rung"] = "/".join(map(str, row["rungs"]))
+            first, *between, last = (f"{count:,}" for count in row["rungs"])
+            further = [f"further {', '.join(between)}"] if between else []
+            out["trained"] = ", ".join([first, *further, f"to the end {last}"])
         out["evaluations"] = f"{self.evaluations} ({self.evaluations / elapsed:.1f}/s)"
         out["failures"] = ", ".join(f"{n} {kind}" for kind, n in sorted(self.failures.items())) or "none"
         out["time left"] = self._time_left()
@@ -159,6 +164,14 @@ class Progress(Listener):
             for command, meaning in nexts:
                 grid.add_row(Text("  " + command, style="bold"), meaning)
             console.print("Next:", grid)
+
+
+def _lengths(evaluator: Evaluator) -> str:
+    """``, trained on 16,384, 65,536, 262,144 tokens, rung by rung``; empty where nothing is trained."""
+    if not evaluator.trained_names:
+        return ""
+    tokens = ", ".join(f"{count:,}" for count in evaluator.rungs)
+    return f", trained on {tokens} tokens" + (", rung by rung" if len(evaluator.rungs) > 1 else "")
 
 
 def _clock(seconds: float) -> str:

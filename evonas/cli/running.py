@@ -112,7 +112,7 @@ def run_search(
     )
     data = fingerprint(evaluator.task)  # a data file that can't be used is found now
     if store is not None:
-        _check_data(store, settings, data)
+        check_data(store, settings, data)
     seeds = {transformer_genome(s["genes"]): s["label"] for s in settings.seeds}
     engine = _engine(settings, space, evaluator, constraints, list(seeds))
     known = _reused(settings, evaluator, data, again=store is not None)
@@ -198,14 +198,14 @@ def _check_workers(workers: int | None) -> None:
         )
 
 
-def _check_data(store: Store, settings: Settings, data: str | None) -> None:
-    """Losses on two texts must not meet on one front."""
+def check_data(store: Store, settings: Settings, data: str | None, verb: str = "Resume") -> None:
+    """Losses on two texts must not meet on one front, nor in one calibration."""
     then = store.header["notes"].get("data")
     if not then or not data or then == data:
         return
     what = "the embedded corpus" if settings.data is None and settings.task == "text" else settings.data or "its data"
     python = store.header["versions"].get("python", "?")
-    cure = f"Resume it with Python {python}" if settings.data is None else "Put the old file back"
+    cure = f"{verb} it with Python {python}" if settings.data is None else "Put the old file back"
     raise EvonasError(
         f"{what} is not what run {store.name!r} began with: {then} then, {data} now",
         f"{cure}, or start a new run: evonas evolve.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import platform
 import time
 from collections.abc import Collection, Sequence
@@ -103,6 +104,7 @@ class ProxyEvaluator:
         """The proxy's held-out loss at that rung. Goes on from the checkpoint of the rung below, from scratch without
         one; either way the result is the same. A divergence is an Outcome with status "non_finite"."""
         import torch
+        from safetensors import SafetensorError
 
         from . import checkpoint
         from .train import DivergenceError, Training
@@ -123,7 +125,9 @@ class ProxyEvaluator:
         except DivergenceError as error:
             return Outcome("non_finite", reason=str(error), cost={"seconds": time.perf_counter() - started}, **outcome)
         if path is not None and rung < len(self.rungs) - 1:
-            checkpoint.save(training, path)
+            # A full disk takes the checkpoint, not the evaluation: the next rung trains this one again.
+            with contextlib.suppress(OSError, SafetensorError):
+                checkpoint.save(training, path)
         measure = Measure(loss, spread, f"{self.rungs[rung]} tokens", self.device)
         cost = {"seconds": time.perf_counter() - started, "tokens": float(training.tokens - paid)}
         return Outcome(measures={"loss": measure}, cost=cost, **outcome)

@@ -18,16 +18,16 @@ def against_seeds(store: Store, comparison: Comparison) -> list[dict[str, Any]]:
     ``at_seed_<first>`` is the member of the front that is best in the second objective among those no worse than
     the seed in the first: {id, objective, value, seed_value, gain (absolute, positive is better), ratio (gain over
     the seed's value), within_spread (the gain is no larger than the two spreads together)}. ``at_seed_<second>`` is
-    the reverse. Either is None where no member qualifies, or the seed has no record of the front's fidelity. A run
-    with one objective has ``best`` instead.
+    the reverse. Either is None where no member qualifies, the seed has no record of the front's fidelity, or its last
+    one, whose ``status`` this is, is a failure. A run with one objective has ``best`` instead.
     """
     objectives = store.header["objectives"]
     out = []
     for seed in store.header["seed_genomes"]:
-        record = store.record_of(seed["id"])
+        record = last_record(store, seed["id"])
         if record is None:
             continue
-        comparable = comparison.record_of(seed["id"])
+        comparable = comparison.record_of(seed["id"]) if record.ok else None
         entry = {"id": seed["id"], "label": seed["label"], "status": record.status}
         front = comparison.front_records() if comparable is not None else []
         if len(objectives) == 1:
@@ -38,6 +38,11 @@ def against_seeds(store: Store, comparison: Comparison) -> list[dict[str, Any]]:
             entry[f"at_seed_{second['name']}"] = _best_at(second, first, front, comparable)
         out.append(entry)
     return out
+
+
+def last_record(store: Store, genome_id: str) -> Record | None:
+    """The record of the highest rung the genome came to, failed or not."""
+    return max(reversed(store.records_of(genome_id)), key=lambda r: (r.generation, r.index), default=None)
 
 
 def _best_at(held: dict, wanted: dict, front: Sequence[Record], seed: Record | None) -> dict[str, Any] | None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from ..config import MAX_GENERATIONS
 from ..errors import EvonasError
 from ..record import OBJECTIVES, Constraint, Measure, Record
 from ..store import Store
-from .against import against_seeds
+from .against import against_seeds, last_record
 from .calibration import read_calibration
 from .compare import Comparison, compare
 from .membership import front_probabilities
@@ -25,9 +26,10 @@ def build_report(store: Store) -> dict[str, Any]:
         ``evaluations``, ``failures`` {status: count}, ``hypervolume`` [one per generation], ``front`` [{id,
         generation, parents, objectives {name: {value, spread, fidelity}}, genome}] over all ok records of the
         highest fidelity, each with the ``probability`` that it belongs there given the spreads, ``seeds`` [the same
-        for seed genomes, with what was measured of them], ``against_seed`` (see ``against_seeds``), ``fidelity``
-        {name: text} of the front, ``left_out`` (ok records of another fidelity), ``constraints`` [{text, name, unit}]
-        (those that are no objectives have their values in a member's ``constraints``, as in ``objectives``),
+        for seed genomes, with what was last measured of them], ``against_seed`` (see ``against_seeds``),
+        ``fidelity`` {name: text} of the front, ``left_out`` (ok records of another fidelity or device),
+        ``other_device`` (genomes of the front's fidelity among them), ``constraints`` [{text, name, unit}] (those that
+        are no objectives have their values in a member's ``constraints``, as in ``objectives``),
         ``created``, ``seconds``, ``versions``, ``status_of_run`` {generations_asked, generations_done}, ``rungs`` (see
         ``_rungs``), ``calibration`` (the last one, see ``summarise``, or null).
     """
@@ -54,6 +56,7 @@ def build_report(store: Store) -> dict[str, Any]:
         "against_seed": against_seeds(store, comparison),
         "fidelity": comparison.fidelity,
         "left_out": comparison.left_out,
+        "other_device": _other_device(store, comparison),
         "constraints": _constraints(header["constraints"]),
         "created": header["created"],
         "seconds": store.seconds,
@@ -89,10 +92,29 @@ def _rungs(store: Store, row: Mapping[str, Any]) -> list[dict[str, Any]]:
 def _seeds(store: Store, comparison: Comparison) -> list[dict[str, Any]]:
     out = []
     for seed in store.header["seed_genomes"]:
-        record = comparison.record_of(seed["id"]) or store.record_of(seed["id"])
-        if record is not None:
-            out.append(_member(store, record, comparison.names))
+        record = last_record(store, seed["id"])
+        if record is None:
+            continue
+        if record.ok:
+            record = comparison.record_of(seed["id"]) or record
+        else:  # what it failed to get is told of the rungs below
+            before = store.record_of(seed["id"])
+            record = replace(record, measures={**before.measures, **record.measures})
+        out.append(_member(store, record, comparison.names))
     return out
+
+
+def _other_device(store: Store, comparison: Comparison) -> int:
+    """How many genomes the front can't hold because they were timed elsewhere."""
+    here, wanted = {r.genome_id for r in comparison.records}, comparison.fidelity
+    return len(
+        {
+            r.genome_id
+            for r in store.records
+            if wanted and r.ok and {n: m.fidelity for n, m in r.measures.items() if n in wanted} == wanted
+        }
+        - here
+    )
 
 
 def _constraints(texts: list[Any]) -> list[dict[str, str]]:

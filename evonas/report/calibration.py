@@ -19,53 +19,62 @@ from ..genome.graph import cost
 from ..record import Record
 from ..store import Store
 from .compare import compare
+from .short import clean
 
 FILE = "calibration.json"  # in the run's folder
 MAX_BYTES = 64 * 2**20
 FRONT, DOMINATED = "front", "dominated"
 _RESAMPLES = 1000
-_FEWEST = 4  # genomes from which a rank correlation says anything
+FEWEST = 4  # genomes from which a rank correlation says anything
+LASTING = ("ok", "non_finite")  # how a training ends that would end so again
+_SANE = 1e18  # no number of a calibration comes near it
+_LONGEST = 200  # characters of a text in the file
 
 
 class Chosen(NamedTuple):
-    """A genome to train longer. ``losses`` at the rungs it reached, ``expected`` at the last one from what was told."""
+    """A genome to train longer. ``losses`` at the rungs it reached, ``expected`` at the run's last one from what was
+    told; None where no genome is there."""
 
     genome: Genome
     stratum: str
     losses: list[float]
-    expected: float
+    expected: float | None
     latency: float | None
+    params: int
 
 
-def choose(store: Store, n: int) -> list[Chosen]:
-    """``n`` genomes of the run, or all it has: evenly from the front, the dominated at the last rung and those that
-    stopped at each rung below, within each from the smallest to the largest. Raises EvonasError where none has a loss.
+def choose(store: Store, n: int, rungs: int, vocab_size: int, context: int) -> list[Chosen]:
+    """``n`` genomes of the run, or all it has: evenly from the front, the dominated at the highest rung reached and
+    those that stopped at each rung below, within each from the fewest parameters to the most. ``rungs``: how many the
+    run has. Raises EvonasError where none has a loss.
     """
     told = _told(store)
     if not told:
         raise EvonasError(f"run {store.name!r} has no genome with a loss", "Calibrate a run that trades off the loss.")
-    rungs = max(map(len, told.values()))
+    highest = max(map(len, told.values()))
+    params = {i: cost(store.genomes[i].genome, vocab_size, context).params for i in told}
     front = {r.genome_id for r in compare(store).front_records()}
     strata: dict[str, list[str]] = {FRONT: [], DOMINATED: []}
-    for genome_id, records in told.items():
+    for genome_id in sorted(told, key=lambda i: (params[i], i)):
         top = FRONT if genome_id in front else DOMINATED
-        stratum = top if len(records) == rungs else f"stopped at rung {len(records) - 1}"
-        strata.setdefault(stratum, []).append(genome_id)
-    expected = _expected(store, told, rungs)
+        reached = len(told[genome_id])
+        strata.setdefault(top if reached == highest else f"stopped at rung {reached - 1}", []).append(genome_id)
+    expected = _expected(store, told, rungs) if highest >= rungs else {}
     out = []
     for stratum, ids in _shares(strata, n).items():
         for genome_id in ids:
             records = told[genome_id]
             losses = [r.measures["loss"].value for r in records]
             genome, latency = store.genomes[genome_id].genome, records[-1].value("latency")
-            out.append(Chosen(genome, stratum, losses, expected[genome_id], latency))
+            out.append(Chosen(genome, stratum, losses, expected.get(genome_id), latency, params[genome_id]))
     return out
 
 
 def _told(store: Store) -> dict[str, list[Record]]:
     """Records with a loss of every genome that never failed, rung by rung."""
     out: dict[str, list[Record]] = {}
-    for record in sorted(store.records, key=lambda r: (r.generation, r.index)):
+    places = {(r.generation, r.index, r.genome_id): r for r in store.records}  # what was done again: the last counts
+    for _, record in sorted(places.items()):
         out.setdefault(record.genome_id, []).append(record)
     return {i: records for i, records in out.items() if all(r.ok and r.value("loss") is not None for r in records)}
 
@@ -76,7 +85,9 @@ def _shares(strata: Mapping[str, list[str]], n: int) -> dict[str, list[str]]:
     left = n
     for k, (stratum, ids) in enumerate(ordered := sorted(strata.items(), key=lambda s: len(s[1]))):
         take = min(len(ids), round(left / (len(ordered) - k)))
-        out[stratum] = [ids[i] for i in np.linspace(0, len(ids) - 1, take).round().astype(int)] if take else []
+        # One alone is the middle one: the smallest would speak for nobody else.
+        places = np.linspace(0, len(ids) - 1, take) if take > 1 else np.full(take, (len(ids) - 1) // 2)
+        out[stratum] = [ids[i] for i in places.round().astype(int)]
         left -= take
     return out
 
@@ -100,8 +111,9 @@ def summarise(calibration: Mapping[str, Any]) -> dict[str, Any]:
     """What the trainings done so far say: {factor, genomes, kept, predictors}.
 
     ``kept``: of the genomes that are non-dominated in (long loss, latency) among those trained longer, the share that
-    had reached the last rung. ``predictors`` has one entry for the loss at each rung and one for what is expected at
-    the last: {what, genomes, tau, low, high, regret, regions}. ``tau`` is Kendall's tau-b (Kendall 1945) with the long
+    had reached the last rung; None where none of them had. ``predictors`` has one entry for the loss at each rung and,
+    where any genome of the run is there, one for what is expected at the last: {what, genomes, tau, low, high, regret,
+    regions}. ``tau`` is Kendall's tau-b (Kendall 1945) with the long
     loss, ``low`` and ``high`` its 95% bootstrap interval over genomes; ``regret`` how many nats worse than the best
     the genome is, on average over resamples, that the predictor would choose; ``regions`` {name: tau} for halves by
     size and learning rate. None where there are fewer than four genomes.
@@ -110,10 +122,12 @@ def summarise(calibration: Mapping[str, Any]) -> dict[str, Any]:
     rungs, predictors = calibration["rungs"], []
     for rung, tokens in enumerate(rungs):
         there = [e for e in done if len(e["losses"]) > rung]
-        predictors.append(_summary(f"loss at {tokens:,} tokens", there, [e["losses"][rung] for e in there]))
-    if len(rungs) > 1:
+        if not rung or any(len(e["losses"]) > rung for e in calibration["sample"]):  # a rung nobody reached has no name
+            predictors.append(_summary(f"loss at {tokens:,} tokens", there, [e["losses"][rung] for e in there]))
+    told = [e for e in done if e["expected"] is not None]
+    if len(rungs) > 1 and told:
         what = f"expected at {rungs[-1]:,} tokens"
-        predictors.append(_summary(what, done, [e["expected"] for e in done]))
+        predictors.append(_summary(what, told, [e["expected"] for e in told]))
     return {
         "factor": calibration["factor"],
         "genomes": len(done),
@@ -124,7 +138,7 @@ def summarise(calibration: Mapping[str, Any]) -> dict[str, Any]:
 
 def _kept_share(done: Sequence[Mapping], rungs: int) -> float | None:
     done = [e for e in done if e["latency"] is not None]
-    if len(done) < _FEWEST:
+    if len(done) < FEWEST or all(len(e["losses"]) < rungs for e in done):
         return None
     best = non_dominated(np.array([[e["long"], e["latency"]] for e in done]))
     return float(np.mean([len(e["losses"]) == rungs for e, keep in zip(done, best) if keep]))
@@ -133,7 +147,7 @@ def _kept_share(done: Sequence[Mapping], rungs: int) -> float | None:
 def _summary(what: str, entries: Sequence[Mapping], values: Sequence[float]) -> dict[str, Any]:
     out: dict[str, Any] = {"what": what, "genomes": len(entries), "tau": None, "low": None, "high": None}
     out |= {"regret": None, "regions": {}}
-    if len(entries) < _FEWEST:
+    if len(entries) < FEWEST:
         return out
     x, y = np.array(values), np.array([e["long"] for e in entries])
     rng = np.random.default_rng(0)
@@ -147,7 +161,7 @@ def _summary(what: str, entries: Sequence[Mapping], values: Sequence[float]) -> 
         scale = np.array([e[by] if e[by] is not None else math.nan for e in entries], dtype=float)
         middle = np.median(scale)
         for half, mask in ((f"smaller {name}", scale <= middle), (f"larger {name}", scale > middle)):
-            if mask.sum() >= _FEWEST:
+            if mask.sum() >= FEWEST:
                 out["regions"][half] = tau(x[mask], y[mask])
     return out
 
@@ -181,7 +195,27 @@ def lines(summary: Mapping[str, Any]) -> list[str]:
 # -- its file -------------------------------------------------------------------------------------------------------
 
 
-def entry(chosen: Chosen, vocab_size: int, context: int) -> dict[str, Any]:
+def begin(
+    chosen: Sequence[Chosen], factor: float, rungs: Sequence[int], data: str | None, before: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """What the file holds before anything is trained: {factor, rungs, data, sample, trained, summary}.
+
+    ``data`` is the fingerprint of what is learned. ``trained`` are all long trainings ever finished, of other samples
+    and factors too; of ``before``, the last calibration, it takes them and, until there is a new one, the summary.
+    """
+    trained = list(before["trained"]) if before else []
+    known = {e["id"]: e for e in trained if (e["factor"], e["data"]) == (factor, data)}
+    sample = [entry(c) for c in chosen]
+    for e in sample:
+        if e["id"] in known:
+            e |= {key: known[e["id"]][key] for key in ("long", "status", "reason")}
+    summary = before["summary"] if before else None
+    return {
+        "factor": factor, "rungs": list(rungs), "data": data, "sample": sample, "trained": trained, "summary": summary,
+    }  # fmt: skip
+
+
+def entry(chosen: Chosen) -> dict[str, Any]:
     """What the file holds of a genome before it is trained."""
     return {
         "id": chosen.genome.id,
@@ -189,11 +223,21 @@ def entry(chosen: Chosen, vocab_size: int, context: int) -> dict[str, Any]:
         "losses": chosen.losses,
         "expected": chosen.expected,
         "latency": chosen.latency,
-        "params": cost(chosen.genome, vocab_size, context).params,
+        "params": chosen.params,
         "learning_rate": chosen.genome.get("learning_rate"),
         "long": None,
         "status": "",
+        "reason": "",
     }
+
+
+def note(calibration: dict[str, Any], found: dict[str, Any], status: str, long: float | None, reason: str) -> None:
+    """Enter how the long training of ``found``, an entry of the sample, ended. What another try may mend does not last
+    beyond this calibration."""
+    found |= {"long": long, "status": status, "reason": clean(next(iter(reason.splitlines()), ""))[:_LONGEST]}
+    if status in LASTING:
+        about = {key: found[key] for key in ("id", "long", "status", "reason")}
+        calibration["trained"].append({**about, "factor": calibration["factor"], "data": calibration["data"]})
 
 
 def write_calibration(folder: Path, calibration: Mapping[str, Any]) -> None:
@@ -208,23 +252,73 @@ def write_calibration(folder: Path, calibration: Mapping[str, Any]) -> None:
 
 
 def read_calibration(folder: Path) -> dict[str, Any] | None:
-    """The run's last calibration; None where there is none or the file is not one."""
+    """``trained`` and ``summary`` of the run's last calibration; None where there is none or the file is not one."""
     path = folder / FILE
     try:
-        if path.stat().st_size > MAX_BYTES:
+        if not path.is_file() or path.stat().st_size > MAX_BYTES:
             return None
-        data = json.loads(path.read_text(encoding="utf-8"))
-        _check(data)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        text = path.read_text(encoding="utf-8")
+        data = json.loads(text, parse_int=_whole, parse_float=_finite, parse_constant=_finite)
+        summary = data.get("summary")
+        return {
+            "trained": [_read_training(e) for e in data.get("trained", ())],
+            "summary": None if summary is None else _read_summary(summary),
+        }
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError):
         return None
-    return data
 
 
-def _check(data: Mapping[str, Any]) -> None:
-    """Raise what a wrong type or a missing key raises."""
-    f"{data['factor']:g}", sum(data["rungs"])
-    for e in data["sample"]:
-        f"{sum(e['losses']) + e['expected'] + e['params'] + (e['long'] or 0.0) + (e['latency'] or 0.0):g}"
-        e["id"].encode(), e["status"].encode(), e["learning_rate"]
-    if data.get("summary") is not None:
-        [line.encode() for line in lines(data["summary"])]
+def _read_training(row: Mapping[str, Any]) -> dict[str, Any]:
+    if row["status"] not in LASTING or (row["long"] is None) == (row["status"] == "ok"):
+        raise ValueError(row["status"])
+    return {
+        "id": _text(row["id"]),
+        "long": _number(row["long"], or_none=True),
+        "status": _text(row["status"]),
+        "reason": _text(row["reason"]),
+        "factor": _number(row["factor"]),
+        "data": None if row["data"] is None else _text(row["data"], MAX_BYTES),
+    }
+
+
+def _read_summary(summary: Mapping[str, Any]) -> dict[str, Any]:
+    out = {key: _number(summary[key]) for key in ("factor", "genomes")}
+    out |= {"kept": _number(summary["kept"], or_none=True), "predictors": []}
+    for row in summary["predictors"]:
+        known = row["tau"] is not None
+        bounds = {key: _number(row[key], or_none=not known or row["low"] is None) for key in ("low", "high")}
+        out["predictors"].append(
+            {
+                "what": _text(row["what"]),
+                "genomes": _number(row["genomes"]),
+                "tau": _number(row["tau"], or_none=True),
+                **bounds,
+                "regret": _number(row["regret"], or_none=not known),
+                "regions": {_text(name): _number(value, or_none=True) for name, value in row["regions"].items()},
+            }
+        )
+    return out
+
+
+def _finite(text: str) -> float:
+    if not abs(value := float(text)) < _SANE:  # NaN too
+        raise ValueError(text)
+    return value
+
+
+def _whole(text: str) -> int:
+    _finite(text)
+    return int(text)
+
+
+def _number(value: Any, or_none: bool = False) -> float | None:
+    if not (isinstance(value, (int, float)) and not isinstance(value, bool)) and not (or_none and value is None):
+        raise TypeError(value)
+    return value
+
+
+def _text(value: Any, longest: int = _LONGEST) -> str:
+    value.encode("utf-8")  # raises for what can't be printed
+    if len(value) > longest:
+        raise ValueError(value)
+    return value

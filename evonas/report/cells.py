@@ -18,6 +18,7 @@ from .short import (
     is_transformer,
     number,
     percent,
+    thousands,
     training_parts,
     with_spread,
 )
@@ -28,8 +29,9 @@ ALWAYS_SHOWN = ("learning_rate", "batch_size", "optimizer")
 
 @dataclass(frozen=True)
 class Row:
-    """One genome. ``cells`` is by column; ``objectives`` holds (value with spread, change against the first seed), of
-    what is only constrained too; ``probability`` that it belongs on the front, where that is in doubt."""
+    """One genome. ``cells`` is by column; ``objectives`` holds (value with spread, change against the first seed or,
+    where it is not the front's, its fidelity), of what is only constrained too; ``probability`` that it belongs on the
+    front, where that is in doubt."""
 
     id: str
     label: str
@@ -53,14 +55,14 @@ class Table:
 def table_of(report: Mapping[str, Any]) -> Table:
     """The front, then the seeds. Columns that say nothing (no layer has a window, none a KV rank) are left out."""
     objectives = [*report["objectives"], *only_constrained(report)]
-    labels = {entry["id"]: clean(entry["label"]) or "seed" for entry in report["against_seed"]}
+    labels = {entry["id"]: _label(entry) for entry in report["against_seed"]}
     reference = _measured(report["seeds"][0]) if report["seeds"] else {}
     members = [*report["front"], *report["seeds"]]
     genomes = [Genome(member["genome"]) for member in members]
     parts = [training_parts(g) for g in genomes if is_transformer(g)]
     shared = [gene for gene in parts[0] if len({p[gene] for p in parts}) == 1] if len(parts) > 1 else []
     shared = [gene for gene in shared if gene not in ALWAYS_SHOWN]
-    rows = [_row(m, g, shared, objectives, labels, reference) for m, g in zip(members, genomes)]
+    rows = [_row(m, g, shared, objectives, labels, reference, report["fidelity"]) for m, g in zip(members, genomes)]
     columns = list(dict.fromkeys(name for row in rows for name in row.cells))
     for name, nothing in (("window", "full"), ("kv rank", "·")):
         if name in columns and all(row.cells.get(name, nothing) == nothing for row in rows):
@@ -81,7 +83,15 @@ def _measured(member: Mapping) -> dict[str, Any]:
     return {**member["objectives"], **member["constraints"]}
 
 
-def _row(member: Mapping, genome: Genome, shared: list[str], objectives: list, labels: Mapping, seed: Mapping) -> Row:
+def _label(entry: Mapping) -> str:
+    failed = f", {entry['status']}" if entry["status"] != "ok" else ""
+    return (clean(entry["label"]) or "seed") + failed
+
+
+def _row(
+    member: Mapping, genome: Genome, shared: list[str], objectives: list, labels: Mapping, seed: Mapping,
+    front: Mapping[str, str],
+) -> Row:  # fmt: skip
     if is_transformer(genome):
         training = " ".join(text for gene, text in training_parts(genome).items() if gene not in shared)
         cells = {**architecture_cells(genome), "training": training}
@@ -93,9 +103,12 @@ def _row(member: Mapping, genome: Genome, shared: list[str], objectives: list, l
         if measure is None:
             values.append(("-", ""))
             continue
-        other = seed.get(objective["name"])
+        other, fidelity = seed.get(objective["name"]), measure["fidelity"]
+        if fidelity != front.get(objective["name"], fidelity):
+            values.append((with_spread(measure), thousands(clean(fidelity))))
+            continue
         # Numbers of different fidelity have no percentage between them.
-        same = other is not None and other["fidelity"] == measure["fidelity"]
+        same = other is not None and other["fidelity"] == fidelity
         values.append((with_spread(measure), percent(measure["value"], other["value"]) if same else ""))
     label = labels.get(member["id"], "")
     return Row(member["id"], label, member["id"] in labels, _doubtful(member.get("probability")), cells, values)
@@ -115,11 +128,15 @@ def summary_lines(report: Mapping[str, Any], table: Table) -> list[str]:
     if any(row.probability for row in table.front):
         lines.append(f"p: probability that it belongs on the front, given the spreads; without, it is above {_SURE}.")
     if report["failures"]:
-        counts = ", ".join(f"{count} {status}" for status, count in report["failures"].items())
-        lines.append(f"Failed: {counts} (of {report['evaluations']} evaluations).")
+        counts = ", ".join(f"{count:,} {status}" for status, count in report["failures"].items())
+        lines.append(f"Failed: {counts} (of {report['evaluations']:,} evaluations).")
     lines += _rung_lines(report)
-    if report["left_out"] and not report["rungs"]:
-        lines.append(f"{report['left_out']} evaluations of another fidelity are not compared.")
+    elsewhere = report["other_device"]
+    if report["left_out"] > elsewhere and not report["rungs"]:
+        lines.append(f"{report['left_out'] - elsewhere:,} evaluations of another fidelity are not compared.")
+    if elsewhere:
+        them = "genome of the same fidelity is" if elsewhere == 1 else "genomes of the same fidelity are"
+        lines.append(f"{elsewhere:,} {them} not compared: timed on another device.")
     if report["calibration"]:
         lines += [clean(line) for line in calibrated(report["calibration"])]
     return lines + [sentence(entry, report["objectives"]) + "." for entry in report["against_seed"]]
@@ -130,16 +147,27 @@ def _rung_lines(report: Mapping[str, Any]) -> list[str]:
     rungs = report["rungs"]
     if not rungs:
         return []
-    counts = ", ".join(f"{rung['genomes']} to {clean(rung['fidelity'])}" for rung in rungs)
-    lines = [f"Trained: {counts}. The front holds only the longest trained."]
-    told = []
-    for rung in rungs[:-1]:
-        known = {name: error for name, error in (rung["error"] or {}).items() if error}
-        told += [f"{clean(rung['fidelity'])} ±{number(error, 2)}" for error in known.values()]
-    if told:
-        last = clean(rungs[-1]["fidelity"])
-        lines.append(f"Standard error with which they tell the loss at {last}: {', '.join(told)}.")
+    at = [_tokens(rung["fidelity"]) for rung in rungs]
+    counts = [f"{rung['genomes']:,}" for rung in rungs]
+    were = "genome was" if rungs[0]["genomes"] == 1 else "genomes were"
+    text = f"{counts[0]} {were} trained to {thousands(clean(rungs[0]['fidelity']))}"
+    further = [
+        f"{count} {'of them ' * (k == 0)}to {tokens}" for k, (count, tokens) in enumerate(zip(counts[1:], at[1:]))
+    ]
+    held = next((k for k, rung in enumerate(rungs) if rung["fidelity"] in report["fidelity"].values()), None)
+    front = "" if held is None else f"those at {at[held]} so far" if held < len(rungs) - 1 else "the last"
+    lines = [", ".join([text, *further]) + (f"; the front holds only {front}." if front else ".")]
+    for name in dict.fromkeys(name for rung in rungs[:-1] for name in rung["error"] or ()):
+        told = [(tokens, error) for tokens, rung in zip(at, rungs[:-1]) if (error := (rung["error"] or {}).get(name))]
+        if told:
+            errors = [f"±{number(told[0][1], 2)}", *(f"at {tokens}: ±{number(error, 2)}" for tokens, error in told[1:])]
+            head = f"the {clean(name)} at {told[0][0]} tokens tells that at {at[-1]}"
+            lines.append(f"Standard error with which {head}: {'; '.join(errors)}.")
     return lines
+
+
+def _tokens(fidelity: str) -> str:
+    return thousands(clean(fidelity)).removesuffix(" tokens")
 
 
 def title_line(report: Mapping[str, Any]) -> str:
@@ -150,5 +178,5 @@ def title_line(report: Mapping[str, Any]) -> str:
     on = f"on {clean(report['device'])}, " if report["device"] else ""
     return (
         f"run {clean(report['run'])}: {task}{on}seed {report['seed']}, generations {generations}, "
-        f"{report['evaluations']} evaluations in {duration(report['seconds'])}, {len(report['front'])} on the front"
+        f"{report['evaluations']:,} evaluations in {duration(report['seconds'])}, {len(report['front'])} on the front"
     )

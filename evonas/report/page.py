@@ -67,7 +67,8 @@ def _table(table: Table) -> str:
     body = "\n".join(_row(row, table) for row in rows)
     return (
         f'<div class="scroll"><table>\n<thead><tr>{heads}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table></div>\n'
-        "<p><small>Under each value: its change against the first seed.</small></p>\n"
+        "<p><small>Under each value: its change against the first seed; its fidelity where that is not the front's."
+        "</small></p>\n"
     )
 
 

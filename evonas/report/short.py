@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from itertools import groupby
 from typing import Any
 
 from ..genome import Genome, check_transformer
 
+_LONG = re.compile(r"(?<![\w.])\d{4,18}(?![\w.])", re.ASCII)
 _NORMS = {"layernorm": "ln", "rmsnorm": "rms"}
 _SUFFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e4, "k"))
 
@@ -126,6 +128,11 @@ def axis_label(objective: Mapping[str, str]) -> str:
     """``latency [ms]``"""
     unit = clean(objective["unit"])
     return clean(objective["name"]) + (f" [{unit}]" if unit else "")
+
+
+def thousands(text: str) -> str:
+    """``16384 tokens`` -> ``16,384 tokens``"""
+    return _LONG.sub(lambda found: f"{int(found.group()):,}", text)
 
 
 def duration(seconds: float) -> str:

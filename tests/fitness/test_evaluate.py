@@ -10,6 +10,7 @@ import sys
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from evonas.errors import EXIT_USAGE, EvonasError
 from evonas.fitness import EXACT, MEASURED, TRAINED, ProxyEvaluator, device_text, resolve_device
@@ -180,6 +181,24 @@ def test_where_the_checkpoint_is_not_that_of_the_rung_below_the_result_is_the_sa
     if lost == "lost on the way":
         made.retain([])
     assert made.train(g, 2).measures == expected[2]
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), SafetensorError("no space")])
+def test_a_checkpoint_that_can_not_be_written_costs_time_and_no_evaluation(
+    evaluator, genome, tmp_path, monkeypatch, error
+):
+    expected = [rungs(evaluator, tmp_path).train(genome(), rung).measures for rung in range(3)]
+
+    def full(*args, **options):
+        raise error
+
+    monkeypatch.setattr("safetensors.torch.save_file", full)
+    made = rungs(evaluator, tmp_path / "again")
+    found = [made.train(genome(), rung) for rung in range(3)]
+    assert [o.measures for o in found] == expected and [o.cost["tokens"] for o in found] == [256, 1024, 4096]
+    monkeypatch.setattr("evonas.fitness.train.Training.validate", full)
+    with pytest.raises(type(error)):  # an error of the evaluation itself is not hidden
+        made.train(genome(), 0)
 
 
 def test_rungs_leave_the_objectives_alone_that_need_no_training(evaluator):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from evonas.record import Measure, Record
-from evonas.report import build_report, to_json
+from evonas.report import build_report, to_json, to_markdown
 from evonas.report.against import sentence
 from evonas.report.cells import summary_lines, table_of
 from evonas.store import Store
@@ -47,8 +47,8 @@ def test_the_contract(run):
     report = build_report(run)
     assert list(report) == [
         "run", "task", "device", "seed", "objectives", "generations", "evaluations", "failures", "hypervolume",
-        "front", "seeds", "against_seed", "fidelity", "left_out", "constraints", "created", "seconds", "versions",
-        "status_of_run", "rungs", "calibration",
+        "front", "seeds", "against_seed", "fidelity", "left_out", "other_device", "constraints", "created",
+        "seconds", "versions", "status_of_run", "rungs", "calibration",
     ]  # fmt: skip
     assert report["rungs"] == [] and report["calibration"] is None
     assert (report["run"], report["task"], report["device"], report["seed"]) == ("demo", "text", "cpu", 7)
@@ -113,7 +113,26 @@ def test_latencies_of_two_devices_are_not_compared(store):
     add(store, 0, 1.0, 1.0, device="laptop")
     add(store, 1, 2.0, 2.0, device="server")
     add(store, 2, 3.0, 3.0, device="server")
-    assert front(store) == ids(1)
+    report = build_report(store)
+    assert front(store) == ids(1) and (report["left_out"], report["other_device"]) == (1, 1)
+    add(store, 4, 3.0, 3.0, "500 tokens", device="laptop")
+    report = build_report(store)
+    lines = summary_lines(report, table_of(report))
+    assert "1 genome of the same fidelity is not compared: timed on another device." in lines
+    assert "1 evaluations of another fidelity are not compared." in lines
+
+
+def test_with_rungs_too_it_says_who_was_timed_elsewhere(store):
+    for k, device in enumerate(("laptop", "laptop", "server", "server", "server")):
+        add(store, k, 2.0, 2.0, "1024 tokens", device)
+        add(store, k, 1.0, 1.0 + k, "4096 tokens", device, generation=1)
+    add(store, 5, 2.0, 2.0, "1024 tokens", "laptop")
+    store.commit({"generation": 1, "rungs": [6, 5], "expected": []}, ids(0, 1))
+    report = build_report(Store.open(store.folder))
+    assert report["other_device"] == 2
+    lines = summary_lines(report, table_of(report))
+    assert "2 genomes of the same fidelity are not compared: timed on another device." in lines
+    assert not any("another fidelity" in line for line in lines)
 
 
 def test_the_last_record_of_a_genome_counts(store):
@@ -258,9 +277,72 @@ def test_rungs_say_who_was_trained_how_long_and_how_far_to_trust_it(store):
         {"fidelity": "4096 tokens", "genomes": 1, "pairs": None, "error": None},
     ]
     text = " ".join(summary_lines(report, table_of(report)))
-    assert "Trained: 3 to 1024 tokens, 1 to 4096 tokens. The front holds only the longest trained." in text
-    assert "Standard error with which they tell the loss at 4096 tokens: 1024 tokens ±0.087." in text
+    assert "3 genomes were trained to 1,024 tokens, 1 of them to 4,096; the front holds only the last." in text
+    assert "Standard error with which the loss at 1,024 tokens tells that at 4,096: ±0.087." in text
     assert "another fidelity" not in text and front(store) == ids(2)
+
+
+def test_of_several_rungs_each_has_its_count_and_its_error(store):
+    for k, fidelity in enumerate(("16384 tokens", "65536 tokens", "262144 tokens")):
+        add(store, k, 2.0 - 0.1 * k, 1.0 + k, fidelity=fidelity)
+    expected = [
+        {"rung": k, "of": of, "pairs": 50, "error": {"loss": error, "latency": 0.0}}
+        for k, (of, error) in enumerate(((16384, 0.1), (65536, 0.05)))
+    ]
+    store.set_header(settings={"tokens": 262144})
+    store.commit({"generation": 0, "rungs": [1212, 81, 27], "expected": expected}, ids(0, 1, 2))
+    report = build_report(Store.open(store.folder))
+    assert [rung["fidelity"] for rung in report["rungs"]] == ["16384 tokens", "65536 tokens", "262144 tokens"]
+    assert summary_lines(report, table_of(report))[:2] == [
+        "1,212 genomes were trained to 16,384 tokens, 81 of them to 65,536, 27 to 262,144; the front holds only the "
+        "last.",
+        "Standard error with which the loss at 16,384 tokens tells that at 262,144: ±0.1; at 65,536: ±0.05.",
+    ]
+
+
+def test_a_front_below_the_last_rung_says_so(store):
+    add(store, 0, 2.0, 1.0, fidelity="1024 tokens")
+    store.set_header(settings={"tokens": 4096})
+    expected = [{"rung": 0, "of": 1024, "pairs": 0, "error": {"loss": None}}]
+    store.commit({"generation": 0, "rungs": [1, 0], "expected": expected}, ids(0))
+    report = build_report(Store.open(store.folder))
+    assert (
+        "1 genome was trained to 1,024 tokens, 0 of them to 4,096; the front holds only those at 1,024 so far."
+        in summary_lines(report, table_of(report))
+    )
+
+
+@pytest.mark.parametrize("status", ["infeasible", "timeout", "crash"])
+def test_a_seed_that_failed_at_a_higher_rung_is_not_its_shorter_self(store, status):
+    add(store, 0, 1.0, 1.0, "4096 tokens")
+    add(store, 9, 2.0, 3.0, "1024 tokens", genome=SEED)
+    measures = {"latency": Measure(3.0, 0.0, "measured", "cpu")}
+    measures |= {"loss": Measure(1.5, 0.0, "4096 tokens")} if status == "infeasible" else {}
+    add(store, 9, 0.0, 0.0, genome=SEED, generation=3, status=status, measures=measures)
+    report = build_report(store)
+    entry = report["against_seed"][0]
+    assert entry["status"] == status and entry["at_seed_loss"] is None
+    assert sentence(entry, report["objectives"]) == f"nanogpt-cpu ({SEED.id}): {status}, nothing to compare with"
+    row = table_of(report).seeds[0]
+    assert row.label == f"nanogpt-cpu, {status}"
+    assert row.objectives[0] == (("1.5", "=") if status == "infeasible" else ("2", "1,024 tokens"))
+    assert row.objectives[1] == ("3", "=")
+
+
+def test_a_seed_that_is_not_as_far_as_the_front_is_marked(store):
+    add(store, 0, 1.0, 1.0, "4096 tokens")
+    add(store, 9, 2.0, 3.0, "1024 tokens", genome=SEED)
+    report = build_report(store)
+    assert report["seeds"][0]["objectives"]["loss"]["fidelity"] == "1024 tokens"
+    assert table_of(report).seeds[0].objectives == [("2", "1,024 tokens"), ("3", "=")]
+    assert "2 (1,024 tokens)" in to_markdown(report)
+
+
+def test_a_seed_done_again_at_its_place_counts_as_it_ended(store):
+    add(store, 0, 1.0, 1.0)
+    add(store, 9, 0.0, 0.0, genome=SEED, status="crash", measures={})
+    add(store, 9, 2.0, 3.0, genome=SEED)
+    assert build_report(store)["against_seed"][0]["status"] == "ok"
 
 
 def test_an_error_that_is_not_known_yet_is_not_told(store):

@@ -15,14 +15,16 @@ from evonas.record import Measure, Record
 from evonas.report import build_report
 from evonas.report.calibration import (
     FILE,
+    begin,
     choose,
     entry,
     lines,
+    note,
     read_calibration,
     summarise,
     tau,
     write_calibration,
-)  # fmt: skip
+)
 from evonas.report.cells import summary_lines, table_of
 from evonas.store import Store
 
@@ -53,14 +55,18 @@ def climbed(tmp_path_factory, space_file):
         yield store
 
 
+def chosen_of(store, n):
+    return choose(store, n, len(TOKENS), 50, 16)
+
+
 def trained(store, n=24, longer=lambda c: -c.genome.d_model / 32.0, factor=4.0) -> dict:
-    chosen = choose(store, n)
-    sample = [{**entry(c, 50, 16), "long": longer(c), "status": "ok"} for c in chosen]
+    chosen = chosen_of(store, n)
+    sample = [{**entry(c), "long": longer(c), "status": "ok"} for c in chosen]
     return {"factor": factor, "rungs": list(TOKENS), "sample": sample}
 
 
 def test_the_sample_is_even_over_front_dominated_and_dropped_and_over_sizes_of_time(climbed):
-    chosen = choose(climbed, 16)
+    chosen = chosen_of(climbed, 16)
     counts = {s: sum(c.stratum == s for c in chosen) for s in {c.stratum for c in chosen}}
     assert set(counts) == {"front", "dominated", "stopped at rung 0", "stopped at rung 1"}
     assert len(chosen) == len({c.genome.id for c in chosen}) == 16 and max(counts.values()) <= 7
@@ -70,11 +76,11 @@ def test_the_sample_is_even_over_front_dominated_and_dropped_and_over_sizes_of_t
 
 
 def test_a_small_stratum_gives_its_places_to_the_others(climbed):
-    assert len(choose(climbed, 50)) == 50 and len(choose(climbed, 500)) == 60
+    assert len(chosen_of(climbed, 50)) == 50 and len(chosen_of(climbed, 500)) == 60
 
 
 def test_it_is_the_same_sample_every_time(climbed):
-    assert choose(climbed, 12) == choose(climbed, 12)
+    assert chosen_of(climbed, 12) == chosen_of(climbed, 12)
 
 
 def test_genomes_that_failed_on_the_way_are_not_chosen(climbed, tmp_path):
@@ -83,13 +89,13 @@ def test_genomes_that_failed_on_the_way_are_not_chosen(climbed, tmp_path):
             store.append(climbed.genomes[record.genome_id].genome, record)
         failed = climbed.records[0].genome_id
         store.append(climbed.genomes[failed].genome, Record(failed, 1, 0, "timeout", reason="slow"))
-        assert failed not in {c.genome.id for c in choose(store, 100)} and len(choose(store, 100)) == 19
+        assert failed not in {c.genome.id for c in chosen_of(store, 100)} and len(chosen_of(store, 100)) == 19
 
 
 def test_a_run_without_a_loss_is_refused(tmp_path):
     with Store.create(tmp_path / "run", header(("latency",))) as store:
         with pytest.raises(EvonasError, match="no genome with a loss"):
-            choose(store, 8)
+            chosen_of(store, 8)
 
 
 def test_a_perfect_proxy_and_a_reversed_one(climbed):
@@ -163,20 +169,121 @@ def test_the_report_shows_the_last_calibration(climbed):
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"[]", b"{}", b"\xff", b'{"factor": "4", "rungs": [1], "sample": []}', b"[" * 100_000, b'{"factor": 1e999}',
-     b'{"factor": 4, "rungs": [1], "sample": [{"id": 3}]}', b'{"factor": 4, "rungs": 7, "sample": []}',
-     b'{"factor": 4, "rungs": [1], "sample": [], "summary": {"genomes": 1}}'],
+    [b"", b"[]", b"\xff", b"[" * 100_000, b'{"factor": 1e999}', b'{"a": NaN}', b'{"a": -Infinity}', b'{"a": 1e18}',
+     b'{"a": ' + b"9" * 400 + b"}", b'{"a": -' + b"9" * 5000 + b"}", b'{"trained": [{"id": 3}]}', b'{"trained": 7}',
+     b'{"summary": {"genomes": 1}}', b'{"summary": 3}'],
 )  # fmt: skip
 def test_a_damaged_file_is_as_good_as_none(tmp_path, content):
     (tmp_path / FILE).write_bytes(content)
     assert read_calibration(tmp_path) is None
 
 
-def test_a_file_comes_back_as_it_was_written(climbed, tmp_path):
-    sample = trained(climbed)
-    sample["summary"] = summarise(sample)
-    write_calibration(tmp_path, sample)
-    assert read_calibration(tmp_path) == json.loads(json.dumps(sample))
+@pytest.mark.parametrize(
+    ("where", "value"),
+    [
+        (("summary", "factor"), "4"),
+        (("summary", "genomes"), None),
+        (("summary", "genomes"), True),
+        (("summary", "kept"), [1]),
+        (("summary", "predictors"), 3),
+        (("summary", "predictors", 0, "what"), "\ud800"),
+        (("summary", "predictors", 0, "what"), "x" * 10_000),
+        (("summary", "predictors", 0, "tau"), "0.5"),
+        (("summary", "predictors", 0, "regret"), None),
+        (("summary", "predictors", 0, "high"), None),
+        (("summary", "predictors", 0, "regions"), {"smaller size": "0"}),
+        (("trained", 0, "status"), "crash"),
+        (("trained", 0, "long"), None),
+        (("trained", 0, "factor"), {}),
+        (("trained", 0, "id"), ["a"]),
+    ],
+)
+def test_one_wrong_value_in_a_file_makes_it_as_good_as_none(climbed, tmp_path, where, value):
+    data = begun(climbed)
+    data["summary"] = summarise(data)
+    write_calibration(tmp_path, data)
+    assert read_calibration(tmp_path) == json.loads(json.dumps({key: data[key] for key in ("trained", "summary")}))
+    inner = data
+    for key in where[:-1]:
+        inner = inner[key]
+    inner[where[-1]] = value
+    write_calibration(tmp_path, data)
+    assert read_calibration(tmp_path) is None
+
+
+def test_what_a_file_holds_beside_is_not_passed_on(climbed, tmp_path):
+    summary = {**summarise(trained(climbed)), "evil": "\ud800"}
+    write_calibration(tmp_path, {"summary": summary, "trained": []})
+    assert read_calibration(tmp_path) == {"trained": [], "summary": summarise(trained(climbed))}
+
+
+# -- what is kept -----------------------------------------------------------------------------------------------------
+
+
+def begun(store, n=8, factor=2.0, data="text", before=None, done=8):
+    """A calibration whose first ``done`` genomes that still wait are trained."""
+    about = begin(chosen_of(store, n), factor, TOKENS, data, before)
+    for e in [e for e in about["sample"] if not e["status"]][:done]:
+        note(about, e, "ok", e["losses"][0], "")
+    return about
+
+
+def waiting(about) -> int:
+    return sum(not e["status"] for e in about["sample"])
+
+
+def test_every_long_training_is_kept_whatever_sample_and_factor_come_between(climbed, tmp_path):
+    def again(about):
+        write_calibration(tmp_path, about)
+        return read_calibration(tmp_path)
+
+    before = again(begun(climbed, 8))
+    before = again(begun(climbed, 4, before=before))
+    before = again(begun(climbed, 8, factor=3.0, before=before, done=2))
+    same = begun(climbed, 8, before=before, done=0)
+    assert waiting(same) == 0 and all(e["long"] == e["losses"][0] for e in same["sample"])
+    assert waiting(begun(climbed, 8, factor=3.0, before=before, done=0)) == 6
+    assert waiting(begun(climbed, 8, data="another text", before=before, done=0)) == 8
+
+
+def test_the_old_summary_stands_until_there_is_a_new_one(climbed):
+    about = begun(climbed)
+    about["summary"] = summarise(about)
+    assert begun(climbed, factor=3.0, before=about, done=1)["summary"] == about["summary"]
+
+
+def test_only_what_would_come_again_is_recalled(climbed):
+    about = begun(climbed, done=0)
+    for e, status in zip(about["sample"], ("non_finite", "error", "crash", "out_of_memory", "ok")):
+        note(about, e, status, 2.0 if status == "ok" else None, f"why \x1b\nTraceback\n{'x' * 9999}")
+    assert [e["reason"] for e in about["sample"][:5]] == ["why  "] * 5
+    again = begun(climbed, before=about, done=0)
+    assert [e["status"] for e in again["sample"]] == ["non_finite", "", "", "", "ok", "", "", ""]
+
+
+def test_within_a_stratum_it_goes_from_small_to_large_and_one_alone_is_the_middle_one(climbed):
+    chosen = chosen_of(climbed, 60)
+    whole = {s: [c for c in chosen if c.stratum == s] for s in {c.stratum for c in chosen}}
+    for members in whole.values():
+        assert [c.params for c in members] == sorted(c.params for c in members)
+    few = {c.stratum: c for c in chosen_of(climbed, 4)}
+    assert len(few) == 4
+    for stratum, c in few.items():
+        assert c == whole[stratum][(len(whole[stratum]) - 1) // 2]
+    twelve = [c for c in chosen_of(climbed, 12) if c.stratum == "stopped at rung 0"]
+    assert twelve[0] == whole["stopped at rung 0"][0] and twelve[-1] == whole["stopped at rung 0"][-1]
+
+
+def test_a_rung_that_nobody_reached_is_not_named(climbed, tmp_path):
+    with Store.create(tmp_path / "run", header(space=climbed.header["space"])) as store:
+        for record in climbed.records[:80]:
+            store.append(climbed.genomes[record.genome_id].genome, record)
+        sample = trained(store, 30)
+    assert {len(e["losses"]) for e in sample["sample"]} == {1, 2}
+    assert all(e["expected"] is None for e in sample["sample"])
+    summary = summarise(sample)
+    assert [row["what"] for row in summary["predictors"]] == ["loss at 256 tokens", "loss at 1,024 tokens"]
+    assert summary["kept"] is None and "4,096" not in " ".join(lines(summary))
 
 
 def test_a_folder_that_can_not_be_written(climbed, tmp_path):
