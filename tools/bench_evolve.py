@@ -254,6 +254,7 @@ def show(name: str, figures: dict) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", help="a text file, beside the embedded corpus")
+    parser.add_argument("--without-embedded", action="store_true", help="only --data")
     parser.add_argument("--seconds", type=float, default=360, help="wall-clock of one run")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--first-seed", type=int, default=0)
@@ -269,7 +270,8 @@ def main() -> None:
     versions = {"python": platform.python_version(), "torch": torch.__version__, "optuna": optuna.__version__}
     result: dict = {"benchmark": "evolve", "seconds": seconds, "seeds": seeds, "first_seed": options.first_seed}
     result |= {"versions": versions, "defaults": DEFAULTS, "corpora": {}}
-    corpora = {"embedded corpus": None, **({Path(options.data).name: options.data} if options.data else {})}
+    corpora = {} if options.without_embedded else {"embedded corpus": None}
+    corpora |= {Path(options.data).name: options.data} if options.data else {}
     for name, data in corpora.items():
         print(name, flush=True)
         figures = compare(data, seconds, seeds, options.first_seed, options.workers, tokens)

@@ -115,6 +115,7 @@ def run_search(
         check_data(store, settings, data)
     seeds = {transformer_genome(s["genes"]): s["label"] for s in settings.seeds}
     engine = _engine(settings, space, evaluator, constraints, list(seeds))
+    _note_unreachable(settings, engine)
     known = _reused(settings, evaluator, data, again=store is not None)
     count = min(_GPU_WORKERS, os.cpu_count() or 1) if workers is None and settings.device == "cuda" else workers
     env = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"} if settings.device == "cpu" else None
@@ -149,6 +150,23 @@ def run_search(
         executor.close()
         _check_found(store, progress, ended)
         progress.summary(store, ended)
+
+
+def _note_unreachable(settings: Settings, engine: Engine) -> None:
+    """A run may be too short for its rungs: said before it, not found out after it."""
+    from ..evolution.rungs import due
+
+    born = settings.population + (settings.generations - 1) * engine.offspring_size
+    reached = [
+        k for k in range(1, engine.rungs) if settings.generations > k and due(k, settings.population, born, REDUCTION)
+    ]
+    if len(reached) < engine.rungs - 1:
+        click.echo(
+            f"Note: in {settings.generations} generations of {settings.population} and then {engine.offspring_size} "
+            f"candidates only seed genomes can come beyond rung {len(reached) + 1} of {engine.rungs}; "
+            f"--rungs {len(reached) + 1} trains those on all of --tokens.",
+            err=True,
+        )
 
 
 def _reused(settings: Settings, evaluator: ProxyEvaluator, data: str | None, again: bool) -> Known | None:

@@ -329,3 +329,17 @@ def test_a_run_that_would_train_otherwise_can_not_be_reused(cli, in_copy, small,
     (in_copy / "other.txt").write_text("quite another text " * 200)
     assert said in cli("evolve", *small, *options, "--run", "second", code=2).sentence
     assert not (in_copy / "runs/second").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--rungs", 2, "--generations", 1), "beyond rung 1 of 2; --rungs 1"),
+        (("--rungs", 4, "--generations", 3, "--tokens", 4096), "beyond rung 3 of 4; --rungs 3"),
+        (("--rungs", 2, "--generations", 2), ""),
+        (("--rungs", 1, "--generations", 1), ""),
+    ],
+)
+def test_a_run_too_short_for_its_rungs_says_so_first(cli, in_tmp_path, small, options, said):
+    err = " ".join(cli("evolve", *small, *options).err.split())
+    assert said in err and ("Note: in" in err) is bool(said)
