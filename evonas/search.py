@@ -201,7 +201,9 @@ class Search:
             hint = f"Give the space gentler values, or try the next generation: evonas resume {self.store.name}"
             raise self._all_failed(generation, records, hint)
         self._hopeless = 0 if any(i.feasible for i in self.engine.archive.values()) else self._hopeless + 1
-        if self._hopeless >= _HOPELESS_GENERATIONS:
+        # With rungs few come to where a loss is judged: a handful of generations says little then.
+        judged = sum(r.status == "infeasible" for r in self.store.records)
+        if self._hopeless >= _HOPELESS_GENERATIONS and judged >= 2 * self.engine.population_size:
             self._give_up_if_empty()
 
     def _stuck(self, failed: list[Record]) -> bool:

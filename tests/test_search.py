@@ -421,6 +421,14 @@ def test_a_loss_constraint_that_nothing_could_show_to_meet_is_no_success(targets
     assert caught.value.exit_code == EXIT_FAILED
 
 
+def test_a_loss_constraint_that_is_hard_to_meet_is_given_time(targets, tmp_path, curve):
+    """Few genomes come to the last rung in a few generations: that they all break it is no reason to give up."""
+    curve.rungs = RUNGS
+    with pytest.raises(EvonasError, match="no candidate has met loss<=0.001"):
+        targets.run(tmp_path / "run", curve, 20, offspring=2, constraints=(Constraint.parse("loss<=0.001"),))
+    assert len(Store.open(tmp_path / "run").generations) > 8
+
+
 def test_at_the_deadline_what_runs_is_stopped_and_resumed_later(targets, tmp_path, curve):
     targets.run(tmp_path / "whole", curve, 3)
     stuck = [e.genome.id for e in Store.open(tmp_path / "whole").genomes.values() if e.generation == 1][2]
