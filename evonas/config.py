@@ -15,7 +15,7 @@ DEVICE_DEFAULTS: dict[str, dict[str, Any]] = {
         "context": 64,
         "population": 16,
         "offspring": 4,
-        "tokens": 262_144,
+        "tokens": 196_608,
         "rungs": 3,
         "validation_tokens": 8_192,
     },
