@@ -328,6 +328,8 @@ class Engine:
 
     def _promote(self) -> None:
         """Choose who goes on in the generation that begins: seed genomes in any case, then the best members."""
+        if self.rungs == 1:
+            return
         seeds = {genome.id for genome in self.seed_genomes}
         chosen = [i for i in map(self.archive.get, seeds) if i is not None and i.rung < self.rungs - 1]
         chosen = [i for i in sorted(chosen, key=lambda i: i.index) if self._climbed.get(i.genome.id, 0) == i.rung]
