@@ -14,8 +14,8 @@ DEVICE_DEFAULTS: dict[str, dict[str, Any]] = {
         "space": "text-cpu",
         "context": 64,
         "population": 16,
-        "offspring": 4,
-        "tokens": 196_608,
+        "offspring": 8,
+        "tokens": 262_144,
         "rungs": 3,
         "validation_tokens": 8_192,
     },
@@ -30,7 +30,7 @@ DEVICE_DEFAULTS: dict[str, dict[str, Any]] = {
     },
 }
 GROWTH = 4  # times the tokens of the rung before
-REDUCTION = 3  # one in so many goes on to the next rung
+REDUCTION = 6  # one in so many goes on to the next rung
 MAX_RUNGS = 8
 MAX_POPULATION, MAX_GENERATIONS, MAX_CONTEXT, MAX_WORKERS = 100_000, 1_000_000, 2**20, 1024
 

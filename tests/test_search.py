@@ -71,7 +71,7 @@ def test_workers_and_processes_make_no_difference(targets, tmp_path, text_file, 
     command = [sys.executable, targets.__file__, tmp_path / "other", text_file, space_file, "serial", "1"]
     subprocess.run(command, check=True, env={**os.environ, "PYTHONHASHSEED": "7"})
     found["other"] = digest(tmp_path / "other")
-    assert len(found["serial1"]["records"]) == 28
+    assert len(found["serial1"]["records"]) == 25
     assert all(r[0]["status"] == "ok" for r in found["serial1"]["records"])
     for name, one in found.items():
         assert one == found["serial1"], name
@@ -424,7 +424,7 @@ def test_a_loss_constraint_that_nothing_could_show_to_meet_is_no_success(targets
 def test_a_loss_constraint_that_is_hard_to_meet_is_given_time(targets, tmp_path, curve):
     """Few genomes come to the last rung in a few generations: that they all break it is no reason to give up."""
     curve.rungs = RUNGS
-    with pytest.raises(EvonasError, match="no candidate has met loss<=0.001"):
+    with pytest.raises(EvonasError, match=r"no candidate has met loss<=0\.001"):
         targets.run(tmp_path / "run", curve, 20, offspring=2, constraints=(Constraint.parse("loss<=0.001"),))
     assert len(Store.open(tmp_path / "run").generations) > 8
 

@@ -9,6 +9,8 @@
 throughput: candidates of a stratified sample trained per minute by one-thread workers, against one by one in one
     process with torch's default threads, same steps, in turns; and the share of the machine's own matrix-product rate
     that the workers reach (training FLOPs by formula: three forward passes; an optimiser's are not counted).
+latency: how far the stored latency of one network varies when it is measured again and again (coefficient of variation
+    of the stored medians), beside the spread that is stored with each.
 speed: with the same engine, how long rungs take to the hypervolume that full-length training of every candidate
     reaches in the given seconds.
 fidelity: Kendall's tau between the loss at each rung and that of a training ``factor`` times as long as the last one,
@@ -37,7 +39,7 @@ from evonas.genome import Genome, SearchSpace, read_space
 from evonas.genome.graph import cost
 from evonas.report.calibration import summarise
 
-PARTS = ("throughput", "speed", "fidelity")
+PARTS = ("throughput", "latency", "speed", "fidelity")
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 
@@ -129,6 +131,29 @@ def _matmul_rate(workers: int) -> float:
     with make_executor("processes", Multiply(), workers, ONE_THREAD) as executor:
         list(executor.map([Call("rate", (0.2,), k) for k in range(workers)]))
         return sum(rate for _, rate in executor.map([Call("rate", (3.0,), k) for k in range(workers)]))
+
+
+# -- latency ----------------------------------------------------------------------------------------------------------
+
+
+def latency(options, space: SearchSpace) -> dict:
+    count, repeats = (3, 3) if options.quick else (16, 10)
+    genomes = stratified(space, count, np.random.default_rng(options.first_seed))
+    timing = ProxyEvaluator("text", options.data, DEFAULTS["context"], needs=("latency",), seed=options.first_seed)
+    found: dict[str, list] = {g.id: [] for g in genomes}
+    with make_executor("processes", timing, options.workers, ONE_THREAD) as executor:
+        for _ in range(repeats):  # round by round: what drifts hits all of them
+            for key, outcome in executor.map_alone([Call("measure", (g,), g.id) for g in genomes]):
+                found[key].append(outcome.measures["latency"])
+    values = np.array([[m.value for m in found[g.id]] for g in genomes])
+    spreads = np.array([[m.spread for m in found[g.id]] for g in genomes])
+    variation = values.std(axis=1, ddof=1) / values.mean(axis=1)
+    stored = np.median(spreads / values, axis=1)
+    low, middle, high = np.percentile(variation, [10, 50, 90])
+    print(f"\nlatency: {count} networks of {values.min():.3f} to {values.max():.3f} ms, {repeats} measurements of each")
+    print(f"  coefficient of variation of the stored value: {middle:.2%} [{low:.2%} - {high:.2%}]   goal 2%")
+    print(f"  spread that is stored with it: {np.median(stored):.2%}")
+    return {"repeats": repeats, "values": values.tolist(), "variation": variation.tolist(), "stored": stored.tolist()}
 
 
 # -- speed ------------------------------------------------------------------------------------------------------------
@@ -234,7 +259,9 @@ def main() -> None:
     result |= {"versions": {"python": platform.python_version(), "torch": torch.__version__}, "defaults": DEFAULTS}
     for part in options.part or PARTS:
         print(part, flush=True)
-        result[part] = {"throughput": throughput, "speed": speed, "fidelity": fidelity}[part](options, space)
+        result[part] = {"throughput": throughput, "latency": latency, "speed": speed, "fidelity": fidelity}[part](
+            options, space
+        )
     print(json.dumps(result))
 
 

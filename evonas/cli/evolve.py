@@ -12,7 +12,8 @@ import click
 
 from ..config import DEVICE_DEFAULTS, GROWTH
 from ..errors import EvonasError
-from .running import end_of, generations_to_do, run_search, search_options
+from .options import end_of, generations_to_do, search_options, share_of
+from .running import run_search
 
 if TYPE_CHECKING:
     from ..genome import Genome, SearchSpace
@@ -96,7 +97,7 @@ def _default(name: str) -> str:
 @search_options
 def evolve(
     generations, population, offspring, task, data, context, space, objectives, constraints, seed_genomes, reuse, widen,
-    tokens, rungs, timeout, run_name, seed, device, budget, workers, executor,
+    tokens, rungs, timeout, run_name, seed, device, budget, workers, calibrate, executor,
 ) -> None:  # fmt: skip
     """Search for transformers that are accurate and fast on this device.
 
@@ -115,7 +116,7 @@ def evolve(
     from ..record import Constraint, objective
     from ..store import find_run, runs_folder
 
-    deadline = end_of(budget, started)
+    deadline, calibration = end_of(budget, started), share_of(calibrate)
     for name in objectives:
         objective(name)
     constraints = tuple(str(Constraint.parse(text)) for text in constraints)
@@ -155,7 +156,7 @@ def evolve(
         timeout=None if timeout is None else parse_duration(timeout),
         reuse=tuple(str(find_run(name).resolve()) for name in reuse),
     )
-    run_search(settings, wanted_space, folder, None, deadline, workers, executor)
+    run_search(settings, wanted_space, folder, None, deadline, workers, executor, calibration)
 
 
 def _read_seed(reference: str) -> tuple[Genome, int | None, str]:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import click
 
 from ..errors import EvonasError
-from .running import end_of, generations_to_do, run_search, search_options
+from .options import end_of, generations_to_do, search_options, share_of
+from .running import run_search
 
 if TYPE_CHECKING:
     from ..config import Settings
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 @click.option("--generations", type=int, metavar="N", help="Go on until N generations are done in all.")
 @click.option("--timeout", metavar="TIME", help="Longest training of one candidate from now on. Default: the run's.")
 @search_options
-def resume(run, generations, timeout, budget, workers, executor) -> None:
+def resume(run, generations, timeout, budget, workers, calibrate, executor) -> None:
     """Continue an interrupted RUN, or extend a finished one. Default: the newest run.
 
     \b
@@ -33,7 +34,7 @@ def resume(run, generations, timeout, budget, workers, executor) -> None:
     from ..genome import space_from_dict
     from ..store import Store, find_run
 
-    deadline = end_of(budget, started)
+    deadline, calibration = end_of(budget, started), share_of(calibrate)
     folder = find_run(run)
     if not folder.is_dir():
         raise EvonasError(f"{folder} is not the folder of a run", "Give the run's name, as in runs/NAME.")
@@ -45,7 +46,8 @@ def resume(run, generations, timeout, budget, workers, executor) -> None:
         if timeout is not None:
             settings = dataclasses.replace(settings, timeout=parse_duration(timeout))
         settings = dataclasses.replace(settings, generations=goal)
-        run_search(settings, space_from_dict(store.header["space"]), folder, store, deadline, workers, executor)
+        space = space_from_dict(store.header["space"])
+        run_search(settings, space, folder, store, deadline, workers, executor, calibration)
 
 
 def _check_device(settings: Settings, store: Store) -> None:

@@ -1,4 +1,4 @@
-"""What ``evonas evolve`` and ``evonas resume`` share: options, and the search from its settings to its last table."""
+"""What ``evonas evolve`` and ``evonas resume`` share: the search from its settings to its last table."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ import click
 
 from ..config import GROWTH, REDUCTION
 from ..errors import EXIT_FAILED, EXIT_INTERRUPTED, EvonasError
+from .options import CLOSING_SECONDS
 
 if TYPE_CHECKING:
     from ..config import Settings
@@ -27,65 +28,16 @@ if TYPE_CHECKING:
     from ..store import Known, Store
     from .progress import Progress
 
-DEFAULT_GENERATIONS = 50
-# Time kept back from the budget for the last commit, the plot and the table.
-CLOSING_SECONDS = 3.0
 _GPU_WORKERS = 4
 CHECKPOINTS = "weights"  # of trainings that may go on, in the run's folder
 
 
-def search_options(command):
-    """Options that evolve and resume share."""
-    for option in reversed(
-        (
-            click.option(
-                "--budget",
-                metavar="TIME",
-                help="Wall-clock limit: 90s, 30m, 2h. Ends within it, resumable."
-                " With --executor serial the training that runs is waited for.",
-            ),
-            click.option(
-                "--workers", type=int, metavar="N", help="Processes that train. Default: one per CPU; 4 on a GPU."
-            ),
-            click.option(
-                "--executor",
-                default="auto",
-                show_default=True,
-                metavar="auto|serial|processes|ray",
-                help="Where candidates train. serial: in this process; --budget and --timeout can't stop a training.",
-            ),
-        )
-    ):
-        command = option(command)
-    return command
-
-
-def end_of(budget: str | None, started: float) -> float | None:
-    """The ``time.monotonic()`` moment at which a --budget is spent."""
-    from ..config import parse_duration
-
-    if budget is None:
-        return None
-    seconds = parse_duration(budget)
-    if seconds <= CLOSING_SECONDS + 2:
-        raise EvonasError(
-            f"--budget {budget} is too little: {CLOSING_SECONDS:.0f} s are kept for the last commit and the table",
-            "Give a minute or more: --budget 1m.",
-        )
-    return started + seconds
-
-
-def generations_to_do(given: int | None, budget: str | None) -> int:
-    from ..config import MAX_GENERATIONS
-
-    return given if given is not None else MAX_GENERATIONS if budget else DEFAULT_GENERATIONS
-
-
 def run_search(
     settings: Settings, space: SearchSpace, folder: Path, store: Store | None, deadline: float | None,
-    workers: int | None, executor_name: str,
+    workers: int | None, executor_name: str, calibration: float = 0.0,
 ) -> None:  # fmt: skip
-    """Run or continue a search and print how it ended. ``store`` None: make one, once all else is known to be right."""
+    """Run or continue a search and print how it ended. ``store`` None: make one, once all else is known to be right.
+    ``calibration`` is the share of the time that is kept for a calibration after the search."""
     from ..executors import make_executor
     from ..fitness import ProxyEvaluator
     from ..genome import transformer_genome
@@ -114,8 +66,10 @@ def run_search(
     if store is not None:
         check_data(store, settings, data)
     seeds = {transformer_genome(s["genes"]): s["label"] for s in settings.seeds}
+    if calibration and "loss" not in evaluator.trained_names:
+        raise EvonasError("--calibrate tells how well losses are ranked; this search has none", "Leave it out.")
     engine = _engine(settings, space, evaluator, constraints, list(seeds))
-    _note_unreachable(settings, engine)
+    _note_unreachable(settings)
     known = _reused(settings, evaluator, data, again=store is not None)
     count = min(_GPU_WORKERS, os.cpu_count() or 1) if workers is None and settings.device == "cuda" else workers
     env = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"} if settings.device == "cpu" else None
@@ -142,29 +96,46 @@ def run_search(
         )
         try:
             with progress.showing(search):
-                ended = search.run(settings.generations, None if deadline is None else deadline - CLOSING_SECONDS)
+                ended = search.run(settings.generations, _search_end(deadline, progress.started, calibration))
         except KeyboardInterrupt:
             again = _resume_command(folder.name, settings, deadline, workers, executor_name)
             click.echo(f"\nInterrupted; every finished evaluation is kept. Go on with: {again}", err=True)
             raise SystemExit(EXIT_INTERRUPTED) from None
         executor.close()
         _check_found(store, progress, ended)
+        if calibration:
+            _calibrate(store, settings, deadline, progress.started, calibration, workers)
         progress.summary(store, ended)
 
 
-def _note_unreachable(settings: Settings, engine: Engine) -> None:
-    """A run may be too short for its rungs: said before it, not found out after it."""
-    from ..evolution.rungs import due
+def _search_end(deadline: float | None, started: float, calibration: float) -> float | None:
+    """When the search has to end, so that what follows it comes before the deadline."""
+    return None if deadline is None else deadline - CLOSING_SECONDS - calibration * (deadline - started)
 
-    born = settings.population + (settings.generations - 1) * engine.offspring_size
-    reached = [
-        k for k in range(1, engine.rungs) if settings.generations > k and due(k, settings.population, born, REDUCTION)
-    ]
-    if len(reached) < engine.rungs - 1:
+
+def _calibrate(
+    store: Store, settings: Settings, deadline: float | None, started: float, share: float, workers: int | None
+) -> None:
+    from .calibrating import calibrate_within
+
+    now = time.monotonic()
+    seconds = share / (1 - share) * (now - started)
+    if deadline is not None:
+        seconds = min(seconds, deadline - CLOSING_SECONDS - now)
+    try:
+        calibrate_within(store, settings, seconds, workers)
+    except KeyboardInterrupt:
+        click.echo(f"\nInterrupted; the search is done. Go on with: evonas calibrate {store.name}", err=True)
+        raise SystemExit(EXIT_INTERRUPTED) from None
+
+
+def _note_unreachable(settings: Settings) -> None:
+    """A run may be too short for its rungs, one of which takes a generation: said before it, not found out after it."""
+    reached = min(settings.generations, settings.rungs)
+    if reached < settings.rungs:
         click.echo(
-            f"Note: in {settings.generations} generations of {settings.population} and then {engine.offspring_size} "
-            f"candidates only seed genomes can come beyond rung {len(reached) + 1} of {engine.rungs}; "
-            f"--rungs {len(reached) + 1} trains those on all of --tokens.",
+            f"Note: in {settings.generations} generations nothing can come beyond rung {reached} of {settings.rungs}; "
+            f"--rungs {reached} trains the best on all of --tokens.",
             err=True,
         )
 

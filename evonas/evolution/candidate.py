@@ -27,6 +27,28 @@ class Candidate:
     rung: int = 0
 
 
+@dataclass(frozen=True)
+class Numbering:
+    """Candidates are numbered through the run: the first population, then generations of offspring."""
+
+    population: int
+    offspring: int
+
+    def size(self, generation: int) -> int:
+        return self.population if generation == 0 else self.offspring
+
+    def start(self, generation: int) -> int:
+        """The number of its first candidate: how many were born before."""
+        return 0 if generation == 0 else self.population + (generation - 1) * self.offspring
+
+    def place(self, number: int) -> tuple[int, int]:
+        """(generation, index) of the candidate of that number."""
+        if number < self.population:
+            return 0, number
+        later, index = divmod(number - self.population, self.offspring)
+        return later + 1, index
+
+
 def check_settings(
     space: SearchSpace,
     objectives: Sequence[Objective],

@@ -11,7 +11,7 @@ from deap import base
 from ..errors import EvonasError
 from ..genome import Genome, SearchSpace
 from ..record import Objective
-from .candidate import Candidate, check_settings, finite
+from .candidate import Candidate, Numbering, check_settings, finite
 from .environment import select_nsga2, select_nsga3, select_parents
 from .fitness import Individual, ParetoFitness
 from .rungs import Ladder, due
@@ -37,9 +37,9 @@ class Engine:
         seed_genomes: evaluated first, with mutants around them in the first population. They must lie in the space.
         screen: genome -> constraint violation that is known for free; candidates above 0 are not asked for.
         rungs: how many fidelities there are. Every genome is asked for at rung 0; of the members of the population the
-            best by rank and crowding come again, with a higher ``rung``: of the first population all, later one in
-            ``reduction`` of those below. Seed genomes go all the way. Members are compared by what is expected of them
-            at the last rung (see ``Ladder``); ``hypervolume`` counts only what was told there.
+            best by rank and crowding come again, with a higher ``rung``: one in ``reduction`` of those below. Seed
+            genomes go all the way. Members are compared by what is expected of them at the last rung (see ``Ladder``);
+            ``hypervolume`` counts only what was told there.
         reduction: see ``rungs``.
         watched: names of further values that ``tell`` is given: constraints on what training changes.
         broken: {name: value} of objectives and watched -> by how much such constraints are broken. They count at the
@@ -70,7 +70,7 @@ class Engine:
         seed_genomes: Sequence[Genome] = (),
         screen: Callable[[Genome], float] | None = None,
         rungs: int = 1,
-        reduction: int = 3,
+        reduction: int = 6,
         watched: Sequence[str] = (),
         broken: Callable[[Mapping[str, float]], float] | None = None,
     ) -> None:
@@ -94,6 +94,7 @@ class Engine:
         self.archive: dict[str, Individual] = {}  # every candidate that was evaluated and did not fail
         self.seen: set[str] = set()  # every genome ever asked for
         self.box: tuple[np.ndarray, np.ndarray] | None = None  # ideal and reference point of the hypervolume
+        self._numbers = Numbering(population_size, offspring_size)
         self._asked = 0
         self._outstanding: dict[int, set[int]] = {}
         self._short: dict[int, int] = {}  # generation -> its size, where the space ran out before it was full
@@ -113,13 +114,13 @@ class Engine:
     def ask(self, n: int | None = None) -> list[Candidate]:
         """The next ``n`` candidates: those that go on to a higher rung, then genomes never asked for before. By
         default the former and a generation of the latter. Fewer, even none, when the space is exhausted."""
-        offspring = self._size(self._place(self._asked)[0]) if self.offspring_wanted else 0
+        offspring = self._numbers.size(self._numbers.place(self._asked)[0]) if self.offspring_wanted else 0
         count = len(self._promoted) + offspring if n is None else n
         out = self._take_promoted(count)
         if out and not self.offspring_wanted:
             self._short[out[0].generation] = 0
         while len(out) < count:
-            generation, index = self._place(self._asked)
+            generation, index = self._numbers.place(self._asked)
             candidate = self._propose(generation, index) if generation not in self._short else None
             if candidate is None:
                 self.exhausted = True
@@ -143,21 +144,6 @@ class Engine:
         for candidate in out:
             self._outstanding.setdefault(candidate.generation, set()).add(candidate.index)
         return out
-
-    # Candidates are numbered through the run: first the first population, then generations of offspring.
-
-    def _size(self, generation: int) -> int:
-        return self.population_size if generation == 0 else self.offspring_size
-
-    def _start(self, generation: int) -> int:
-        return 0 if generation == 0 else self.population_size + (generation - 1) * self.offspring_size
-
-    def _place(self, number: int) -> tuple[int, int]:
-        """(generation, index) of the candidate of that number."""
-        if number < self.population_size:
-            return 0, number
-        later, index = divmod(number - self.population_size, self.offspring_size)
-        return later + 1, index
 
     def prepare(self) -> None:
         """Draw the first population now. Raises EvonasError when no genome passes the screen."""
@@ -229,7 +215,7 @@ class Engine:
         self, candidate: Candidate, values: Mapping[str, float] | None, violation: float
     ) -> Individual | None:
         before = self.archive.get(candidate.genome.id) if candidate.rung else None
-        birth = self._start(candidate.generation) + candidate.index if before is None else before.index
+        birth = self._numbers.start(candidate.generation) + candidate.index if before is None else before.index
         if not (math.isfinite(violation) and violation >= 0):
             raise EvonasError(f"violation {violation}; it takes a finite number, 0 when all constraints are met")
         if values is None:
@@ -251,7 +237,7 @@ class Engine:
             self._finish_generation()
 
     def _is_complete(self, generation: int) -> bool:
-        asked = self._asked - self._start(generation)
+        asked = self._asked - self._numbers.start(generation)
         size = self._short.get(generation, len(self._first) if generation == 0 else self.offspring_size)
         waits = self._outstanding.get(generation, {None}) or any(c.generation == generation for c in self._promoted)
         return not waits and asked >= size
@@ -267,9 +253,9 @@ class Engine:
         self._short.pop(self.generation, None)
         self.generation += 1
         # A short last generation (space exhausted) ends here: numbering goes on with the next one.
-        self._asked = max(self._asked, self._start(self.generation))
+        self._asked = max(self._asked, self._numbers.start(self.generation))
         # Candidates of later generations may have been told already: the box must not depend on that.
-        born = self._start(self.generation)
+        born = self._numbers.start(self.generation)
         if self.box is None and any(i.index < born for i in self._successes(self.rungs - 1)):
             done = sorted((i for i in self.archive.values() if i.index < born), key=lambda i: i.index)
             self._expect(done)
@@ -316,10 +302,14 @@ class Engine:
             self._promote()
 
     def unfinished(self) -> list[Individual]:
-        """The members below the last rung that are expected on the front."""
+        """The members below the last rung that are expected on the front; where constraints rule all of them out, and
+        none has come to where that is judged, the one that comes closest."""
+        last = self.rungs - 1
         feasible = [i for i in self.population if i.feasible]
+        if not feasible and not any(i.rung == last for i in self.archive.values()):
+            return sorted(self.population, key=lambda i: i.fitness.violation)[:1]
         kept = non_dominated(self._points(feasible))
-        return [i for i, keep in zip(feasible, kept) if keep and i.rung < self.rungs - 1]
+        return [i for i, keep in zip(feasible, kept) if keep and i.rung < last]
 
     def waiting(self) -> set[str]:
         """Ids of the genomes that may still come again at a higher rung."""
@@ -342,13 +332,13 @@ class Engine:
                 for i in best_first
                 if i.rung == rung - 1 == self._climbed.get(i.genome.id, 0) and i.genome.id not in seeds
             ]
-            share = due(rung, self.population_size, self._start(self.generation), self.reduction) - there
+            share = due(rung, self._numbers.start(self.generation), self.reduction) - there
             if self.exhausted:  # nothing new is left to try: what there is may train to the end
                 share = len(waiting)
             elif self.closing:  # the front comes first among them
                 share = max(share, sum(i in last for i in waiting))
             chosen += waiting[: max(0, share)]
-        first = self._size(self.generation)
+        first = self._numbers.size(self.generation)
         for k, individual in enumerate(chosen):
             rung = individual.rung + 1
             self._climbed[individual.genome.id] = rung
@@ -386,7 +376,7 @@ class Engine:
         if unknown:
             raise EvonasError(f"population member {unknown[0]} has no evaluation to restore it from")
         self.population = [members[i] for i in population]
-        self.generation, self._asked = generation, self._start(generation)
+        self.generation, self._asked = generation, self._numbers.start(generation)
         self.box = None if box is None else (np.array(box[0], float), np.array(box[1], float))
         self.exhausted = exhausted
         self._expect(self.population)

@@ -104,12 +104,9 @@ class Ladder:
         return np.sqrt(sum((model.error**2 for model in self.models[rung:]), np.zeros(self.m)))
 
 
-def due(rung: int, first: int, born: int, reduction: int) -> int:
-    """How many candidates should have gone on to ``rung`` when ``born`` have been told, ``first`` of them in the first
-    population.
+def due(rung: int, born: int, reduction: int) -> int:
+    """How many candidates should have gone on to ``rung`` when ``born`` have been told.
 
     Successive halving as in ASHA (Li et al. 2020), spread over the generations: one in ``reduction ** rung`` goes on.
-    The first population is a rung ahead, so that all of it reaches rung 1: its members are spread over the whole space,
-    and only those show what a short training keeps from one before what it undervalues has died out.
     """
-    return first // reduction ** (rung - 1) + (born - first) // reduction**rung
+    return born // reduction**rung

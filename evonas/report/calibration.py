@@ -79,6 +79,14 @@ def _told(store: Store) -> dict[str, list[Record]]:
     return {i: records for i, records in out.items() if all(r.ok and r.value("loss") is not None for r in records)}
 
 
+def seconds_per_token(store: Store) -> dict[str, float]:
+    """Genome id -> what a token of its training took, of every genome with a loss; the mean where it was not paid."""
+    spent = {i: np.sum([(r.cost.get("seconds", 0.0), r.cost.get("tokens", 0.0)) for r in rows], axis=0)
+             for i, rows in _told(store).items()}  # fmt: skip
+    seconds, tokens = np.sum(list(spent.values()), axis=0)
+    return {i: float(s / t if t else seconds / max(tokens, 1.0)) for i, (s, t) in spent.items()}
+
+
 def _shares(strata: Mapping[str, list[str]], n: int) -> dict[str, list[str]]:
     """Of each stratum about as many, spread over its order; what a small one lacks goes to the others."""
     out: dict[str, list[str]] = {}

@@ -64,6 +64,13 @@ EVOLVE = {
     "a negative budget": ("--budget=-5m", ["'-5m'", "more than 0"]),
     "an empty budget": ("--budget=", ["''", "90s, 30m"]),
     "a budget too short": ("--budget 5s", ["--budget 5s is too little", "--budget 1m"]),
+    "a share without unit": ("--calibrate 5", ["--calibrate '5'", "--calibrate 5%"]),
+    "a share of nothing": ("--calibrate 0%", ["'0%'", "above 0%"]),
+    "a share of all": ("--calibrate 100%", ["'100%'", "to 90%"]),
+    "a share that is no number": ("--calibrate nan%", ["'nan%'", "--calibrate 5%"]),
+    "a calibration of nothing": (
+        "--calibrate 5% --objective params --objective latency", ["this search has none", "Leave it out"]
+    ),
     "a timeout without unit": ("--timeout 5", ["'5'", "90s, 30m"]),
     "an unknown task": ("--task txt", ["unknown task 'txt'", "Did you mean 'text'?"]),
     "a task to come": ("--task images", ["'images' is not built yet", "--task text"]),

@@ -40,7 +40,7 @@ class Trainings:
     def __init__(self, monkeypatch):
         self.done, self.fails = [], None
         monkeypatch.setattr(
-            "evonas.fitness.ProxyEvaluator.train", lambda evaluator, genome: self.one(genome, evaluator)
+            "evonas.fitness.ProxyEvaluator.train", lambda evaluator, genome, rung=0: self.one(genome, evaluator)
         )
 
     def one(self, genome, evaluator):
@@ -113,6 +113,45 @@ def test_a_hostile_file_breaks_neither_the_report_nor_the_next_calibration(cli, 
         assert "Calibrated" not in cli("report", "first").out
         assert json.loads(cli("report", "first", "--format", "json").out)["calibration"] is None
     assert "Calibrated on 4" in cli("calibrate", "first", "--genomes", 4).out
+
+
+# -- as a share of a search ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def evolve(cli, in_tmp_path, small):
+    return lambda *options, code=0: cli("evolve", *small, "--run", "run", "--executor", "serial", *options, code=code)
+
+
+def test_a_search_spends_a_share_of_its_time_on_it(evolve, in_tmp_path, training, monkeypatch):
+    monkeypatch.setattr("evonas.cli.calibrating._START_SECONDS", 0.0)
+    monkeypatch.setattr("evonas.report.calibration.seconds_per_token", lambda store: dict.fromkeys(store.genomes, 0.0))
+    done = evolve("--calibrate", "10%")
+    assert "Calibrated on " in done.out and "Not calibrated" not in done.err
+    calibration = json.loads((in_tmp_path / "runs/run/calibration.json").read_text())
+    assert calibration["factor"] == 4 and calibration["summary"]["genomes"] >= 4
+
+
+def test_too_short_a_share_is_told_and_the_search_stands(evolve, in_tmp_path):
+    done = evolve("--calibrate", "0.001%")
+    assert "Not calibrated: to train 4 genomes 4 times longer takes some " in done.err
+    assert "evonas calibrate run" in done.err and "2 generations" in done.out
+    assert not (in_tmp_path / "runs/run/calibration.json").exists()
+
+
+def test_interrupted_in_it_the_search_is_done(evolve, training, monkeypatch):
+    monkeypatch.setattr("evonas.cli.calibrating.calibrate_within", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    done = evolve("--calibrate", "5%", code=130)
+    assert "the search is done. Go on with: evonas calibrate run" in done.err
+
+
+def test_the_share_comes_out_of_the_budget():
+    from evonas.cli.options import CLOSING_SECONDS
+    from evonas.cli.running import _search_end
+
+    assert _search_end(None, 100.0, 0.05) is None
+    assert _search_end(1100.0, 100.0, 0.0) == 1100.0 - CLOSING_SECONDS
+    assert _search_end(1100.0, 100.0, 0.05) == pytest.approx(1050.0 - CLOSING_SECONDS)
 
 
 @pytest.mark.parametrize(

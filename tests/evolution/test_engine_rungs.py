@@ -37,7 +37,9 @@ def values(candidate) -> dict[str, float]:
 
 
 def engine(**options) -> Engine:
-    return Engine(SPACE, GOALS, **{"population_size": 8, "offspring_size": 4, "rungs": 3, "seed": 0, **options})
+    return Engine(
+        SPACE, GOALS, **{"population_size": 8, "offspring_size": 4, "rungs": 3, "reduction": 3, "seed": 0, **options}
+    )
 
 
 def play(e: Engine, generations: int, answer=values):
@@ -69,13 +71,13 @@ def test_every_genome_starts_at_the_bottom_and_climbs_without_gaps():
     assert len({(c.generation, c.index) for c in asked}) == len(asked)
 
 
-def test_the_first_population_goes_on_whole_and_then_one_in_four():
+def test_one_in_four_goes_on():
     asked = play(engine(reduction=4), 60)
-    assert [c.rung for c in asked if c.generation == 1].count(1) == 8
+    assert [c.rung for c in asked if c.generation == 1].count(1) == 2
     counts = Counter(c.rung for c in asked)
     assert counts[0] == 8 + 59 * 4
     # At most that many: who has left the population, or has no worse one left to outdo, does not go on.
-    assert 8 + 0.7 * 59 <= counts[1] <= 8 + 59 and 2 + 0.5 * 59 // 4 <= counts[2] <= 2 + 59 // 4
+    assert 0.7 * 60 <= counts[1] <= 61 and 0.5 * 15 <= counts[2] <= 15
 
 
 def test_the_front_holds_only_what_was_told_at_the_last_rung():
@@ -95,7 +97,7 @@ def test_before_anything_is_there_the_front_is_that_of_the_highest_rung_reached(
         play(e, done)
         assert {m.rung for m in e.front()} == {rung} and e.hypervolume() == 0 and e.box is None
         assert all(m.told[-1] == (loss_at(m.genome, rung), m.genome.size) for m in e.front())
-    assert e.reached() == [12, 8, 0]
+    assert e.reached() == [12, 2, 0]
 
 
 def test_the_hypervolume_never_falls():
@@ -215,8 +217,8 @@ def bound(values) -> float:
 def constrained(goals=GOALS, **options) -> Engine:
     watched = () if Objective("loss") in goals else ("loss",)
     return Engine(
-        SPACE, goals, **{"population_size": 12, "offspring_size": 6, "rungs": 3, "seed": 0}, watched=watched,
-        broken=bound, **options,
+        SPACE, goals, population_size=12, offspring_size=6, rungs=3, reduction=3, seed=0, watched=watched, broken=bound,
+        **options,
     )  # fmt: skip
 
 
@@ -243,7 +245,7 @@ def test_a_constraint_on_the_loss_guides_the_search_before_it_is_judged(goals):
 
 def test_what_breaks_it_at_the_end_still_tells_what_to_expect():
     e = constrained()
-    play_constrained(e, 20)
+    play_constrained(e, 60)
     broke = [i for i in e.archive.values() if i.rung == 2 and not i.feasible]
     assert broke and e.ladder().models[1].pairs == sum(i.rung == 2 for i in e.archive.values())
 
@@ -283,6 +285,19 @@ def test_closing_brings_the_expected_front_to_the_last_rung():
             e.tell(candidate, values(candidate))
     assert not e.unfinished() and all(c.rung > 0 for c in asked)
     assert waiting & {i.genome.id for i in e.archive.values() if i.rung == 2}
+
+
+def test_closing_brings_the_closest_to_where_a_constraint_is_judged():
+    e = Engine(
+        SPACE, GOALS, population_size=12, rungs=3, reduction=100, seed=0, broken=lambda told: told["loss"] + 10.0
+    )
+    while batch := e.ask():
+        for candidate in batch:
+            told = values(candidate)
+            e.tell(candidate, told, told["loss"] + 10.0 if candidate.rung == 2 else 0.0)
+        if e.generation == 3:
+            e.close(offspring=False)
+    assert e.reached() == [36, 1, 1]
 
 
 def test_closing_keeps_the_offspring_where_asked_to():

@@ -1,0 +1,142 @@
+"""A calibration of a run: asked for, or at the end of a search."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import click
+
+from ..config import GROWTH
+from ..errors import EXIT_FAILED, EvonasError
+
+if TYPE_CHECKING:
+    from ..config import Settings
+    from ..fitness import ProxyEvaluator
+    from ..store import Store
+
+DEFAULT_FACTOR = 4.0
+_SAMPLES = (4, 6, 8, 12, 16, 24, 32, 48, 64)  # how many genomes a search may end with
+_MARGIN, _START_SECONDS = 1.2, 5.0  # of what trainings should take, and for workers to start
+
+
+def calibrated(
+    store: Store, settings: Settings, genomes: int, factor: float, deadline: float | None, workers: int | None
+) -> dict:
+    """Train the sample, keep what comes of it in the run's folder, and tell on stderr what is missing; the summary."""
+    from ..fitness.evaluate import resolve_device, rung_tokens
+    from ..report.calibration import FEWEST, begin, choose, read_calibration, summarise, write_calibration
+    from ..tasks import fingerprint
+    from .running import check_data
+
+    resolve_device(settings.device)
+    evaluator = _longer(settings, factor)
+    data = fingerprint(evaluator.task)
+    check_data(store, settings, data, "Calibrate")
+    rungs = rung_tokens(settings.tokens, settings.rungs, GROWTH)
+    chosen = choose(store, genomes, len(rungs), evaluator.task.vocab_size, settings.context)
+    about = begin(chosen, factor, rungs, data, read_calibration(store.folder))
+    genes = {c.genome.id: c.genome for c in chosen}
+    _train(evaluator, about, genes, deadline, workers, lambda: write_calibration(store.folder, about))
+    _check_found(about["sample"])
+    summary = summarise(about)
+    if about["summary"] is None or summary["genomes"] >= FEWEST:  # what says nothing yet takes no other's place
+        about["summary"] = summary
+    write_calibration(store.folder, about)
+    failed = [e for e in about["sample"] if e["long"] is None and e["status"]]
+    if failed:
+        click.echo(f"{len(failed)} failed; the first: {_why(failed[0])}", err=True)
+    missing = sum(e["long"] is None and not e["status"] for e in about["sample"])
+    if missing:
+        click.echo(f"{missing} are still to be trained; the same command goes on.", err=True)
+    return summary
+
+
+def calibrate_within(store: Store, settings: Settings, seconds: float, workers: int | None) -> None:
+    """As many genomes as can be trained in so many seconds; a sentence on stderr where that is too few."""
+    from ..executors import default_workers
+    from ..report.calibration import FEWEST, choose, seconds_per_token
+
+    deadline = time.monotonic() + seconds
+    lanes = workers or (default_workers() if settings.device == "cpu" else 1)
+    evaluator = _longer(settings, DEFAULT_FACTOR)
+    pace = seconds_per_token(store)
+
+    def needed(n: int) -> float:
+        sample = choose(store, n, settings.rungs, evaluator.task.vocab_size, settings.context)
+        each = [pace[c.genome.id] * evaluator.rungs[-1] for c in sample]
+        return _START_SECONDS + _MARGIN * max(sum(each) / lanes, max(each))
+
+    fitting = [n for n in _SAMPLES if needed(n) <= seconds]
+    if not fitting:
+        click.echo(
+            f"Not calibrated: to train {FEWEST} genomes {DEFAULT_FACTOR:g} times longer takes some "
+            f"{needed(FEWEST):.0f} s, there are {seconds:.0f} s. At any time: evonas calibrate {store.name}",
+            err=True,
+        )
+        return
+    calibrated(store, settings, max(fitting), DEFAULT_FACTOR, deadline, workers)
+
+
+def _longer(settings: Settings, factor: float) -> ProxyEvaluator:
+    from ..fitness import ProxyEvaluator
+
+    return ProxyEvaluator(
+        settings.task,
+        settings.data,
+        settings.context,
+        needs=("loss",),
+        tokens=round(settings.tokens * factor),
+        validation_tokens=settings.validation_tokens,
+        seed=settings.seed,
+        device=settings.device,
+    )
+
+
+def _check_found(sample: list[dict]) -> None:
+    """Nothing can be told of no long training at all."""
+    if any(e["long"] is not None for e in sample):
+        return
+    failed = [e for e in sample if e["status"]]
+    first = f"; the first: {_why(failed[0])}" if failed else ""
+    hint = "Give it a longer --budget or a smaller --factor."
+    if failed:
+        again = any(e["status"] != "non_finite" for e in failed)
+        hint = "Mend the cause, then give the same command." if again else "Take more --genomes or a smaller --factor."
+    raise EvonasError(f"no genome of the sample could be trained to the end{first}", hint, exit_code=EXIT_FAILED)
+
+
+def _why(entry: dict) -> str:
+    return ": ".join(part for part in (entry["id"], entry["status"], entry["reason"]) if part)
+
+
+def _train(evaluator, about: dict, genes: dict, deadline, workers: int | None, keep) -> None:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from ..executors import Call, Failure, make_executor
+    from ..report.calibration import note
+
+    waiting = {e["id"]: e for e in about["sample"] if e["long"] is None and not e["status"]}
+    if not waiting:
+        return
+    largest_first = sorted(waiting, key=lambda i: -waiting[i]["params"])
+    on_cpu = evaluator.device == "cpu"
+    env = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"} if on_cpu else None
+    console = Console(stderr=True)
+    columns = (TextColumn("calibrating"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with (
+        make_executor("auto", evaluator, workers if workers is not None or on_cpu else 1, env) as executor,
+        Progress(*columns, console=console, transient=True) as bar,
+    ):
+        row = bar.add_task("", total=len(waiting))
+        for genome_id, result in executor.map([Call("train", (genes[i],), i) for i in largest_first], None, deadline):
+            if isinstance(result, Failure) and result.status == "deadline":
+                continue
+            found = waiting[genome_id]
+            good = not isinstance(result, Failure) and result.status == "ok"
+            note(about, found, result.status, result.measures["loss"].value if good else None, result.reason)
+            keep()
+            bar.update(row, advance=1)
+            if not console.is_terminal:
+                click.echo(f"{genome_id}: {found['status']}, long loss {found['long']}", err=True)

@@ -1,0 +1,82 @@
+"""The options that ``evonas evolve`` and ``evonas resume`` share, and what they mean."""
+
+from __future__ import annotations
+
+import math
+
+import click
+
+from ..errors import EvonasError
+
+DEFAULT_GENERATIONS = 50
+MAX_CALIBRATION = 0.9  # share of the time
+# Time kept back from the budget for the last commit, the plot and the table.
+CLOSING_SECONDS = 3.0
+
+
+def search_options(command):
+    """Options that evolve and resume share."""
+    for option in reversed(
+        (
+            click.option(
+                "--budget",
+                metavar="TIME",
+                help="Wall-clock limit: 90s, 30m, 2h. Ends within it, resumable."
+                " With --executor serial the training that runs is waited for.",
+            ),
+            click.option(
+                "--workers", type=int, metavar="N", help="Processes that train. Default: one per CPU; 4 on a GPU."
+            ),
+            click.option(
+                "--calibrate",
+                metavar="SHARE",
+                help="Such as 5%: of the time, spent after the search on how far its short trainings can be trusted.",
+            ),
+            click.option(
+                "--executor",
+                default="auto",
+                show_default=True,
+                metavar="auto|serial|processes|ray",
+                help="Where candidates train. serial: in this process; --budget and --timeout can't stop a training.",
+            ),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+def end_of(budget: str | None, started: float) -> float | None:
+    """The ``time.monotonic()`` moment at which a --budget is spent."""
+    from ..config import parse_duration
+
+    if budget is None:
+        return None
+    seconds = parse_duration(budget)
+    if seconds <= CLOSING_SECONDS + 2:
+        raise EvonasError(
+            f"--budget {budget} is too little: {CLOSING_SECONDS:.0f} s are kept for the last commit and the table",
+            "Give a minute or more: --budget 1m.",
+        )
+    return started + seconds
+
+
+def share_of(calibrate: str | None) -> float:
+    """The share of a --calibrate, 0 without one."""
+    if calibrate is None:
+        return 0.0
+    try:
+        share = float(calibrate.strip().removesuffix("%")) / 100
+    except ValueError:
+        share = math.nan
+    if not (calibrate.strip().endswith("%") and 0 < share <= MAX_CALIBRATION):
+        raise EvonasError(
+            f"--calibrate {calibrate!r} is not a share of the time from above 0% to {MAX_CALIBRATION:.0%}",
+            "For example: --calibrate 5%.",
+        )
+    return share
+
+
+def generations_to_do(given: int | None, budget: str | None) -> int:
+    from ..config import MAX_GENERATIONS
+
+    return given if given is not None else MAX_GENERATIONS if budget else DEFAULT_GENERATIONS
