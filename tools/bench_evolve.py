@@ -125,10 +125,11 @@ def _suggest(space: SearchSpace, trial) -> dict:
 
 
 def _flat(space: SearchSpace, genome) -> dict:
+    genome = space.genes_of(genome)
     out = {g.name: genome[g.name] for g in space.scalar_genes}
     for gene in space.layer_genes:
         for i in range(space.max_layers):
-            value = genome[gene.name][min(i, genome.n_layers - 1)]
+            value = genome[gene.name][min(i, genome["n_layers"] - 1)]
             out[f"{gene.name}_{i}"] = gene.nearest(value)
     return out
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import EvonasError, did_you_mean
-from ..genome.genome import TRAINING_GENES, Genome
+from ..genome.genome import TRAINING_GENES, UNWRITTEN, Genome
 from ..genome.io import read_json
 from ..genome.transformer import LIMITS, OPTIONAL, transformer_genome
 from .draft import Draft, shown
@@ -66,7 +66,7 @@ def from_config(config: Mapping[str, Any]) -> Import:
     if defaulted:
         said = ", ".join(f"{key} {shown(family.defaults[key])}" for key in defaulted)
         draft.note(f"not in the config, so the default of transformers for {family_name}: {said}")
-    unset = [gene for gene in TRAINING_GENES if gene not in draft.genes]
+    unset = [gene for gene in TRAINING_GENES if gene not in draft.genes and gene not in UNWRITTEN]
     draft.note(f"{', '.join(unset)} are not in a Hugging Face config; they have evonas's defaults")
     if draft.rope_context is not None and draft.rope_context != draft.context:
         draft.note(

@@ -13,13 +13,17 @@ def learning_rates(schedule: str, peak: float, warmup: float, steps: int) -> lis
 
     ``warmup`` is the share of steps over which the rate rises linearly to ``peak``. After it: "cosine" falls to a tenth
     of the peak; "cosine_restarts" does so in three cycles, each twice as long as the last (Loshchilov and Hutter 2017,
-    "SGDR", T_mult = 2); "constant" stays.
+    "SGDR", T_mult = 2); "linear" falls in a straight line towards zero (Bergsma et al. 2025, "Straight to zero");
+    "constant" stays.
     """
     rising = min(round(warmup * steps), steps - 1)
     rates = [peak * (k + 1) / (rising + 1) for k in range(rising)]
     span = steps - rising
     for k in range(span):
         done = k / max(span - 1, 1)
+        if schedule == "linear":
+            rates.append(peak * (1 - k / span))
+            continue
         if schedule == "constant":
             rates.append(peak)
             continue

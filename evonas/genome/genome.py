@@ -14,7 +14,10 @@ ARCHITECTURE_GENES = (
 LAYER_GENES = ("n_heads", "n_kv_heads", "window", "kv_rank", "ffn_ratio")
 TRAINING_GENES = (
     "learning_rate", "batch_size", "weight_decay", "warmup", "dropout", "schedule", "optimizer", "beta2", "grad_clip",
+    "init",
 )  # fmt: skip
+# Genes that a genome leaves out where they have these values (a head width that follows from the others is None).
+UNWRITTEN: dict[str, Any] = {"head_dim": None, "init": "normal"}
 
 # Sequences per batch at which `learning_rate` is stated: nanoGPT's CPU batch.
 REFERENCE_BATCH = 12
@@ -39,7 +42,7 @@ class Genome(Mapping):
     - per-layer genes are cut to ``n_layers`` values;
     - ``n_kv_heads`` of a layer with a ``kv_rank`` is its ``n_heads`` (a latent is expanded to every head,
       DeepSeek-V2, 2024, eq. 9-11);
-    - ``head_dim`` equal to ``d_model / n_heads`` in every layer is dropped (None);
+    - ``head_dim`` equal to ``d_model / n_heads`` in every layer is dropped (None), and so is ``init`` "normal";
     - whole floats are integers.
 
     ``id`` further counts an ``ffn_ratio`` as the hidden width it gives.
@@ -69,8 +72,8 @@ class Genome(Mapping):
         try:
             return self._genes[name]
         except KeyError:
-            if name == "head_dim":
-                return None
+            if name in UNWRITTEN:
+                return UNWRITTEN[name]
             raise AttributeError(f"this genome has no gene {name!r}; it has {', '.join(self._genes)}") from None
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -166,6 +169,6 @@ def _canonical(genes: Mapping[str, Any]) -> dict[str, Any]:
         derived = isinstance(out.get("n_heads"), tuple) and all(
             isinstance(h, int) and h * (out["head_dim"] or 0) == out.get("d_model") for h in out["n_heads"]
         )
-        if out["head_dim"] is None or derived:
+        if derived:
             del out["head_dim"]
-    return out
+    return {name: value for name, value in out.items() if name not in UNWRITTEN or value != UNWRITTEN[name]}

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..errors import EvonasError, did_you_mean
 from .gene import MAX_OPTIONS, Gene, shown
-from .genome import Genome
+from .genome import UNWRITTEN, Genome
 from .rules import Rule
 
 # What a repair tries: positions on a continuous gene, combinations of values for a given number of changed genes,
@@ -136,8 +136,9 @@ class SearchSpace:
 
     def genes_of(self, genome: Genome) -> dict[str, Any]:
         """The genes of ``genome`` as this space has them: with ``head_dim``, which a Genome drops where it follows
-        from the others."""
+        from the others, and the rest of what it leaves out (``UNWRITTEN``)."""
         values = dict(genome)
+        values |= {n: v for n, v in UNWRITTEN.items() if n in self.genes and n not in values and n != "head_dim"}
         gene = self.genes.get("head_dim")
         if gene is not None and "head_dim" not in values:
             heads, d_model = values.get("n_heads"), values.get("d_model")
@@ -218,7 +219,7 @@ class SearchSpace:
     def check(self, genome: Genome) -> list[str]:
         """Every reason why ``genome`` lies outside the space, each naming its gene; empty when it lies inside."""
         problems = [f"{n}: not a gene of this space" for n in genome if n not in self.genes]
-        problems += [f"{n}: missing" for n in self.genes if n not in genome and n != "head_dim"]
+        problems += [f"{n}: missing" for n in self.genes if n not in genome and n not in UNWRITTEN]
         if problems:
             return problems
         values = self.genes_of(genome)
@@ -311,8 +312,8 @@ class SearchSpace:
                 if self._is_active(gene.name, scalars, row):
                     gene = gene.widened(value)
             genes.append(gene)
-        if genome.get("head_dim") is not None and "head_dim" not in self.genes:
-            genes.append(Gene("head_dim", choices=(genome["head_dim"], None)))
+        unwritten = [n for n in UNWRITTEN if n in genome and n not in self.genes]
+        genes += [Gene(n, choices=(genome[n], UNWRITTEN[n])) for n in unwritten]
         wider = SearchSpace(
             genes, self.rules, active=self.active, length=self.length, name=f"{self.name}+", kind=self.kind
         )

@@ -7,13 +7,14 @@ from typing import Any
 
 from ..errors import EvonasError, did_you_mean
 from .gene import shown
-from .genome import ARCHITECTURE_GENES, LAYER_GENES, TRAINING_GENES, Genome
+from .genome import ARCHITECTURE_GENES, LAYER_GENES, TRAINING_GENES, UNWRITTEN, Genome
 
 NORMS = ("layernorm", "rmsnorm")
 ACTIVATIONS = ("gelu", "swiglu", "relu2")
 POSITIONS = ("learned", "rope")
-SCHEDULES = ("cosine", "cosine_restarts", "constant")
+SCHEDULES = ("cosine", "cosine_restarts", "linear", "constant")
 OPTIMIZERS = ("adamw", "muon")
+INITS = ("normal", "fan_in")
 
 # Numeric genes: (type, lowest, highest). The bounds only keep a hostile file from asking for the whole
 # machine; a search space is far narrower.
@@ -40,6 +41,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "position": POSITIONS,
     "schedule": SCHEDULES,
     "optimizer": OPTIMIZERS,
+    "init": INITS,
 }
 OPTIONAL = ("window", "kv_rank", "head_dim")  # None has a meaning
 
@@ -88,7 +90,7 @@ def check_transformer(genome: Genome) -> list[str]:
 def _scalar_problems(genes: Mapping[str, Any]) -> list[str]:
     known = ARCHITECTURE_GENES + TRAINING_GENES
     problems = [f"unknown gene {name!r} ({did_you_mean(name, known)})" for name in genes if name not in known]
-    problems += [f"gene {name!r} is missing" for name in known if name not in genes and name != "head_dim"]
+    problems += [f"gene {name!r} is missing" for name in known if name not in genes and name not in UNWRITTEN]
     for name in known:
         if name not in genes:
             continue

@@ -82,15 +82,26 @@ class Transformer(nn.Module):
         tied = genome.tied_embeddings
         self.head = None if tied else skip_init(nn.Linear, genome.d_model, vocab_size, bias=False)
 
-    def init_weights(self, generator: torch.Generator | None = None) -> None:
-        """GPT-2's: N(0, 0.02), and 0.02 / sqrt(2 n_layers) for what writes to the residual stream."""
+    def init_weights(self, generator: torch.Generator | None = None, init: str = "normal") -> None:
+        """Draw the weights; gains of norms are 1.
+
+        "normal" is GPT-2's: N(0, 0.02), and 0.02 / sqrt(2 n_layers) for what writes to the residual stream. "fan_in":
+        N(0, 1 / sqrt(inputs)) (LeCun et al. 1998), 0 for what writes to the residual stream, so that every block
+        begins as the identity (Zhang et al. 2019, "Fixup"). A one-hot token is one input of an embedding; a tied one
+        is drawn as the head it also is.
+        """
         residual_std = INIT_STD / (2 * len(self.blocks)) ** 0.5
         for name, parameter in self.named_parameters():
             if parameter.dim() < 2:
                 nn.init.ones_(parameter)
                 continue
             residual = name.endswith(("attention.out.weight", "ffn.down.weight"))
-            nn.init.normal_(parameter, 0.0, residual_std if residual else INIT_STD, generator=generator)
+            if init == "fan_in":
+                one_hot = "embedding" in name and self.head is not None
+                std = 0.0 if residual else 1.0 if one_hot else parameter.shape[1] ** -0.5
+            else:
+                std = residual_std if residual else INIT_STD
+            nn.init.normal_(parameter, 0.0, std, generator=generator)
 
     def forward(self, tokens_BT: torch.Tensor) -> torch.Tensor:
         """Logits (B, T, V) of the token after each of ``tokens_BT``.
@@ -188,7 +199,7 @@ def build(genome: Genome, vocab_size: int, context: int, *, generator: torch.Gen
     """
     check_buildable(genome, vocab_size, context)
     model = Transformer(genome, vocab_size, context)
-    model.init_weights(generator)
+    model.init_weights(generator, genome.init)
     return model
 
 

@@ -60,7 +60,7 @@ def table_of(report: Mapping[str, Any]) -> Table:
     members = [*report["front"], *report["seeds"]]
     genomes = [Genome(member["genome"]) for member in members]
     parts = [training_parts(g) for g in genomes if is_transformer(g)]
-    shared = [gene for gene in parts[0] if len({p[gene] for p in parts}) == 1] if len(parts) > 1 else []
+    shared = [gene for gene in parts[0] if len({p.get(gene) for p in parts}) == 1] if len(parts) > 1 else []
     shared = [gene for gene in shared if gene not in ALWAYS_SHOWN]
     rows = [_row(m, g, shared, objectives, labels, reference, report["fidelity"]) for m, g in zip(members, genomes)]
     columns = list(dict.fromkeys(name for row in rows for name in row.cells))

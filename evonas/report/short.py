@@ -76,6 +76,7 @@ def training_line(genome: Genome) -> str:
 def training_parts(genome: Genome) -> dict[str, str]:
     """The training genes of a transformer genome, each in a word or two, by gene."""
     g = genome
+    unusual = {} if g.init == "normal" else {"init": f"init {g.init}"}
     return {
         "learning_rate": f"lr {_rate(g.learning_rate)}",
         "batch_size": f"batch {g.batch_size}",
@@ -86,6 +87,7 @@ def training_parts(genome: Genome) -> dict[str, str]:
         "dropout": f"dropout {g.dropout:.3g}",
         "beta2": f"beta2 {g.beta2:.5g}",
         "grad_clip": f"clip {g.grad_clip:.3g}",
+        **unusual,
     }
 
 

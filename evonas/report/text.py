@@ -26,7 +26,7 @@ def to_csv(report: Mapping[str, Any]) -> str:
     value, ``<name>_spread`` and
     ``<name>_fidelity``; then every gene, a transformer's in the order of ``ARCHITECTURE_GENES`` and
     ``TRAINING_GENES``, per-layer values separated by spaces. "none" is a gene set to none, an empty cell a gene
-    the genome has not.
+    the genome has not, or leaves at what goes without saying (``UNWRITTEN``).
     """
     names = [o["name"] for o in (*report["objectives"], *only_constrained(report))]
     known = [*ARCHITECTURE_GENES, *TRAINING_GENES]

@@ -57,6 +57,11 @@ def test_restarts_come_after_the_warm_up_too():
     assert [k for k in range(1, 701) if falling[k] > falling[k - 1]] == [101, 301]
 
 
+def test_linear_falls_straight_towards_zero():
+    rates = learning_rates("linear", PEAK, 0.2, 50)
+    assert rates[10:] == pytest.approx([PEAK * (40 - k) / 40 for k in range(40)])
+
+
 def test_constant_stays():
     assert learning_rates("constant", PEAK, 0.1, 30)[3:] == [PEAK] * 27
 

@@ -148,8 +148,8 @@ def test_the_rate_grows_with_the_square_root_of_the_batch(genome, task, batch_si
     "change",
     [
         {"learning_rate": 6e-3}, {"batch_size": 4}, {"weight_decay": 1.0}, {"warmup": 0.5}, {"dropout": 0.3},
-        {"schedule": "constant"}, {"schedule": "cosine_restarts"}, {"optimizer": "muon"}, {"beta2": 0.9},
-        {"grad_clip": 1e-3},
+        {"schedule": "constant"}, {"schedule": "cosine_restarts"}, {"schedule": "linear"}, {"init": "fan_in"},
+        {"optimizer": "muon"}, {"beta2": 0.9}, {"grad_clip": 1e-3},
     ],
     ids=str,
 )  # fmt: skip

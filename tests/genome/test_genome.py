@@ -77,6 +77,11 @@ def test_head_dim_counts_only_where_it_is_not_what_follows_from_the_others():
     assert genome().head_dim is None and genome(head_dim=None) == genome()
 
 
+def test_the_usual_initialisation_goes_without_saying():
+    assert genome(init="normal") == genome() and "init" not in genome(init="normal") and genome().init == "normal"
+    assert genome(init="fan_in").init == "fan_in"
+
+
 def test_feed_forward_counts_by_its_hidden_width():
     # 2.5 * 64 = 160 and 2.52 * 64 = 161.3 are both 160 hidden units.
     assert genome(ffn_ratio=2.5).id == genome(ffn_ratio=2.52).id
@@ -90,6 +95,7 @@ def test_every_other_gene_counts(name):
         "n_heads": (4, 4), "n_kv_heads": (1, 2), "window": (None, None), "kv_rank": (None, 8), "ffn_ratio": (4, 1),
         "learning_rate": 2e-3, "batch_size": 16, "weight_decay": 0.0, "warmup": 0.2, "dropout": 0.1,
         "schedule": "constant", "optimizer": "muon", "beta2": 0.95, "grad_clip": 2.0,
+        "init": "fan_in",
     }[name]  # fmt: skip
     changed = genome().replace(**{name: other})
     assert changed != genome() and changed.id != genome().id

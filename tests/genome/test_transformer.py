@@ -28,7 +28,7 @@ BASE = {
 
 def test_every_gene_has_its_limits_or_choices():
     assert {*LIMITS, *CHOICES, "tied_embeddings"} == {*ARCHITECTURE_GENES, *TRAINING_GENES}
-    assert set(LAYER_GENES) <= set(ARCHITECTURE_GENES) and set(TRAINING_DEFAULTS) == set(TRAINING_GENES)
+    assert set(LAYER_GENES) <= set(ARCHITECTURE_GENES) and {*TRAINING_DEFAULTS, "init"} == set(TRAINING_GENES)
     assert all(value_problem(name, value) is None for name, value in TRAINING_DEFAULTS.items())
 
 

@@ -292,6 +292,19 @@ def test_initial_weights_are_gpt2s_and_follow_the_generator():
     assert weights["blocks.7.ffn.down.weight"].std() == pytest.approx(0.02 / 4, rel=0.05)
 
 
+@pytest.mark.parametrize("tied", [True, False])
+def test_initial_weights_by_fan_in(tied):
+    model = build(small(n_layers=2, d_model=64, ffn_ratio=2, tied_embeddings=tied, init="fan_in"), 512, 64)
+    weights = model.state_dict()
+    assert weights["token_embedding.weight"].std() == pytest.approx(64**-0.5 if tied else 1.0, rel=0.05)
+    assert tied or weights["head.weight"].std() == pytest.approx(64**-0.5, rel=0.05)
+    assert weights["blocks.1.attention.qkv.weight"].std() == pytest.approx(64**-0.5, rel=0.05)
+    for name in ("attention.out.weight", "ffn.down.weight"):
+        assert weights[f"blocks.0.{name}"].abs().max() == 0
+    x = torch.randn(1, 5, 64)
+    assert torch.equal(model.blocks[0](x), x), "a block begins as the identity"
+
+
 def test_a_given_generator_leaves_the_global_one_alone():
     before = torch.random.get_rng_state()
     build(small(), VOCAB, 8, generator=torch.Generator().manual_seed(0))
