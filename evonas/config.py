@@ -43,7 +43,8 @@ class Settings:
     as many as members). ``tokens`` train a proxy to the last of ``rungs`` rungs, each of which sees ``GROWTH`` times
     as many as the one before, and ``validation_tokens`` of held-out data give its loss; ``seeds`` are the seed genomes
     as {"label", "genes"}; ``timeout`` is in seconds per training, None for one from its peers; ``reuse``
-    names runs whose results are taken instead of paying again.
+    names runs whose results are taken instead of paying again; ``surrogate`` says whether a model of the objectives
+    screens offspring (runs from before there was one go on without).
     """
 
     task: str
@@ -62,6 +63,7 @@ class Settings:
     seeds: tuple[Mapping[str, Any], ...] = ()
     reuse: tuple[str, ...] = ()
     timeout: float | None = None
+    surrogate: bool = False
 
     def __post_init__(self) -> None:
         _within("population", self.population, 2, MAX_POPULATION)

@@ -407,6 +407,36 @@ def test_before_the_time_is_over_the_expected_front_trains_to_the_end(targets, t
     assert store.generations[-1]["hypervolume"] > 0 and last
 
 
+def tokens_paid(store) -> int:
+    last = {}
+    for record in sorted(store.records, key=lambda r: (r.generation, r.index)):
+        last[record.genome_id] = int(record.measures["loss"].fidelity.split()[0])
+    return sum(last.values())
+
+
+@pytest.mark.parametrize("tokens", [100, 200, 500])
+def test_a_budget_of_tokens_is_kept_and_spent_on_a_trained_front(targets, tmp_path, curve, tokens):
+    curve.rungs = RUNGS
+    assert targets.run(tmp_path / "run", curve, 10**6, offspring=4, tokens=tokens) == "budget"
+    store = Store.open(tmp_path / "run")
+    assert 0.6 * tokens <= tokens_paid(store) <= tokens
+    late = [r.measures["loss"].fidelity for r in store.records if r.generation == store.records[-1].generation]
+    assert "1 tokens" not in late and store.generations[-1]["front_size"] > 0
+
+
+def test_a_budget_of_tokens_ends_the_same_when_interrupted(targets, tmp_path, curve):
+    curve.rungs = RUNGS
+    targets.run(tmp_path / "whole", curve, 10**6, offspring=4, tokens=200)
+    for _ in range(100):
+        try:
+            listener = targets.Stop("evaluated", 7)
+            targets.run(tmp_path / "run", curve, 10**6, offspring=4, tokens=200, listener=listener)
+            break
+        except KeyboardInterrupt:
+            continue
+    assert digest(tmp_path / "run") == digest(tmp_path / "whole")
+
+
 def test_a_few_failures_in_small_generations_do_not_end_a_run(targets, tmp_path, curve):
     space = targets.own_space(("fine", "raise", "nan"))
     assert targets.run(tmp_path / "run", curve, 30, space=space, population=6, offspring=1) == "generations"

@@ -101,6 +101,7 @@ class OptunaStratified(OptunaSearch):
 # Who proposes, and how candidates train: "rungs", "full", or "short" with the front trained in full at the end.
 ARMS = {
     "evonas": (Engine, "rungs"),
+    "evonas, surrogate": (Engine, "rungs"),
     "random": (RandomSearch, "full"),
     "optuna NSGA-II": (OptunaSearch, "full"),
     "optuna NSGA-II, good start, short": (OptunaStratified, "short"),
@@ -168,6 +169,8 @@ def run_arm(arm: str, space: SearchSpace, data: str | None, seconds: float, seed
             seed=seed,
             rungs=len(evaluator.rungs),
             reduction=REDUCTION,
+            known=evaluator.known,
+            surrogate=arm == "evonas, surrogate",
         )
         end = time.monotonic() + seconds
         with (
@@ -204,11 +207,11 @@ def _train_front(engine: Engine, evaluator: ProxyEvaluator, workers: int, end: f
     return out
 
 
-def compare(data: str | None, seconds: float, seeds: int, first_seed: int, workers: int, tokens: int) -> dict:
+def compare(arms, data: str | None, seconds: float, seeds: int, first_seed: int, workers: int, tokens: int) -> dict:
     space = read_space(DEFAULTS["space"]).bounded(DEFAULTS["context"])
-    curves: dict[str, list] = {arm: [] for arm in ARMS}
+    curves: dict[str, list] = {arm: [] for arm in arms}
     for seed in range(first_seed, first_seed + seeds):
-        for arm in ARMS:
+        for arm in arms:
             rows, count = run_arm(arm, space, data, seconds, seed, workers, tokens)
             curves[arm].append(rows)
             print(f"  seed {seed} {arm:34} {count:5} trainings, {len(rows)} in full", flush=True)
@@ -217,10 +220,11 @@ def compare(data: str | None, seconds: float, seeds: int, first_seed: int, worke
 
 def _figures(curves: dict[str, list[np.ndarray]], seconds: float) -> dict:
     everything = np.concatenate([rows[:, 2:] for runs in curves.values() for rows in runs])
-    reference = np.percentile(np.concatenate([rows[:, 2:] for rows in curves["random"]]), 90, axis=0)
+    broad = curves.get("random", next(iter(curves.values())))
+    reference = np.percentile(np.concatenate([rows[:, 2:] for rows in broad]), 90, axis=0)
     ideal = everything.min(axis=0)
     out: dict = {"ideal": ideal.tolist(), "reference": reference.tolist(), "arms": {}}
-    rivals = [hypervolume(r[:, 2:], ideal, reference) for r in curves["optuna NSGA-II"]]
+    rivals = [hypervolume(r[:, 2:], ideal, reference) for r in curves.get("optuna NSGA-II", broad)]
     for arm, runs in curves.items():
         at = {s: [hypervolume(r[r[:, 0] <= s * seconds, 2:], ideal, reference) for r in runs] for s in SHARES}
         reach = [_reach(r, ideal, reference, rival) for r, rival in zip(runs, rivals)]
@@ -255,6 +259,7 @@ def show(name: str, figures: dict) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", help="a text file, beside the embedded corpus")
+    parser.add_argument("--arm", choices=ARMS, action="append", help="repeatable; all of them without")
     parser.add_argument("--without-embedded", action="store_true", help="only --data")
     parser.add_argument("--seconds", type=float, default=360, help="wall-clock of one run")
     parser.add_argument("--seeds", type=int, default=3)
@@ -275,7 +280,7 @@ def main() -> None:
     corpora |= {Path(options.data).name: options.data} if options.data else {}
     for name, data in corpora.items():
         print(name, flush=True)
-        figures = compare(data, seconds, seeds, options.first_seed, options.workers, tokens)
+        figures = compare(options.arm or list(ARMS), data, seconds, seeds, options.first_seed, options.workers, tokens)
         result["corpora"][name] = figures
         show(name, figures)
     print(json.dumps(result))

@@ -57,12 +57,13 @@ class SeededTPE(SeededNSGA2):
 ARMS = {"evonas": Engine, "optuna TPE": SeededTPE, "optuna NSGA-II": SeededNSGA2}
 
 
-def search(kind: type[Engine], data: str, seed: int, workers: int, tokens: int, limit: float, seconds: float | None):
+def search(kind: type[Engine], options, seed: int, tokens: int, limit: float | None, seconds: float | None):
     """(front as (genome, loss, latency), the seed's latency, tokens paid, seconds taken) of one search. It ends at
     ``limit`` training tokens, or, where ``seconds`` are given, with those instead."""
+    data, workers = options.data, options.workers
     space = read_space(DEFAULTS["space"]).bounded(CONTEXT)
     nanogpt = bounded_windows(read_genome("nanogpt-cpu").genome, CONTEXT)
-    rungs = DEFAULTS["rungs"] if kind is Engine else 1
+    rungs = options.rungs if kind is Engine else 1
     with tempfile.TemporaryDirectory() as folder:
         evaluator = ProxyEvaluator(
             "text",
@@ -85,6 +86,7 @@ def search(kind: type[Engine], data: str, seed: int, workers: int, tokens: int, 
             seed_genomes=[nanogpt],
             rungs=rungs,
             reduction=REDUCTION,
+            known=evaluator.known,
         )
         header = {
             "objectives": [{"name": n, "unit": "", "direction": "min"} for n in OBJECTIVES],
@@ -96,10 +98,7 @@ def search(kind: type[Engine], data: str, seed: int, workers: int, tokens: int, 
             make_executor("processes", evaluator, workers, {"OMP_NUM_THREADS": "1"}) as executor,
             Store.create(Path(folder) / "run", header) as store,
         ):
-            run = Search(engine, store, executor, evaluator)
-            while _paid(store) < limit if end is None else time.monotonic() < end:
-                if run.run(engine.generation + 1, end) != "generations":
-                    break
+            Search(engine, store, executor, evaluator).run(10**6, end, limit)
             front = [(m.genome, *m.told[-1]) for m in engine.front()]
             # A peer that was stopped within a generation keeps what it has trained.
             latency = next(r.value("latency") for r in store.records if r.genome_id == nanogpt.id)
@@ -141,9 +140,10 @@ def compare(options, tokens: int, full: int) -> dict:
     base = []
     for seed in range(options.first_seed, options.first_seed + options.seeds):
         wall = None
-        for arm, kind in ARMS.items():
-            limit = SEARCH_TRAININGS * full
-            front, latency, paid, took = search(kind, options.data, seed, options.workers, tokens, limit, wall)
+        for arm in options.arm or ARMS:
+            kind = ARMS[arm]
+            limit = SEARCH_TRAININGS * full if wall is None else None
+            front, latency, paid, took = search(kind, options, seed, tokens, limit, wall)
             wall = took if wall is None else wall
             picks = chosen(front, latency)
             trained = in_full([*picks.values(), nanogpt], options.data, seed, options.workers, full)
@@ -181,6 +181,8 @@ def main() -> None:
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=default_workers())
     parser.add_argument("--tokens", type=int, default=DEFAULTS["tokens"], help="of the last rung")
+    parser.add_argument("--rungs", type=int, default=DEFAULTS["rungs"], help="of evonas")
+    parser.add_argument("--arm", choices=ARMS, action="append", help="repeatable; all of them without")
     parser.add_argument("--quick", action="store_true", help="one seed, a hundredth of the tokens: does it run?")
     options = parser.parse_args()
     warnings.filterwarnings("ignore")

@@ -83,6 +83,11 @@ def _default(name: str) -> str:
     help=f"Each trains {GROWTH} times longer than the one before; only the best go on. Default: {_default('rungs')}",
 )
 @click.option(
+    "--surrogate",
+    is_flag=True,
+    help="Screen offspring by a model of the objectives, as far as it has told right lately. New: not the default yet.",
+)
+@click.option(
     "--timeout", metavar="TIME", help="Longest training of one candidate. Default: 20 times its slowest peer."
 )
 @click.option("--run", "run_name", metavar="NAME", help="Name of the run, a folder in runs/. Default: task and time.")
@@ -97,7 +102,7 @@ def _default(name: str) -> str:
 @search_options
 def evolve(
     generations, population, offspring, task, data, context, space, objectives, constraints, seed_genomes, reuse, widen,
-    tokens, rungs, timeout, run_name, seed, device, budget, workers, calibrate, executor,
+    tokens, rungs, surrogate, timeout, run_name, seed, device, budget, workers, calibrate, executor,
 ) -> None:  # fmt: skip
     """Search for transformers that are accurate and fast on this device.
 
@@ -154,6 +159,7 @@ def evolve(
         rungs=defaults["rungs"] if rungs is None else rungs,
         seeds=tuple({"label": label, "genes": genome_to_dict(g)["genes"]} for g, label in genomes),
         timeout=None if timeout is None else parse_duration(timeout),
+        surrogate=surrogate,
         reuse=tuple(str(find_run(name).resolve()) for name in reuse),
     )
     run_search(settings, wanted_space, folder, None, deadline, workers, executor, calibration)

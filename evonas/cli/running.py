@@ -230,6 +230,8 @@ def _engine(
         reduction=REDUCTION,
         watched=[n for n in dict.fromkeys(c.name for c in after) if n not in settings.objectives],
         broken=broken if after else None,
+        known=evaluator.known,
+        surrogate=settings.surrogate,
     )
     try:
         engine.prepare()

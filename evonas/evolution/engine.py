@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from deap import base
@@ -12,19 +13,23 @@ from ..errors import EvonasError
 from ..genome import Genome, SearchSpace
 from ..record import Objective
 from .candidate import Candidate, Numbering, check_settings, finite
+from .climbing import Climbing
+from .credit import Credit
 from .environment import select_nsga2, select_nsga3, select_parents
 from .fitness import Individual, ParetoFitness
-from .rungs import Ladder, due
 from .sampling import first_population
 from .selection import hypervolume, hypervolume_box, minimised, non_dominated
-from .variation import mate, mutate
+from .variation import MUTATIONS, mate, mutate
+
+if TYPE_CHECKING:
+    from .screening import Proposal, Screening
 
 NSGA3_FROM = 4  # objectives
 _MATE, _MUTATE_CHILD = 0.6, 0.8
 _ATTEMPTS = 200
 
 
-class Engine:
+class Engine(Climbing):
     """Multi-objective evolution with ``ask`` and ``tell``; it never evaluates and needs no torch.
 
     Args:
@@ -44,6 +49,9 @@ class Engine:
         watched: names of further values that ``tell`` is given: constraints on what training changes.
         broken: {name: value} of objectives and watched -> by how much such constraints are broken. They count at the
             last rung; below it members are judged by what is expected there.
+        known: genome -> exact values that cost nothing, of objectives or of what tells something about them (FLOPs,
+            parameters): the surrogate takes them as they are.
+        surrogate: whether offspring are screened by a model of the objectives (see ``Screening``).
 
     Example::
 
@@ -73,6 +81,8 @@ class Engine:
         reduction: int = 6,
         watched: Sequence[str] = (),
         broken: Callable[[Mapping[str, float]], float] | None = None,
+        known: Callable[[Genome], Mapping[str, float]] | None = None,
+        surrogate: bool = False,
     ) -> None:
         offspring_size = population_size if offspring_size is None else offspring_size
         check_settings(space, objectives, population_size, offspring_size, seed, seed_genomes)
@@ -85,9 +95,9 @@ class Engine:
         self.seed_genomes = tuple(dict.fromkeys(space.repair(genome) for genome in seed_genomes))
         self.screen = screen or (lambda genome: 0.0)
         self.rungs, self.reduction = rungs, reduction
+        Climbing.__init__(self)
         self.names = (*(o.name for o in objectives), *watched)
         self.broken = broken or (lambda values: 0.0)
-        self.closing, self.offspring_wanted = False, True
         self.exhausted = False  # no genome was found that had not been asked for
         self.generation = 0  # generations whose selection is done
         self.population: list[Individual] = []
@@ -99,13 +109,18 @@ class Engine:
         self._outstanding: dict[int, set[int]] = {}
         self._short: dict[int, int] = {}  # generation -> its size, where the space ran out before it was full
         self._told: dict[int, dict[str, Individual | None]] = {}  # by generation and genome id; None has failed
+        self._children: dict[int, list[Candidate]] = {}  # generation -> what was told of it
         self._first: list[Candidate] = []
-        self._promoted: list[Candidate] = []  # of the generation that runs, not asked for yet
-        self._encoded: dict[str, np.ndarray] = {}
-        self._climbed: dict[str, int] = {}  # genome id -> the rung it was last asked for, where that is above 0
+        self.screening: Screening | None = None
+        if surrogate:
+            from .screening import Screening  # SciPy: half a second to import
+
+            self.screening = Screening(space, known)
+        self._plan: tuple[int, list[Proposal]] | None = None  # of a generation
         self.toolbox = base.Toolbox()
         self.toolbox.register("mate", mate)
-        self.toolbox.register("mutate", mutate)
+        self.credit = Credit({name: share for name, (_, share) in MUTATIONS.items()})
+        self.toolbox.register("mutate", mutate, share=self.credit.share)
         self.toolbox.register("select", select_nsga3 if len(objectives) >= NSGA3_FROM else select_nsga2)
         self.toolbox.register("select_parents", select_parents)
 
@@ -114,10 +129,10 @@ class Engine:
     def ask(self, n: int | None = None) -> list[Candidate]:
         """The next ``n`` candidates: those that go on to a higher rung, then genomes never asked for before. By
         default the former and a generation of the latter. Fewer, even none, when the space is exhausted."""
-        offspring = self._numbers.size(self._numbers.place(self._asked)[0]) if self.offspring_wanted else 0
+        offspring = self._numbers.size(self._numbers.place(self._asked)[0]) if self._offspring_wanted else 0
         count = len(self._promoted) + offspring if n is None else n
         out = self._take_promoted(count)
-        if out and not self.offspring_wanted:
+        if out and not self._offspring_wanted:
             self._short[out[0].generation] = 0
         while len(out) < count:
             generation, index = self._numbers.place(self._asked)
@@ -139,12 +154,6 @@ class Engine:
             out.append(candidate)
         return out
 
-    def _take_promoted(self, count: int) -> list[Candidate]:
-        out, self._promoted = self._promoted[:count], self._promoted[count:]
-        for candidate in out:
-            self._outstanding.setdefault(candidate.generation, set()).add(candidate.index)
-        return out
-
     def prepare(self) -> None:
         """Draw the first population now. Raises EvonasError when no genome passes the screen."""
         if not self._first:
@@ -157,9 +166,12 @@ class Engine:
         if generation == 0:
             self.prepare()
             return self._first[index] if index < len(self._first) else None
+        for proposal in self._planned(generation)[index : index + 1]:
+            if proposal.genome.id not in self.seen:
+                return Candidate(*proposal, generation, index)
         rng = np.random.default_rng((self.seed, generation, index))
         for _ in range(_ATTEMPTS):
-            genome, parents, operator = self._offspring(rng)
+            genome, parents, operator = self.offspring(self.population, rng)
             if genome.id not in self.seen and self.screen(genome) <= 0:
                 return Candidate(genome, parents, operator, generation, index)
         for _ in range(_ATTEMPTS):
@@ -168,10 +180,19 @@ class Engine:
                 return Candidate(genome, (), "sample", generation, index)
         return None
 
-    def _offspring(self, rng: np.random.Generator) -> tuple[Genome, tuple[str, ...], str]:
-        if not self.population:
+    def _planned(self, generation: int) -> list[Proposal]:
+        """What the surrogate proposes for that generation, from what was told when it began."""
+        if self.screening is None:
+            return []
+        if self._plan is None or self._plan[0] != generation:
+            self._plan = generation, self.screening.plan(self, generation, self.offspring_size)
+        return self._plan[1]
+
+    def offspring(self, parents: Sequence[Individual], rng: np.random.Generator) -> tuple[Genome, tuple[str, ...], str]:
+        """(child, ids of its parents, operator) by the toolbox's selection of parents, crossover and mutation."""
+        if not parents:
             return self.space.sample(rng), (), "sample"
-        first, second = (p.genome for p in self.toolbox.select_parents(self.population, 2, rng))
+        first, second = (p.genome for p in self.toolbox.select_parents(parents, 2, rng))
         if first != second and rng.random() < _MATE:
             child = self.toolbox.mate(first, second, self.space, rng)
             parents = (first.id, second.id)
@@ -202,6 +223,7 @@ class Engine:
         individual = self._individual(candidate, values, violation)
         waiting.discard(candidate.index)
         self._told.setdefault(candidate.generation, {})[candidate.genome.id] = individual
+        self._children.setdefault(candidate.generation, []).append(candidate)
         self._archive(candidate, individual)
         self._finish_generations()
 
@@ -242,7 +264,24 @@ class Engine:
         waits = self._outstanding.get(generation, {None}) or any(c.generation == generation for c in self._promoted)
         return not waits and asked >= size
 
+    def _give_credit(self, children: Iterable[Candidate]) -> None:
+        """Of a generation: a mutation has won where neither parent dominates its child, at the first rung."""
+        for child in sorted(children, key=lambda c: c.index):
+            if child.rung or not child.parents:
+                continue
+            born = self.archive.get(child.genome.id)
+            parents = [self.archive[i] for i in child.parents if i in self.archive]
+            m = len(self.objectives)
+            rows = minimised(np.array([i.told[0][:m] for i in (born, *parents) if i is not None]), self.directions)
+            won = (
+                born is not None
+                and born.feasible
+                and not any((row <= rows[0]).all() and (row < rows[0]).any() for row in rows[1:])
+            )
+            self.credit.note(child.operator, won)
+
     def _finish_generation(self) -> None:
+        self._give_credit(self._children.pop(self.generation, ()))
         told = self._told.pop(self.generation, {})
         pool = [p for p in self.population if p.genome.id not in told]
         pool += sorted((i for i in told.values() if i is not None), key=lambda i: i.index)
@@ -261,88 +300,6 @@ class Engine:
             self._expect(done)
             self.box = hypervolume_box(self._points([i for i in done if i.feasible]))
         self._promote()
-
-    # -- rungs --------------------------------------------------------------------------------------------------
-
-    def ladder(self) -> Ladder:
-        """What each rung lets one expect of the last one, from all that was told so far."""
-        climbed = [self.archive[i] for i in self._climbed if i in self.archive]
-        told = [(i.told, self._genes(i.genome)) for i in sorted(climbed, key=lambda i: i.index)]
-        return Ladder(told, self.rungs, len(self.names))
-
-    def _genes(self, genome: Genome) -> np.ndarray:
-        if genome.id not in self._encoded:
-            self._encoded[genome.id] = self.space.encode(genome, per_layer=False)
-        return self._encoded[genome.id]
-
-    def _expect(self, individuals: Sequence[Individual]) -> None:
-        """Set the fitness of those below the last rung to what is expected of them there."""
-        below = [i for i in individuals if 0 <= i.rung < self.rungs - 1]
-        if below:
-            ladder = self.ladder()
-            for individual in below:
-                individual.fitness = self._expected(ladder, individual)
-
-    def _expected(self, ladder: Ladder, individual: Individual) -> ParetoFitness:
-        expected = ladder.expected(individual.told, self._genes(individual.genome))
-        return self._fitness(expected, self.broken(dict(zip(self.names, expected))))
-
-    def close(self, offspring: bool = True) -> None:
-        """From now on all members that are expected on the front go on, so that they have been trained to the end when
-        the search ends: ``rungs - 1`` generations bring them there. Without ``offspring`` nothing else is asked for."""
-        self.offspring_wanted &= offspring
-        if self.closing:
-            return
-        self.closing = True
-        if not self._outstanding.get(self.generation) and not self._told.get(self.generation):
-            # The generation has not begun: choose anew.
-            for candidate in self._promoted:
-                self._climbed[candidate.genome.id] = candidate.rung - 1
-            self._promoted = []
-            self._promote()
-
-    def unfinished(self) -> list[Individual]:
-        """The members below the last rung that are expected on the front; where constraints rule all of them out, and
-        none has come to where that is judged, the one that comes closest."""
-        last = self.rungs - 1
-        feasible = [i for i in self.population if i.feasible]
-        if not feasible and not any(i.rung == last for i in self.archive.values()):
-            return sorted(self.population, key=lambda i: i.fitness.violation)[:1]
-        kept = non_dominated(self._points(feasible))
-        return [i for i, keep in zip(feasible, kept) if keep and i.rung < last]
-
-    def waiting(self) -> set[str]:
-        """Ids of the genomes that may still come again at a higher rung."""
-        ids = {i.genome.id for i in self.population if i.rung < self.rungs - 1}
-        return ids | {c.genome.id for c in self._promoted} | {g.id for g in self.seed_genomes}
-
-    def _promote(self) -> None:
-        """Choose who goes on in the generation that begins: seed genomes in any case, then the best members."""
-        if self.rungs == 1:
-            return
-        seeds = {genome.id for genome in self.seed_genomes}
-        chosen = [i for i in map(self.archive.get, seeds) if i is not None and i.rung < self.rungs - 1]
-        chosen = [i for i in sorted(chosen, key=lambda i: i.index) if self._climbed.get(i.genome.id, 0) == i.rung]
-        last = self.unfinished() if self.closing else []
-        best_first = select_nsga2(self.population, len(self.population), np.random.default_rng(0))
-        for rung in range(self.rungs - 1, 0, -1):
-            there = sum(reached >= rung for i, reached in self._climbed.items() if i not in seeds)
-            waiting = [
-                i
-                for i in best_first
-                if i.rung == rung - 1 == self._climbed.get(i.genome.id, 0) and i.genome.id not in seeds
-            ]
-            share = due(rung, self._numbers.start(self.generation), self.reduction) - there
-            if self.exhausted:  # nothing new is left to try: what there is may train to the end
-                share = len(waiting)
-            elif self.closing:  # the front comes first among them
-                share = max(share, sum(i in last for i in waiting))
-            chosen += waiting[: max(0, share)]
-        first = self._numbers.size(self.generation)
-        for k, individual in enumerate(chosen):
-            rung = individual.rung + 1
-            self._climbed[individual.genome.id] = rung
-            self._promoted.append(Candidate(individual.genome, (), "promote", self.generation, first + k, rung))
 
     # -- state and results --------------------------------------------------------------------------------------
 
@@ -363,8 +320,12 @@ class Engine:
             box: the hypervolume's ideal and reference point, None if no candidate has succeeded yet.
             exhausted: whether the space was.
         """
-        members = {}
+        members, children = {}, []
         for candidate, values, violation in told:
+            if children and candidate.generation != children[0].generation:
+                self._give_credit(children)
+                children = []
+            children.append(candidate)
             self.seen.add(candidate.genome.id)
             individual = self._individual(candidate, values, violation)
             self._archive(candidate, individual)
@@ -372,6 +333,7 @@ class Engine:
                 self._climbed[candidate.genome.id] = candidate.rung
             if individual is not None:
                 members[candidate.genome.id] = individual
+        self._give_credit(children)
         unknown = [i for i in population if i not in members]
         if unknown:
             raise EvonasError(f"population member {unknown[0]} has no evaluation to restore it from")

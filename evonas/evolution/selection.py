@@ -55,6 +55,15 @@ def crowding_by_rank(points: np.ndarray, ranks: np.ndarray) -> np.ndarray:
     return distance
 
 
+def hypervolume_contributions(points: np.ndarray) -> np.ndarray:
+    """What each row of a front (n, m) adds to the hypervolume of the others (n,), within the box around them all."""
+    if len(points) == 0:
+        return np.zeros(0)
+    box = hypervolume_box(points)
+    whole = hypervolume(points, *box)
+    return np.array([whole - hypervolume(np.delete(points, k, axis=0), *box) for k in range(len(points))])
+
+
 def hypervolume_box(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Ideal and reference point (m,) of a run, from its first generation: the best of each objective, and
     the worst plus a tenth of the range. Fixed once so that hypervolumes of one run can be compared."""

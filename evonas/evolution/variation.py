@@ -79,6 +79,19 @@ def shift_field(values: Values, space: SearchSpace, rng: np.random.Generator) ->
     return values
 
 
+def ramp_field(values: Values, space: SearchSpace, rng: np.random.Generator) -> Values:
+    """One per-layer field becomes a straight line through the layers, or flat, about where it was."""
+    fields = [g for g in space.layer_genes if g.is_ordered and (g.options is None or len(g.options) > 1)]
+    if not fields:
+        return step_genes(values, space, rng)
+    gene = fields[rng.integers(len(fields))]
+    units = [gene.to_unit(v) for v in values[gene.name]]
+    middle, rise = float(np.mean(units)), 0.5 * rng.standard_normal() * (rng.random() < 0.7)
+    line = middle + rise * np.linspace(-0.5, 0.5, len(units)) if len(units) > 1 else np.array([middle])
+    values[gene.name] = tuple(gene.from_unit(min(max(float(u), 0.0), 1 - 1e-12)) for u in line)
+    return values
+
+
 def insert_layer(values: Values, space: SearchSpace, rng: np.random.Generator) -> Values:
     """A new layer, drawn from the space, at a random depth."""
     at = int(rng.integers(values[space.length] + 1))
@@ -120,21 +133,24 @@ def _with_layers(values: Values, space: SearchSpace, change: Callable[[str, tupl
 
 # Operator and its share of the mutations.
 MUTATIONS: dict[str, tuple[Callable[[Values, SearchSpace, np.random.Generator], Values], float]] = {
-    "step": (step_genes, 0.45),
-    "shift": (shift_field, 0.2),
+    "step": (step_genes, 0.42),
+    "shift": (shift_field, 0.18),
+    "ramp": (ramp_field, 0.05),
     "duplicate": (duplicate_layer, 0.08),
     "remove": (remove_layer, 0.1),
     "insert": (insert_layer, 0.07),
     "redraw": (redraw_gene, 0.1),
 }
-_LAYER_MUTATIONS = ("duplicate", "remove", "insert")
+_LAYER_MUTATIONS = ("ramp", "duplicate", "remove", "insert")
 
 
-def mutate(genome: Genome, space: SearchSpace, rng: np.random.Generator) -> tuple[Genome, str]:
+def mutate(
+    genome: Genome, space: SearchSpace, rng: np.random.Generator, share: Callable[[str], float] | None = None
+) -> tuple[Genome, str]:
     """A different genome of the space near ``genome``, and the name of the operator that made it. Where the space
-    holds nothing else nearby, ``genome`` itself comes back."""
+    holds nothing else nearby, ``genome`` itself comes back. ``share`` gives other shares than those of MUTATIONS."""
     names = [n for n in MUTATIONS if space.layer_genes or n not in _LAYER_MUTATIONS]
-    shares = np.array([MUTATIONS[n][1] for n in names])
+    shares = np.array([MUTATIONS[n][1] if share is None else share(n) for n in names])
     for _ in range(20):
         name = names[rng.choice(len(names), p=shares / shares.sum())]
         child = space.repair(MUTATIONS[name][0](space.genes_of(genome), space, rng))

@@ -79,6 +79,11 @@ class ProxyEvaluator:
         found = cost(genome, self.task.vocab_size, self.context)
         return {name: Measure(float(getattr(found, name))) for name in self.exact_names}
 
+    def known(self, genome: Genome) -> dict[str, float]:
+        """What tells something of a genome at no cost: parameters and FLOPs."""
+        found = cost(genome, self.task.vocab_size, self.context)
+        return {"params": float(found.params), "flops": float(found.flops)}
+
     def measure(self, genome: Genome) -> Outcome:
         """Latency and memory on the device. Nothing else may run on it meanwhile."""
         import torch

@@ -153,7 +153,7 @@ def _view(ax: Axes, comparison: Comparison, column: int, seed_ids: Sequence[str]
             margin = 0.07 * (high - low) or 0.05 * abs(high) or 1.0
             getattr(ax, f"set_{axis}lim")(low - margin, high + margin)
     if outside.any():
-        note = f"{outside.sum()} worse points outside the view"
+        note = f"{outside.sum()} worse point{'s' if outside.sum() > 1 else ''} outside the view"
         ax.set_title(note, loc="right", fontsize=8, color=_GREY, pad=3)
 
 

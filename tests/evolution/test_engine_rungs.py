@@ -245,7 +245,7 @@ def test_a_constraint_on_the_loss_guides_the_search_before_it_is_judged(goals):
 
 def test_what_breaks_it_at_the_end_still_tells_what_to_expect():
     e = constrained()
-    play_constrained(e, 60)
+    play_constrained(e, 100)
     broke = [i for i in e.archive.values() if i.rung == 2 and not i.feasible]
     assert broke and e.ladder().models[1].pairs == sum(i.rung == 2 for i in e.archive.values())
 
@@ -298,6 +298,21 @@ def test_closing_brings_the_closest_to_where_a_constraint_is_judged():
         if e.generation == 3:
             e.close(offspring=False)
     assert e.reached() == [36, 1, 1]
+
+
+def test_closing_may_be_limited_to_what_gains_most():
+    e = engine(population_size=12)
+    play(e, 20)
+    waiting = e.unfinished()
+    assert len(waiting) > 2
+    e.close(offspring=False, limit=2)
+    e.close(offspring=False, limit=1)
+    asked = e.ask()
+    assert [c.genome for c in asked] == [waiting[0].genome] and asked[0].rung == waiting[0].rung + 1
+    for candidate in asked:
+        e.tell(candidate, values(candidate))
+    e.close(offspring=False, limit=0)
+    assert e.ask() == []
 
 
 def test_closing_keeps_the_offspring_where_asked_to():

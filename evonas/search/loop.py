@@ -2,57 +2,24 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Protocol
 
-from .errors import EXIT_FAILED, EvonasError
-from .evolution import Candidate, Engine
-from .executors import Call, Executor, Failure
-from .genome import Genome
-from .record import Constraint, Measure, Outcome, Record, total_violation
-from .store import Known, Store
+import numpy as np
+
+from ..evolution import Candidate, Engine
+from ..executors import Call, Executor, Failure
+from ..genome import Genome
+from ..record import Constraint, Outcome, Record, total_violation
+from ..store import Known, Store
+from .contract import Evaluator, Listener
+from .verdict import MENDABLE, Verdict, failures
 
 MIN_TIMEOUT, FIRST_TIMEOUT, TIMEOUT_FACTOR = 60.0, 900.0, 20.0  # seconds, seconds, times the slowest peer
-_FEW, _MANY, _TRIES = 4, 8, 3  # candidates of a generation, failures in a row, times that a generation is done again
 _CLOSING_MARGIN = 1.3  # of the time that the closing trainings should take
-_HOPELESS_GENERATIONS = 5  # in a row without a candidate that meets the constraints
-# Failures that may have a cause outside the genome (a full disk, too little time, a bug of the task).
-_MENDABLE = ("error", "crash", "timeout", "out_of_memory")
-
-
-class Evaluator(Protocol):
-    """What a search needs of an evaluator; picklable, as every worker gets a copy.
-
-    ``exact`` is free and runs in this process; ``measure`` runs alone on the device, once per architecture; ``train``
-    runs in any worker, rung by rung. The three tuples name what each gives; what is empty is not called. ``rungs`` are
-    the tokens (or whatever is counted) that a training has seen at each rung.
-    """
-
-    exact_names: tuple[str, ...]
-    measured_names: tuple[str, ...]
-    trained_names: tuple[str, ...]
-    rungs: tuple[int, ...]
-
-    def exact(self, genome: Genome) -> Mapping[str, Measure]: ...
-
-    def measure(self, genome: Genome) -> Outcome: ...
-
-    def train(self, genome: Genome, rung: int) -> Outcome: ...
-
-    def retain(self, genome_ids: Collection[str]) -> None:
-        """Only these may come back for a higher rung: what is kept of others may go."""
-
-
-class Listener:
-    """Told how a run goes; does nothing. Subclass it to show progress."""
-
-    def generation_started(self, generation: int, candidates: int) -> None: ...
-
-    def evaluated(self, record: Record) -> None: ...
-
-    def generation_finished(self, row: Mapping) -> None: ...
+_CLOSING_SHARE = 0.5  # of a budget, at most, for them
 
 
 class Search:
@@ -88,13 +55,14 @@ class Search:
         self._measured = dict((known or Known()).measured)  # architecture id -> what is known of it
         assert engine.rungs == len(evaluator.rungs), "engine and evaluator differ in their rungs"
         self._slowest: dict[int, float] = {}  # rung -> seconds of its longest training
-        self._hopeless = 0
+        self._verdict = Verdict(engine, store, self.constraints)
         self._restore()
 
     # -- the loop -----------------------------------------------------------------------------------------------
 
-    def run(self, generations: int, deadline: float | None = None) -> str:
-        """Go on until ``generations`` are done in all, or the ``time.monotonic()`` moment ``deadline``.
+    def run(self, generations: int, deadline: float | None = None, tokens: float | None = None) -> str:
+        """Go on until ``generations`` are done in all, the ``time.monotonic()`` moment ``deadline``, or as long as the
+        run's training takes no more than so many ``tokens`` (or what the evaluator counts) in all.
 
         Returns why it ended: "generations", "budget" or "exhausted" (no genome of the space is left).
 
@@ -102,10 +70,12 @@ class Search:
             EvonasError: every candidate of a generation failed, or none has met the constraints at the end or for
                 several generations. The run can be resumed.
         """
+        started = time.monotonic()
         while self.engine.generation < generations:
             if deadline is not None and time.monotonic() >= deadline:
                 return self._ended("budget")
-            closing = self._close(generations, deadline)
+            left, whole = self._left(started, deadline, tokens)
+            closing = self._close(generations, left, whole)
             candidates = self.engine.ask()
             if not candidates:
                 return self._ended("budget" if closing else "exhausted")
@@ -114,33 +84,50 @@ class Search:
             records = self._evaluate(candidates, deadline)
             if len(records) < len(candidates):
                 return self._ended("budget")
-            self._give_up_if_all_failed(generation, list(records.values()))
+            tries = min(len(self._tries(r.genome_id, r.generation, r.index)) for r in records.values())
+            self._verdict.before_commit(generation, list(records.values()), tries)
             for candidate in candidates:
                 self.engine.tell(candidate, *self._told(records[candidate.index]))
             self._commit(generation)
-            self._give_up_if_hopeless(generation, list(records.values()))
+            self._verdict.after_commit(generation, list(records.values()))
         return self._ended("generations")
 
-    def _close(self, generations: int, deadline: float | None) -> bool:
-        """Let the expected front train to the end in the last generations, or, True, in what is left of the time."""
-        rungs = self.engine.rungs
-        if self.engine.generation >= max(1, generations - (rungs - 1)):
-            self.engine.close()
-        if deadline is None or rungs == 1 or self.engine.generation < rungs:
-            return not self.engine.offspring_wanted
-        tokens = self.evaluator.rungs
-        left = sum(tokens[-1] - tokens[i.rung] for i in self.engine.unfinished())
-        if time.monotonic() + _CLOSING_MARGIN * left / max(self._rate(), 1e-9) >= deadline:
-            self.engine.close(offspring=False)
-        return not self.engine.offspring_wanted
+    def _close(self, generations: int, left: float, whole: float) -> bool:
+        """Let the expected front train to the end: in the last generations, or, True, with what is ``left`` of the
+        ``whole`` budget of tokens. Decided anew in every generation, so that a resumed run decides the same."""
+        engine, rungs = self.engine, self.evaluator.rungs
+        if math.isfinite(left) and engine.generation >= len(rungs):
+            needed = np.cumsum([rungs[-1] - rungs[i.rung] for i in engine.unfinished()])
+            kept_back = min(needed[-1], _CLOSING_SHARE * whole) if len(needed) else 0.0
+            if left <= kept_back + self._next_generation():
+                engine.close(offspring=False, limit=int((needed <= left).sum()))
+                return True
+        if engine.generation >= max(1, generations - (len(rungs) - 1)):
+            engine.close()
+        else:
+            engine.reopen()
+        return False
 
-    def _rate(self) -> float:
-        """Tokens (or what the evaluator counts) trained per second so far, all workers together."""
-        paid = sum(n * self._step(rung) for rung, n in enumerate(self.engine.reached()))
-        return paid / max(self.store.seconds, 1e-9)
+    def _left(self, started: float, deadline: float | None, tokens: float | None) -> tuple[float, float]:
+        """What can still be trained on before the deadline, with a margin, and within ``tokens``; and in all."""
+        pairs = [(math.inf, math.inf)]
+        if tokens is not None:
+            pairs.append((tokens - self._paid(), tokens))
+        if deadline is not None and len(self.evaluator.rungs) > 1:  # with one rung all are done when time is over
+            rate = self._paid() / max(self.store.seconds, 1e-9) / _CLOSING_MARGIN
+            pairs.append((rate * (deadline - time.monotonic()), rate * (deadline - started)))
+        return min(pairs)
+
+    def _paid(self) -> float:
+        """Tokens trained on so far, all workers together."""
+        return float(sum(n * self._step(rung) for rung, n in enumerate(self.engine.reached())))
+
+    def _next_generation(self) -> float:
+        """Tokens that the next generation takes, roughly: every rung costs about as much as the first."""
+        return self.engine.offspring_size * self.evaluator.rungs[0] * len(self.evaluator.rungs)
 
     def _ended(self, why: str) -> str:
-        self._give_up_if_empty()
+        self._verdict.empty()
         return why
 
     def _commit(self, generation: int) -> None:
@@ -185,69 +172,6 @@ class Search:
             }
             for rung, model in enumerate(ladder.models)
         ]
-
-    def _give_up_if_all_failed(self, generation: int, records: list[Record]) -> None:
-        """Before the commit, so that a resume does again what can be mended, a few times."""
-        if any(r.status in ("ok", "infeasible") for r in records) or not self._stuck(records):
-            return
-        fewest = min(len(self._tries(r.genome_id, r.generation, r.index)) for r in records)
-        if fewest < _TRIES and any(r.status in _MENDABLE for r in records):
-            time_too = " --timeout 2h" if any(r.status == "timeout" for r in records) else ""
-            hint = f"Mend the cause, then do them again: evonas resume {self.store.name}{time_too}"
-            raise self._all_failed(generation, records, hint)
-
-    def _give_up_if_hopeless(self, generation: int, records: list[Record]) -> None:
-        if not any(r.status in ("ok", "infeasible") for r in records) and self._stuck(records):
-            hint = f"Give the space gentler values, or try the next generation: evonas resume {self.store.name}"
-            raise self._all_failed(generation, records, hint)
-        self._hopeless = 0 if any(i.feasible for i in self.engine.archive.values()) else self._hopeless + 1
-        # With rungs few come to where a loss is judged: a handful of generations says little then.
-        judged = sum(r.status == "infeasible" for r in self.store.records)
-        if self._hopeless >= _HOPELESS_GENERATIONS and judged >= 2 * self.engine.population_size:
-            self._give_up_if_empty()
-
-    def _stuck(self, failed: list[Record]) -> bool:
-        """Whether a generation in which all failed is reason to stop: a small one only where nothing has ever
-        succeeded, or not for long."""
-        records = self.store.records
-        since = next((k for k, r in enumerate(reversed(records)) if r.status in ("ok", "infeasible")), len(records))
-        return len(failed) >= _FEW or since == len(records) or since >= _MANY
-
-    def _all_failed(self, generation: int, records: list[Record], hint: str) -> EvonasError:
-        kinds = ", ".join(f"{n} {kind}" for kind, n in failures(records).items())
-        first = next(iter(records[0].reason.splitlines()), "")  # below it comes a traceback
-        return EvonasError(
-            f"all {len(records)} candidates of generation {generation} failed ({kinds}); the first: {first}",
-            hint,
-            exit_code=EXIT_FAILED,
-        )
-
-    def _give_up_if_empty(self) -> None:
-        """Raise EvonasError where nothing has met the constraints so far, naming what came closest."""
-        infeasible = [r for r in self.store.records if r.status == "infeasible"]
-        ok = [r for r in self.store.records if r.ok]
-        # A short training may be ok with a loss that the last rung would not pass.
-        if any(self._violation(r) == 0 for r in ok) or not (infeasible or ok):
-            return
-        if not infeasible:
-            raise EvonasError(
-                f"nothing meets {' and '.join(map(str, self.constraints))} so far, and nothing has come to the last "
-                "rung, where that is judged",
-                f"Go on: evonas resume {self.store.name} --generations {self.engine.generation + 10}",
-                exit_code=EXIT_FAILED,
-            )
-        closest = min(infeasible, key=self._violation)
-        seen = ", ".join(
-            f"{c.name} {closest.value(c.name):.4g}" for c in self.constraints if closest.value(c.name) is not None
-        )
-        broke = sum(failures(self.store.records).values()) - len(infeasible)
-        without = f" without failing ({broke} failed, {len(infeasible)} broke a constraint)" if broke else ""
-        raise EvonasError(
-            f"no candidate has met {' and '.join(map(str, self.constraints))}{without} in "
-            f"{len(self.store.records)} tries; the closest that broke it has {seen}",
-            "Loosen the constraint or widen the space, then start anew.",
-            exit_code=EXIT_FAILED,
-        )
 
     # -- one generation -----------------------------------------------------------------------------------------
 
@@ -340,7 +264,7 @@ class Search:
             return last
         anew = all(r.status not in ("ok", "infeasible") for r in last.values())
         rounds = max(map(len, tries.values()))
-        again = {k for k, r in last.items() if r.status in _MENDABLE and (anew or len(tries[k]) < rounds)}
+        again = {k for k, r in last.items() if r.status in MENDABLE and (anew or len(tries[k]) < rounds)}
         return {index: record for index, record in last.items() if index not in again}
 
     def _tries(self, genome_id: str, generation: int, index: int) -> list[Record]:
@@ -416,12 +340,3 @@ def _record(candidate: Candidate, *outcomes: Outcome) -> Record:
 def _size(genome: Genome) -> float:
     """Rough training cost, to order a batch by."""
     return float(genome.get("n_layers", 1)) * float(genome.get("d_model", 1)) ** 2
-
-
-def failures(records: Sequence[Record]) -> dict[str, int]:
-    """How many records have each status other than ok."""
-    counts: dict[str, int] = {}
-    for record in records:
-        if not record.ok:
-            counts[record.status] = counts.get(record.status, 0) + 1
-    return counts

@@ -1,0 +1,122 @@
+"""The part of the engine that says who goes on to a higher rung, and what is expected there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ..genome import Genome
+from .candidate import Candidate
+from .environment import select_nsga2
+from .fitness import Individual, ParetoFitness
+from .rungs import Ladder, due
+from .selection import hypervolume_contributions, non_dominated
+
+
+class Climbing:
+    """What ``Engine`` knows of rungs; see there."""
+
+    def __init__(self) -> None:
+        self._promoted: list[Candidate] = []  # of the generation that runs, not asked for yet
+        self._climbed: dict[str, int] = {}  # genome id -> the rung it was last asked for, where that is above 0
+        self._encoded: dict[str, np.ndarray] = {}
+        self._closing, self._offspring_wanted = False, True  # see ``close``
+        self._limit: int | None = None
+
+    def _take_promoted(self, count: int) -> list[Candidate]:
+        out, self._promoted = self._promoted[:count], self._promoted[count:]
+        for candidate in out:
+            self._outstanding.setdefault(candidate.generation, set()).add(candidate.index)
+        return out
+
+    def ladder(self) -> Ladder:
+        """What each rung lets one expect of the last one, from all that was told so far."""
+        climbed = [self.archive[i] for i in self._climbed if i in self.archive]
+        told = [(i.told, self._genes(i.genome)) for i in sorted(climbed, key=lambda i: i.index)]
+        return Ladder(told, self.rungs, len(self.names))
+
+    def _genes(self, genome: Genome) -> np.ndarray:
+        if genome.id not in self._encoded:
+            self._encoded[genome.id] = self.space.encode(genome, per_layer=False)
+        return self._encoded[genome.id]
+
+    def _expect(self, individuals: Sequence[Individual]) -> None:
+        """Set the fitness of those below the last rung to what is expected of them there."""
+        below = [i for i in individuals if 0 <= i.rung < self.rungs - 1]
+        if below:
+            ladder = self.ladder()
+            for individual in below:
+                individual.fitness = self._expected(ladder, individual)
+
+    def _expected(self, ladder: Ladder, individual: Individual) -> ParetoFitness:
+        expected = ladder.expected(individual.told, self._genes(individual.genome))
+        return self._fitness(expected, self.broken(dict(zip(self.names, expected))))
+
+    def close(self, offspring: bool = True, limit: int | None = None) -> None:
+        """From now on all members that are expected on the front go on, so that they have been trained to the end when
+        the search ends: ``rungs - 1`` generations bring them there. Without ``offspring`` nothing else is asked for,
+        and no more than the first ``limit`` of ``unfinished`` go on. The last call counts; ``reopen`` takes it back."""
+        self._choose_by(True, offspring, limit)
+
+    def reopen(self) -> None:
+        self._choose_by(False, True, None)
+
+    def _choose_by(self, closing: bool, offspring: bool, limit: int | None) -> None:
+        before = self._closing, self._offspring_wanted, self._limit
+        self._closing, self._offspring_wanted, self._limit = closing, offspring, limit
+        begun = self._outstanding.get(self.generation) or self._told.get(self.generation)
+        if before != (closing, offspring, limit) and not begun:
+            for candidate in self._promoted:
+                self._climbed[candidate.genome.id] = candidate.rung - 1
+            self._promoted = []
+            self._promote()
+
+    def unfinished(self) -> list[Individual]:
+        """The members below the last rung that are expected on the front, what adds most to its hypervolume first;
+        where constraints rule all of them out, and none has come to where that is judged, the one that comes closest.
+        """
+        last = self.rungs - 1
+        feasible = [i for i in self.population if i.feasible]
+        if not feasible and not any(i.rung == last for i in self.archive.values()):
+            return sorted(self.population, key=lambda i: i.fitness.violation)[:1]
+        front = [i for i, keep in zip(feasible, non_dominated(self._points(feasible))) if keep]
+        gains = hypervolume_contributions(self._points(front))
+        best_first = sorted(range(len(front)), key=lambda k: (-gains[k], front[k].index))
+        return [front[k] for k in best_first if front[k].rung < last]
+
+    def waiting(self) -> set[str]:
+        """Ids of the genomes that may still come again at a higher rung."""
+        ids = {i.genome.id for i in self.population if i.rung < self.rungs - 1}
+        return ids | {c.genome.id for c in self._promoted} | {g.id for g in self.seed_genomes}
+
+    def _promote(self) -> None:
+        """Choose who goes on in the generation that begins: seed genomes in any case, then the best members."""
+        if self.rungs == 1:
+            return
+        seeds = {genome.id for genome in self.seed_genomes}
+        chosen = [i for i in map(self.archive.get, seeds) if i is not None and i.rung < self.rungs - 1]
+        chosen = [i for i in sorted(chosen, key=lambda i: i.index) if self._climbed.get(i.genome.id, 0) == i.rung]
+        last = self.unfinished()[: self._limit] if self._closing else []
+        best_first = select_nsga2(self.population, len(self.population), np.random.default_rng(0))
+        for rung in range(self.rungs - 1, 0, -1):
+            there = sum(reached >= rung for i, reached in self._climbed.items() if i not in seeds)
+            waiting = [
+                i
+                for i in best_first
+                if i.rung == rung - 1 == self._climbed.get(i.genome.id, 0) and i.genome.id not in seeds
+            ]
+            share = due(rung, self._numbers.start(self.generation), self.reduction) - there
+            if not self._offspring_wanted:  # what is left is for the front
+                waiting = [i for i in waiting if i in last]
+                share = len(waiting)
+            elif self.exhausted:  # nothing new is left to try: what there is may train to the end
+                share = len(waiting)
+            elif self._closing:  # the front comes first among them
+                share = max(share, sum(i in last for i in waiting))
+            chosen += waiting[: max(0, share)]
+        first = self._numbers.size(self.generation)
+        for k, individual in enumerate(chosen):
+            rung = individual.rung + 1
+            self._climbed[individual.genome.id] = rung
+            self._promoted.append(Candidate(individual.genome, (), "promote", self.generation, first + k, rung))

@@ -1,0 +1,124 @@
+"""Choosing among many offspring by what a surrogate expects of them."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from ..genome import Genome, SearchSpace
+from .fitness import Individual, ParetoFitness
+from .selection import hypervolume, hypervolume_box, minimised, non_dominated
+from .surrogate import Features, Surrogate
+
+if TYPE_CHECKING:
+    from .engine import Engine
+
+_FEWEST = 12  # individuals told, below which nothing is modelled
+_LATEST = 250  # individuals, besides the population, that a model is fitted to
+_ROUNDS, _PER_ROUND = 4, 48  # of the inner evolution
+_OPTIMISM = 0.5  # standard deviations
+_NO_SKILL, _FULL_SKILL = 0.1, 0.5  # Kendall's tau: below it no share of the offspring is chosen so, above it all
+
+
+class Proposal(NamedTuple):
+    """``parents`` are told genomes; between them and this one may lie some that were never asked for."""
+
+    genome: Genome
+    parents: tuple[str, ...]
+    operator: str
+
+
+class Screening:
+    """An inner evolution on the surrogate, from the population; of all its offspring those are chosen that, one after
+    the other, are expected to add most to the hypervolume of the front.
+
+    As far as the surrogate has lately told right, that is (see ``Surrogate.skill``): its share of a generation fades
+    with that, and the rest comes from variation alone.
+
+    Args:
+        known: genome -> values that are exact and free: objectives, or what tells of them (parameters, FLOPs).
+    """
+
+    def __init__(self, space: SearchSpace, known: Callable[[Genome], Mapping[str, float]] | None) -> None:
+        self._features = Features(space, known)
+
+    def plan(self, engine: Engine, generation: int, count: int) -> list[Proposal]:
+        """At most ``count`` new genomes for that generation; the same engine state gives the same ones."""
+        told = [i for i in engine.archive.values() if i.told]
+        parents = [i for i in engine.population if i.feasible]
+        if len(told) < _FEWEST or not parents:
+            return []
+        latest = heapq.nlargest(_LATEST, told, key=lambda i: i.index)
+        further = heapq.nlargest(_LATEST, (i for i in told if i.rung > 0), key=lambda i: i.index)
+        known = {i.genome.id: i for i in (*latest, *further, *engine.population) if i.told}
+        surrogate = Surrogate(self._features, list(known.values()), [o.name for o in engine.objectives], engine.rungs)
+        share = (surrogate.skill - _NO_SKILL) / (_FULL_SKILL - _NO_SKILL)
+        count = round(min(max(share, 0.0), 1.0) * count)
+        if not count:
+            return []
+        pool = self._pool(engine, surrogate, parents, np.random.default_rng((engine.seed, generation, 2**31 + 1)))
+        if not pool:
+            return []
+        return [pool[k][0] for k in _by_gain(engine, told, parents, [(mean, std) for _, mean, std in pool], count)]
+
+    def _pool(self, engine: Engine, surrogate: Surrogate, parents: Sequence[Individual], rng: np.random.Generator):
+        """(proposal, expected objectives, their standard deviations) of all offspring of the inner evolution."""
+        members = list(parents)
+        roots = {i.genome.id: (i.genome.id,) for i in members}
+        pool: dict[str, tuple[Proposal, np.ndarray, np.ndarray]] = {}
+        for _ in range(_ROUNDS):
+            fresh: dict[str, Proposal] = {}
+            for _ in range(_PER_ROUND):
+                genome, from_, operator = engine.offspring(members, rng)
+                known = genome.id in engine.seen or genome.id in pool or genome.id in fresh
+                if not known and engine.screen(genome) <= 0:
+                    fresh[genome.id] = Proposal(genome, _roots(roots, from_), operator)
+            if not fresh:
+                continue
+            means, stds = surrogate.predict([p.genome for p in fresh.values()])
+            for proposal, mean, std in zip(fresh.values(), means, stds):
+                pool[proposal.genome.id] = proposal, mean, std
+                roots[proposal.genome.id] = proposal.parents
+                signs = minimised(np.ones((1, len(mean))), engine.directions)[0]
+                fitness = ParetoFitness(engine.directions, (mean - _OPTIMISM * signs * std).tolist())
+                members.append(Individual(proposal.genome, fitness, len(engine.seen) + len(pool)))
+            members = engine.toolbox.select(members, engine.population_size, rng)
+        return list(pool.values())
+
+
+def _roots(roots: Mapping[str, tuple[str, ...]], parents: Sequence[str]) -> tuple[str, ...]:
+    """The told genomes that a child comes from, at most two: the first one of each parent."""
+    return tuple(dict.fromkeys(roots[p][0] for p in parents if roots[p]))
+
+
+def _by_gain(engine: Engine, told, parents, pool, count: int) -> list[int]:
+    """Places in ``pool``, by expected gain in hypervolume, each chosen one taken as told before the next."""
+    m = len(engine.objectives)
+    # The first population is spread over the space: it says what range an objective has.
+    spread = [i for i in told if i.index < engine.population_size] + list(parents)
+    box = hypervolume_box(minimised(np.array([i.told[-1][:m] for i in spread]), engine.directions))
+    front = minimised(np.array([[*i.fitness.values] for i in parents]), engine.directions)
+    front = front[non_dominated(front)]
+    means = minimised(np.array([mean for mean, _ in pool]), engine.directions)
+    hopes = means - _OPTIMISM * np.array([std for _, std in pool])
+
+    def gain(k: int) -> float:
+        return hypervolume(np.vstack([front, hopes[k : k + 1]]), *box) - base
+
+    base = hypervolume(front, *box)
+    heap = [(-gain(k), k) for k in range(len(pool))]
+    heapq.heapify(heap)
+    chosen: list[int] = []
+    while heap and len(chosen) < count:
+        _, k = heapq.heappop(heap)
+        now = gain(k)  # gains only shrink as the front grows, so the first that still leads is the best
+        if heap and -now > heap[0][0]:
+            heapq.heappush(heap, (-now, k))
+            continue
+        chosen.append(k)
+        front = np.vstack([front, means[k : k + 1]])
+        base = hypervolume(front, *box)
+    return chosen

@@ -1,0 +1,156 @@
+"""A surrogate: what is expected of a genome that was never tried, and how well that has come true so far.
+
+n points, k genomes, d inputs, m objectives
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from ..genome import Genome, SearchSpace
+from .fitness import Individual
+from .gp import GaussianProcess
+
+MAX_POINTS = 300  # that a model is fitted to
+_REMEMBERED = 5_000  # genomes whose inputs are kept
+_JUDGED = 24  # of the latest individuals, by which it is judged
+_LOG_FROM = 3.0  # times the least: positive values that span more are taken as logarithms
+
+
+class Features:
+    """Genomes as inputs: scalar genes as they are, a per-layer field as its mean over layers and the deviations from
+    it, what is known of a genome without evaluating it (FLOPs, say) as logarithms. Every field is a group."""
+
+    def __init__(self, space: SearchSpace, known: Callable[[Genome], Mapping[str, float]] | None) -> None:
+        self.space, self._known = space, known
+        self._rows: dict[str, tuple[np.ndarray, dict[str, float]]] = {}
+        self.groups = self._layout()
+
+    def _layout(self) -> list[int]:
+        groups, group = [], -1
+        for gene in self.space.genes.values():
+            width = 1 if gene.is_ordered else len(gene.options)
+            group += 1
+            groups += [group] * width
+            if gene.per_layer:
+                group += 1
+                groups += [group] * (width * self.space.max_layers)
+        return groups
+
+    def of(self, genome: Genome) -> np.ndarray:
+        return self._row(genome)[0]
+
+    def known(self, genome: Genome) -> dict[str, float]:
+        return self._row(genome)[1]
+
+    def _row(self, genome: Genome) -> tuple[np.ndarray, dict[str, float]]:
+        if genome.id not in self._rows:
+            if len(self._rows) >= _REMEMBERED:
+                self._rows.clear()
+            found = dict(self._known(genome)) if self._known is not None else {}
+            found = {name: float(v) for name, v in found.items() if math.isfinite(v)}
+            self._rows[genome.id] = self._genes(genome), found
+        return self._rows[genome.id]
+
+    def _genes(self, genome: Genome) -> np.ndarray:
+        vector, parts, at = self.space.encode(genome), [], 0
+        for gene in self.space.genes.values():
+            width = 1 if gene.is_ordered else len(gene.options)
+            if not gene.per_layer:
+                parts.append(vector[at : at + width])
+                at += width
+                continue
+            layers = self.space.max_layers
+            rows = vector[at : at + layers * width].reshape(layers, width)
+            mean = rows.mean(axis=0)
+            parts += [mean, ((rows - mean) / math.sqrt(layers)).ravel()]
+            at += layers * width
+        return np.concatenate(parts)
+
+
+class Surrogate:
+    """One Gaussian process per objective that is not known beforehand, fitted to what was told.
+
+    Results of lower rungs are points of their own, the rung being one more input. ``skill`` is Kendall's tau between
+    what was told lately and what the model says with all of that left out, of the objective it knows least about; 0
+    where there is too little to say.
+
+    Args:
+        individuals: told ones. Where they have more than MAX_POINTS results, the oldest of the first rung are left out.
+        names: of the objectives, in order.
+        rungs: how many there are.
+    """
+
+    def __init__(self, features: Features, individuals: Sequence[Individual], names: Sequence[str], rungs: int) -> None:
+        self._features, self._names, self._rungs = features, names, rungs
+        chosen = sorted(individuals, key=lambda i: i.index)
+        self._range = self._known_range(chosen)
+        self._models: dict[int, tuple[GaussianProcess, bool, bool]] = {}
+        skills = []
+        for j, name in enumerate(names):
+            if all(name in features.known(i.genome) for i in chosen):
+                continue
+            changes = any(row[j] != i.told[0][j] for i in chosen for row in i.told)
+            further = [(i, r) for i in chosen for r in range(1, len(i.told) if changes else 1)][-MAX_POINTS // 2 :]
+            points = [(i, 0) for i in chosen][len(further) - MAX_POINTS :] + further
+            y = np.array([i.told[r][j] for i, r in points])
+            logs = bool(y.min() > 0 and y.max() > _LOG_FROM * y.min())
+            x = self._inputs([i.genome for i, _ in points], [r for _, r in points] if changes else None)
+            model = GaussianProcess(x, np.log(y) if logs else y, self._groups(changes))
+            self._models[j] = model, logs, changes
+            skills.append(_skill(model, points, np.log(y) if logs else y))
+        self.skill = min(skills, default=1.0)
+
+    def _known_range(self, individuals: Sequence[Individual]) -> dict[str, tuple[float, float]]:
+        """Of each known value that all have and that is positive: logarithms of the least and the most."""
+        rows = [self._features.known(i.genome) for i in individuals]
+        names = [n for n in rows[0] if all(row.get(n, 0.0) > 0 for row in rows)]
+        logs = {n: [math.log(row[n]) for row in rows] for n in names}
+        return {n: (min(v), max(v)) for n, v in logs.items() if max(v) > min(v)}
+
+    def _groups(self, rung: bool) -> list[int]:
+        groups = list(self._features.groups)
+        for _ in range(len(self._range) + rung):
+            groups.append(groups[-1] + 1)
+        return groups
+
+    def _inputs(self, genomes: Sequence[Genome], rungs: Sequence[int] | None) -> np.ndarray:
+        x = np.array([self._features.of(genome) for genome in genomes])
+        columns = [x]
+        for name, (low, high) in self._range.items():
+            values = [math.log(max(self._features.known(genome).get(name, 0.0), 1e-300)) for genome in genomes]
+            columns.append((np.array(values)[:, None] - low) / (high - low))
+        if rungs is not None:
+            columns.append(np.array(rungs, dtype=float)[:, None] / max(self._rungs - 1, 1))
+        return np.hstack(columns)
+
+    def predict(self, genomes: Sequence[Genome]) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and standard deviation (k, m) of the objectives at the last rung; known ones are exact."""
+        mean, std = np.zeros((len(genomes), len(self._names))), np.zeros((len(genomes), len(self._names)))
+        for j, name in enumerate(self._names):
+            if j not in self._models:
+                mean[:, j] = [self._features.known(genome)[name] for genome in genomes]
+                continue
+            model, logs, changes = self._models[j]
+            rungs = [self._rungs - 1] * len(genomes) if changes else None
+            mu, sigma = model.predict(self._inputs(genomes, rungs))
+            mean[:, j], std[:, j] = (np.exp(mu), -np.exp(mu) * np.expm1(-sigma)) if logs else (mu, sigma)
+        return mean, std
+
+
+def _skill(model: GaussianProcess, points: Sequence[tuple[Individual, int]], y: np.ndarray) -> float:
+    """How well the latest individuals are ranked at the first rung by a model that has none of their results."""
+    latest = sorted({i.index for i, _ in points})[-_JUDGED:]
+    if len(latest) < 8 or len(latest) > len(points) // 2:
+        latest = latest[-max(len(points) // 3, 1) :]
+    rows = np.array([k for k, (i, _) in enumerate(points) if i.index in set(latest)])
+    first = np.array([points[k][1] == 0 for k in rows])
+    if first.sum() < 4:
+        return 0.0
+    from scipy.stats import kendalltau  # a second to import
+
+    tau = float(kendalltau(model.left_out(rows)[first], y[rows][first]).statistic)
+    return tau if math.isfinite(tau) else 0.0

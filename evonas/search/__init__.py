@@ -1,0 +1,7 @@
+"""The loop that joins engine, executor and store. The evaluator comes as an argument."""
+
+from .contract import Evaluator, Listener
+from .loop import Search
+from .verdict import failures
+
+__all__ = ["Evaluator", "Listener", "Search", "failures"]

@@ -1,0 +1,96 @@
+"""When a search can't go on, and what to say then."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..errors import EXIT_FAILED, EvonasError
+from ..evolution import Engine
+from ..record import Constraint, Record, total_violation
+from ..store import Store
+
+_FEW, _MANY, _TRIES = 4, 8, 3  # candidates of a generation, failures in a row, times that a generation is done again
+_HOPELESS_GENERATIONS = 5  # in a row without a candidate that meets the constraints
+# Failures that may have a cause outside the genome (a full disk, too little time, a bug of the task).
+MENDABLE = ("error", "crash", "timeout", "out_of_memory")
+
+
+class Verdict:
+    """Raises EvonasError where a run should end; it can be resumed."""
+
+    def __init__(self, engine: Engine, store: Store, constraints: Sequence[Constraint]) -> None:
+        self.engine, self.store, self.constraints = engine, store, constraints
+        self._hopeless = 0
+
+    def before_commit(self, generation: int, records: list[Record], tries: int) -> None:
+        """All have failed: before the commit, so that a resume does again what can be mended. ``tries`` is how often
+        each of them has been tried."""
+        if any(r.status in ("ok", "infeasible") for r in records) or not self._stuck(records):
+            return
+        if tries < _TRIES and any(r.status in MENDABLE for r in records):
+            time_too = " --timeout 2h" if any(r.status == "timeout" for r in records) else ""
+            hint = f"Mend the cause, then do them again: evonas resume {self.store.name}{time_too}"
+            raise self._all_failed(generation, records, hint)
+
+    def after_commit(self, generation: int, records: list[Record]) -> None:
+        """All have failed for good, or nothing has met the constraints for several generations."""
+        if not any(r.status in ("ok", "infeasible") for r in records) and self._stuck(records):
+            hint = f"Give the space gentler values, or try the next generation: evonas resume {self.store.name}"
+            raise self._all_failed(generation, records, hint)
+        self._hopeless = 0 if any(i.feasible for i in self.engine.archive.values()) else self._hopeless + 1
+        # With rungs few come to where a loss is judged: a handful of generations says little then.
+        judged = sum(r.status == "infeasible" for r in self.store.records)
+        if self._hopeless >= _HOPELESS_GENERATIONS and judged >= 2 * self.engine.population_size:
+            self.empty()
+
+    def _stuck(self, failed: list[Record]) -> bool:
+        """Whether a generation in which all failed is reason to stop: a small one only where nothing has ever
+        succeeded, or not for long."""
+        records = self.store.records
+        since = next((k for k, r in enumerate(reversed(records)) if r.status in ("ok", "infeasible")), len(records))
+        return len(failed) >= _FEW or since == len(records) or since >= _MANY
+
+    def _all_failed(self, generation: int, records: list[Record], hint: str) -> EvonasError:
+        kinds = ", ".join(f"{n} {kind}" for kind, n in failures(records).items())
+        first = next(iter(records[0].reason.splitlines()), "")  # below it comes a traceback
+        return EvonasError(
+            f"all {len(records)} candidates of generation {generation} failed ({kinds}); the first: {first}",
+            hint,
+            exit_code=EXIT_FAILED,
+        )
+
+    def empty(self) -> None:
+        """Raise EvonasError where nothing has met the constraints so far, naming what came closest."""
+        infeasible = [r for r in self.store.records if r.status == "infeasible"]
+        ok = [r for r in self.store.records if r.ok]
+        # A short training may be ok with a loss that the last rung would not pass.
+        if any(total_violation(self.constraints, r) == 0 for r in ok) or not (infeasible or ok):
+            return
+        if not infeasible:
+            raise EvonasError(
+                f"nothing meets {' and '.join(map(str, self.constraints))} so far, and nothing has come to the last "
+                "rung, where that is judged",
+                f"Go on: evonas resume {self.store.name} --generations {self.engine.generation + 10}",
+                exit_code=EXIT_FAILED,
+            )
+        closest = min(infeasible, key=lambda r: total_violation(self.constraints, r))
+        seen = ", ".join(
+            f"{c.name} {closest.value(c.name):.4g}" for c in self.constraints if closest.value(c.name) is not None
+        )
+        broke = sum(failures(self.store.records).values()) - len(infeasible)
+        without = f" without failing ({broke} failed, {len(infeasible)} broke a constraint)" if broke else ""
+        raise EvonasError(
+            f"no candidate has met {' and '.join(map(str, self.constraints))}{without} in "
+            f"{len(self.store.records)} tries; the closest that broke it has {seen}",
+            "Loosen the constraint or widen the space, then start anew.",
+            exit_code=EXIT_FAILED,
+        )
+
+
+def failures(records: Sequence[Record]) -> dict[str, int]:
+    """How many records have each status other than ok."""
+    counts: dict[str, int] = {}
+    for record in records:
+        if not record.ok:
+            counts[record.status] = counts.get(record.status, 0) + 1
+    return counts

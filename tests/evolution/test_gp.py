@@ -1,0 +1,79 @@
+"""The Gaussian process: its gradient, what it predicts, and what it says of points that are left out."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+
+from evonas.evolution.gp import GaussianProcess
+
+GROUPS = [0, 1, 2, 3, 4, 4]
+
+
+def smooth(x: np.ndarray) -> np.ndarray:
+    return np.sin(3 * x[:, 0]) + x[:, 1] ** 2 + 0.3 * x[:, 2]
+
+
+def sample(n: int, seed: int = 0, noise: float = 0.0):
+    rng = np.random.default_rng(seed)
+    x = rng.random((n, len(GROUPS)))
+    return x, smooth(x) + rng.normal(0, noise, n)
+
+
+def test_the_gradient_is_that_of_the_loss():
+    gp = GaussianProcess(*sample(40, noise=0.1), GROUPS)
+    rng = np.random.default_rng(1)
+    for _ in range(3):
+        theta = gp._prior + rng.normal(0, 0.5, len(gp._prior))
+        steps = 1e-5 * np.eye(len(theta))
+        numeric = [(gp._loss(theta + s)[0] - gp._loss(theta - s)[0]) / 2e-5 for s in steps]
+        assert gp._loss(theta)[1] == pytest.approx(np.array(numeric), rel=1e-4, abs=1e-4)
+
+
+def test_a_smooth_function_is_learned_and_irrelevant_inputs_are_found_out():
+    x, y = sample(80, noise=0.01)
+    gp = GaussianProcess(x[:60], y[:60], GROUPS)
+    mean, std = gp.predict(x[60:])
+    assert np.sqrt(((mean - y[60:]) ** 2).mean()) < 0.15 * y.std()
+    assert 0.3 < np.sqrt((((mean - y[60:]) / np.hypot(std, 0.01)) ** 2).mean()) < 2.0
+    lengths = np.exp(gp._theta[: max(GROUPS) + 1])
+    assert lengths[0] < lengths[3] and lengths[0] < lengths[4]
+
+
+def test_it_is_surer_near_what_it_has_seen():
+    x, y = sample(30)
+    gp = GaussianProcess(x, y, GROUPS)
+    near, far = gp.predict(np.vstack([x[:1] + 1e-3, np.full((1, 6), 3.0)]))[1]
+    assert near < 0.1 * far
+
+
+def test_points_left_out_together_are_predicted_as_if_they_had_never_been():
+    x, y = sample(50, noise=0.05)
+    gp = GaussianProcess(x, y, GROUPS)
+    rows = np.array([3, 17, 40, 49])
+    without = copy.copy(gp)
+    kept = np.setdiff1d(np.arange(50), rows)
+    without._x, without._y = gp._x[kept], gp._y[kept]
+    without._settle()
+    assert gp.left_out(rows) == pytest.approx(without.predict(x[rows])[0], abs=1e-6)
+
+
+@pytest.mark.parametrize("y", [np.full(8, 3.0), np.arange(8) * 1e9, np.arange(8) * 1e-9])
+def test_constant_huge_and_tiny_outputs(y):
+    x = np.linspace(0, 1, 8)[:, None]
+    mean, std = GaussianProcess(x, y, [0]).predict(x)
+    assert mean == pytest.approx(y, abs=0.2 * (y.max() - y.min()) + 1e-6) and np.isfinite(std).all()
+
+
+def test_the_same_point_twice_does_no_harm():
+    x, y = sample(20)
+    mean, _ = GaussianProcess(np.vstack([x, x]), np.concatenate([y, y + 0.1]), GROUPS).predict(x)
+    assert mean == pytest.approx(y + 0.05, abs=0.1)
+
+
+def test_same_data_same_result():
+    x, y = sample(40, noise=0.1)
+    one, other = (GaussianProcess(x, y, GROUPS).predict(x) for _ in range(2))
+    assert np.array_equal(one, other)

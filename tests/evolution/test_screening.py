@@ -1,0 +1,111 @@
+"""Screening: where its proposals come from, when it steps back, and that it gains."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from evonas.evolution import Engine, hypervolume
+from evonas.genome import space_from_dict
+from evonas.record import Objective
+
+SPACE = space_from_dict(
+    {"kind": "custom", "genes": {**{f"x{k}": {"low": 0.0, "high": 1.0} for k in range(8)}, "kind": ["a", "b", "c"]}}
+)
+GOALS = (Objective("f"), Objective("g"))
+
+
+def zdt(genome) -> dict[str, float]:
+    """Like ZDT1 (Zitzler et al. 2000), with a category that has to be right."""
+    rest = np.mean([genome[f"x{k}"] for k in range(1, 8)]) + 0.2 * (genome.kind != "b")
+    g = 1 + 9 * rest
+    return {"f": genome.x0, "g": float(g * (1 - np.sqrt(genome.x0 / g)))}
+
+
+def noise(genome) -> dict[str, float]:
+    rng = np.random.default_rng(int(genome.id, 16))
+    return {"f": float(rng.random()), "g": float(rng.random())}
+
+
+def play(evaluate, generations: int, **options) -> tuple[Engine, list]:
+    settings = {"population_size": 16, "offspring_size": 8, "seed": 0, "surrogate": True}
+    engine = Engine(SPACE, GOALS, **{**settings, **options})
+    asked = []
+    while engine.generation < generations:
+        for candidate in engine.ask():
+            asked.append(candidate)
+            engine.tell(candidate, evaluate(candidate.genome))
+    return engine, asked
+
+
+def reached(engine: Engine) -> float:
+    points = np.array([m.told[-1] for m in engine.archive.values()])
+    return hypervolume(points, np.zeros(2), np.array([1.0, 4.0]))
+
+
+def test_it_gains_on_a_smooth_problem():
+    with_it = [reached(play(zdt, 12, seed=seed)[0]) for seed in range(5)]
+    without = [reached(play(zdt, 12, seed=seed, surrogate=False)[0]) for seed in range(5)]
+    assert np.median(with_it) > np.median(without) + 0.03
+
+
+def test_what_it_proposes_is_new_passes_the_screen_and_comes_from_told_genomes():
+    engine, asked = play(zdt, 10, screen=lambda genome: max(0.0, genome.x1 - 0.8))
+    ids = [c.genome.id for c in asked]
+    assert len(set(ids)) == len(ids) and all(c.genome.x1 <= 0.8 for c in asked)
+    for k, candidate in enumerate(asked):
+        assert set(candidate.parents) <= set(ids[:k]) and len(candidate.parents) <= 2
+    assert engine.screening.plan(engine, 10, 8)
+
+
+def test_where_nothing_can_be_learned_it_steps_back():
+    plans = []
+    for seed in range(6):
+        engine, _ = play(noise, 6, seed=seed)
+        plans.append(len(engine.screening.plan(engine, 6, 8)))
+    assert np.median(plans) <= 1
+
+
+def test_too_little_is_no_ground_to_plan_on():
+    engine, _ = play(zdt, 1, population_size=6)
+    assert engine.screening.plan(engine, 1, 8) == []
+
+
+@pytest.mark.parametrize("done", [1, 2, 5])
+def test_restoring_continues_exactly(done):
+    _, all_asked = play(zdt, 8)
+    first, asked = play(zdt, done)
+    second = Engine(SPACE, GOALS, population_size=16, offspring_size=8, seed=0, surrogate=True)
+    box = tuple(p.tolist() for p in first.box)
+    second.restore([(c, zdt(c.genome), 0.0) for c in asked], [m.genome.id for m in first.population], done, box)
+    while second.generation < 8:
+        for candidate in second.ask():
+            asked.append(candidate)
+            second.tell(candidate, zdt(candidate.genome))
+    assert [c.genome.id for c in asked] == [c.genome.id for c in all_asked]
+
+
+def test_known_objectives_are_taken_as_they_are():
+    calls = []
+
+    def known(genome):
+        calls.append(genome.id)
+        return {"f": genome.x0}
+
+    engine, _ = play(zdt, 8, known=known)
+    assert calls and len(calls) == len(set(calls)), "asked once of each genome"
+    assert reached(engine) > 0.4
+
+
+def test_a_maximised_objective():
+    found = []
+    for surrogate in (True, False):
+        goals = (Objective("f"), Objective("g", "", "max"))
+        engine = Engine(SPACE, goals, population_size=16, offspring_size=8, seed=0, surrogate=surrogate)
+        while engine.generation < 12:
+            for candidate in engine.ask():
+                values = zdt(candidate.genome)
+                engine.tell(candidate, {"f": values["f"], "g": -values["g"]})
+        points = np.array([m.told[-1] for m in engine.archive.values()]) * [1, -1]
+        found.append(hypervolume(points, np.zeros(2), np.array([1.0, 4.0])))
+    assert found[0] > found[1]

@@ -1,0 +1,105 @@
+"""What the surrogate takes in, what it says of genomes never tried, and how it is judged."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from evonas.evolution.fitness import Individual, ParetoFitness
+from evonas.evolution.surrogate import Features, Surrogate
+from evonas.genome import space_from_dict
+
+LAYERED = space_from_dict(
+    {
+        "kind": "custom",
+        "length": "depth",
+        "genes": {"depth": {"low": 1, "high": 4}, "width": {"low": 8, "high": 64, "step": 8}, "kind": ["a", "b", "c"]},
+        "layers": {"heads": [1, 2, 4], "shape": ["round", "square"]},
+    }
+)
+
+
+def cost(genome) -> float:
+    return float(genome.width * sum(genome.heads))
+
+
+def error(genome, rung: int = 0) -> float:
+    return 10 / (1 + sum(genome.heads)) + (genome.kind == "b") + 0.01 * genome.width - 0.5 * rung
+
+
+def individuals(count: int, rungs: int = 1, seed: int = 0, told=error) -> list[Individual]:
+    rng = np.random.default_rng(seed)
+    out = []
+    for k in range(count):
+        genome = LAYERED.sample(rng)
+        rows = [(told(genome, r), cost(genome)) for r in range(1 + (rungs > 1 and k % 3 == 0) * (rungs - 1))]
+        out.append(Individual(genome, ParetoFitness(("min", "min"), rows[-1]), k, rows))
+    return out
+
+
+def known(genome) -> dict[str, float]:
+    return {"cost": cost(genome), "width": float(genome.width), "nothing": float("nan")}
+
+
+def test_every_input_has_its_group_whatever_the_depth():
+    features = Features(LAYERED, None)
+    rng = np.random.default_rng(0)
+    rows = [features.of(LAYERED.sample(rng)) for _ in range(20)]
+    assert {len(row) for row in rows} == {len(features.groups)}
+    # three scalar fields, and a mean and the deviations from it of two per-layer ones
+    assert features.groups == [0, 1, 2, 2, 2, 3, *[4] * 4, 5, 5, *[6] * 8]
+
+
+def test_layers_that_are_alike_deviate_nowhere():
+    genome = LAYERED.repair({"depth": 2, "width": 8, "kind": "a", "heads": (2, 2), "shape": ("round", "round")})
+    row = Features(LAYERED, None).of(genome)
+    assert np.abs(row[6:10]).max() < 1e-12 and np.abs(row[12:]).max() < 1e-12
+
+
+def test_what_is_known_is_exact_and_the_rest_is_learned():
+    told = individuals(60)
+    surrogate = Surrogate(Features(LAYERED, known), told, ["error", "cost"], 1)
+    fresh = [i.genome for i in individuals(30, seed=1)]
+    mean, std = surrogate.predict(fresh)
+    assert mean[:, 1].tolist() == [cost(g) for g in fresh] and not std[:, 1].any()
+    truth = np.array([error(g) for g in fresh])
+    assert np.sqrt(((mean[:, 0] - truth) ** 2).mean()) < 0.3 * truth.std()
+    assert surrogate.skill > 0.7
+
+
+def test_without_anything_known_all_objectives_are_learned():
+    surrogate = Surrogate(Features(LAYERED, None), individuals(60), ["error", "cost"], 1)
+    fresh = [i.genome for i in individuals(30, seed=1)]
+    mean, std = surrogate.predict(fresh)
+    assert (std > 0).all() and (mean[:, 1] > 0).all(), "a cost that spans much is taken as its logarithm"
+    assert np.corrcoef(np.log(mean[:, 1]), np.log([cost(g) for g in fresh]))[0, 1] > 0.95
+
+
+def test_noise_shows_as_a_lack_of_skill():
+    rng = np.random.default_rng(0)
+    skills = [
+        Surrogate(
+            Features(LAYERED, known), individuals(60, seed=s, told=lambda g, r: rng.random()), ["error", "cost"], 1
+        )
+        for s in range(5)
+    ]
+    assert np.median([s.skill for s in skills]) < 0.2
+
+
+def test_lower_rungs_count_as_what_they_are():
+    told = individuals(60, rungs=3)
+    surrogate = Surrogate(Features(LAYERED, known), told, ["error", "cost"], 3)
+    fresh = [i.genome for i in individuals(30, seed=1)]
+    mean, _ = surrogate.predict(fresh)
+    truth = np.array([error(g, 2) for g in fresh])
+    assert abs((mean[:, 0] - truth).mean()) < 0.15, "a rung takes off half a nat"
+
+
+def test_few_points_judge_nothing():
+    assert Surrogate(Features(LAYERED, known), individuals(6), ["error", "cost"], 1).skill == 0.0
+
+
+@pytest.mark.parametrize("count", [400])
+def test_many_points_are_cut_to_what_a_model_can_hold(count):
+    surrogate = Surrogate(Features(LAYERED, known), individuals(count), ["error", "cost"], 1)
+    assert surrogate.skill > 0.7
