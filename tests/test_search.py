@@ -210,7 +210,7 @@ def test_a_constraint_that_nothing_meets_ends_the_run_with_the_closest_value(tar
     store = Store.open(tmp_path / "run")
     closest = min(r.value("latency") for r in store.records)
     assert caught.value.exit_code == EXIT_FAILED and caught.value.hint
-    assert f"no candidate has met latency<=0.05ms in {len(store.records)} tries" in caught.value.message
+    assert f"no candidate has met latency<=0.05ms in {len(store.records)} evaluations" in caught.value.message
     assert f"the closest that broke it has latency {closest:.4g}" in caught.value.message
     assert not logged(curve, "begin train")
 
@@ -231,7 +231,7 @@ def test_it_says_so_where_what_meets_it_fails(targets, tmp_path, curve):
 def test_it_is_no_success_to_reach_the_goal_or_the_deadline_without_anything_that_meets_it(targets, tmp_path, curve):
     options = {"constraints": [Constraint.parse("loss<=0.0001")], "executor": "serial"}
     for generations in (1, 2):
-        with pytest.raises(EvonasError, match=f"no candidate has met .* in {6 * generations} tries") as caught:
+        with pytest.raises(EvonasError, match=f"no candidate has met .* in {6 * generations} evaluations") as caught:
             targets.run(tmp_path / "run", curve, generations, **options)
         assert caught.value.exit_code == EXIT_FAILED
     with pytest.raises(EvonasError, match="no candidate has met"):
@@ -370,7 +370,7 @@ def test_a_constraint_on_the_loss_counts_at_the_last_rung(targets, tmp_path, cur
 
 def test_short_trainings_are_no_success_where_the_last_rung_meets_no_constraint(targets, tmp_path, curve):
     curve.rungs = RUNGS
-    with pytest.raises(EvonasError, match=r"no candidate has met loss<=0.0001 in \d+ tries; the closest"):
+    with pytest.raises(EvonasError, match=r"no candidate has met loss<=0.0001 in \d+ evaluations; the closest"):
         targets.run(tmp_path / "run", curve, 4, constraints=[Constraint.parse("loss<=0.0001")])
     assert any(r.ok for r in Store.open(tmp_path / "run").records)
 
@@ -422,6 +422,23 @@ def test_a_budget_of_tokens_is_kept_and_spent_on_a_trained_front(targets, tmp_pa
     assert 0.6 * tokens <= tokens_paid(store) <= tokens
     late = [r.measures["loss"].fidelity for r in store.records if r.generation == store.records[-1].generation]
     assert "1 tokens" not in late and store.generations[-1]["front_size"] > 0
+
+
+def test_failures_count_in_a_budget_of_tokens(targets, tmp_path, curve):
+    curve.rungs = RUNGS
+    space = targets.own_space(("fine", "raise"))
+    assert targets.run(tmp_path / "run", curve, 10**6, offspring=4, tokens=200, space=space) == "budget"
+    records = sorted(Store.open(tmp_path / "run").records, key=lambda r: (r.generation, r.index))
+    assert any(r.status == "error" for r in records)
+    came = {r.genome_id: sum(s.genome_id == r.genome_id for s in records) for r in records}
+    assert sum(RUNGS[n - 1] for n in came.values()) <= 200
+
+
+def test_a_small_budget_of_tokens_ends_after_the_first_generation(targets, tmp_path, curve):
+    curve.rungs = RUNGS
+    assert targets.run(tmp_path / "run", curve, 10**6, offspring=4, tokens=5) == "budget"
+    store = Store.open(tmp_path / "run")
+    assert [row["generation"] for row in store.generations] == [0]
 
 
 def test_a_budget_of_tokens_ends_the_same_when_interrupted(targets, tmp_path, curve):

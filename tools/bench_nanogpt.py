@@ -54,13 +54,14 @@ class SeededTPE(SeededNSGA2):
         return samplers.TPESampler(multivariate=True, seed=self.seed)
 
 
-ARMS = {"evonas": Engine, "optuna TPE": SeededTPE, "optuna NSGA-II": SeededNSGA2}
+SURROGATE = "evonas, surrogate"
+ARMS = {"evonas": Engine, SURROGATE: Engine, "optuna TPE": SeededTPE, "optuna NSGA-II": SeededNSGA2}
 
 
-def search(kind: type[Engine], options, seed: int, tokens: int, limit: float | None, seconds: float | None):
+def search(arm: str, options, seed: int, tokens: int, limit: float | None, seconds: float | None):
     """(front as (genome, loss, latency), the seed's latency, tokens paid, seconds taken) of one search. It ends at
     ``limit`` training tokens, or, where ``seconds`` are given, with those instead."""
-    data, workers = options.data, options.workers
+    kind, data, workers = ARMS[arm], options.data, options.workers
     space = read_space(DEFAULTS["space"]).bounded(CONTEXT)
     nanogpt = bounded_windows(read_genome("nanogpt-cpu").genome, CONTEXT)
     rungs = options.rungs if kind is Engine else 1
@@ -87,6 +88,7 @@ def search(kind: type[Engine], options, seed: int, tokens: int, limit: float | N
             rungs=rungs,
             reduction=REDUCTION,
             known=evaluator.known,
+            surrogate=arm == SURROGATE,
         )
         header = {
             "objectives": [{"name": n, "unit": "", "direction": "min"} for n in OBJECTIVES],
@@ -141,13 +143,12 @@ def compare(options, tokens: int, full: int) -> dict:
     for seed in range(options.first_seed, options.first_seed + options.seeds):
         wall = None
         for arm in options.arm or ARMS:
-            kind = ARMS[arm]
-            limit = SEARCH_TRAININGS * full if wall is None else None
-            front, latency, paid, took = search(kind, options, seed, tokens, limit, wall)
+            bounds = (SEARCH_TRAININGS * full, None) if wall is None or ARMS[arm] is Engine else (None, wall)
+            front, latency, paid, took = search(arm, options, seed, tokens, *bounds)
             wall = took if wall is None else wall
             picks = chosen(front, latency)
             trained = in_full([*picks.values(), nanogpt], options.data, seed, options.workers, full)
-            if arm == "evonas":
+            if len(base) <= seed - options.first_seed:
                 base.append(trained[nanogpt.id])
                 print(f"  seed {seed} {'nanogpt-cpu itself':16} {_pair(base[-1])}", flush=True)
             row = {name: None if g is None else trained[g.id] for name, g in picks.items()}

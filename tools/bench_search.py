@@ -32,7 +32,7 @@ from evonas.genome import Genome, SearchSpace, space_from_dict
 from evonas.genome.gene import Gene
 from evonas.record import Objective
 
-POPULATION, OFFSPRING = 20, 5
+POPULATION, OFFSPRING = 32, 5
 BUDGETS = (50, 100, 200, 500, 1000, 2000)
 
 

@@ -48,6 +48,12 @@ def calibrate(run, genomes, factor, budget, workers) -> None:
         raise EvonasError(f"--factor {factor:g}; it takes a number above 1, up to {MAX_FACTOR:g}")
     deadline = end_of(budget, time.monotonic())
     store = Store.open(find_run(run))
+    if (who := store.writer()) is not None:
+        raise EvonasError(
+            f"run {store.name!r} is being searched by process {who.get('pid', '?')} on {who.get('host', '?')}; "
+            "training beside it would spoil the times it measures",
+            "Wait for it, or stop it and go on with 'evonas resume' afterwards.",
+        )
     settings = Settings.from_dict(store.header["settings"])
     summary = calibrated(store, settings, genomes, factor, deadline, workers)
     click.echo("\n".join(lines(summary)))

@@ -154,9 +154,10 @@ class Progress(Listener):
         console.print(where, highlight=False, soft_wrap=True)
         if report["front"]:
             best = report["front"][0]["id"]
+            which = "most accurate" if "loss" in self.settings.objectives else "first"
             nexts = (
                 (f"evonas report {name} --html {name}.html", "a page to keep"),
-                (f"evonas train {name}:{best[:6]}", "train the most accurate one in full"),
+                (f"evonas train {name}:{best[:6]}", f"train the {which} one in full"),
                 (f"evonas resume {name} --generations {done + 30}", "search on"),
             )
             nexts = nexts[:2] if ended == "exhausted" else nexts

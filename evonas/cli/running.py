@@ -69,7 +69,6 @@ def run_search(
     if calibration and "loss" not in evaluator.trained_names:
         raise EvonasError("--calibrate tells how well losses are ranked; this search has none", "Leave it out.")
     engine = _engine(settings, space, evaluator, constraints, list(seeds))
-    _note_unreachable(settings)
     known = _reused(settings, evaluator, data, again=store is not None)
     count = min(_GPU_WORKERS, os.cpu_count() or 1) if workers is None and settings.device == "cuda" else workers
     env = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"} if settings.device == "cpu" else None
@@ -77,6 +76,7 @@ def run_search(
     with contextlib.ExitStack() as stack:
         stack.callback(signal.signal, signal.SIGTERM, signal.signal(signal.SIGTERM, _interrupt))
         executor = stack.enter_context(make_executor(executor_name, evaluator, count, env))
+        _note_unreachable(settings)
         if store is None:
             notes = {"vocab_size": evaluator.task.vocab_size, **({} if data is None else {"data": data})}
             header = _header(settings, space, engine, seeds, notes)
@@ -240,7 +240,7 @@ def _engine(
             raise
         names = " and ".join(map(str, known))
         raise EvonasError(
-            f"no genome of the space {space.name!r} meets {names}", error.hint, exit_code=EXIT_FAILED
+            f"no genome of the space {space.name!r} was found that meets {names}", error.hint, exit_code=EXIT_FAILED
         ) from None
     return engine
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 from ..errors import EvonasError
@@ -59,10 +60,10 @@ def check_settings(
 ) -> None:
     """Raise EvonasError where an engine can't be made of these."""
     for name, size, least in (("population", population_size, 2), ("offspring", offspring_size, 1)):
-        if not isinstance(size, int) or size < least:
-            raise EvonasError(f"{name} size {size}; it takes a whole number of at least {least}")
-    if not isinstance(seed, int) or seed < 0:
-        raise EvonasError(f"seed {seed}; it takes a whole number of at least 0")
+        if not _is_whole(size) or size < least:
+            raise EvonasError(f"{name} size {size!r}; it takes a whole number of at least {least}")
+    if not _is_whole(seed) or seed < 0:
+        raise EvonasError(f"seed {seed!r}; it takes a whole number of at least 0")
     if not all(isinstance(o, Objective) for o in objectives):
         raise EvonasError("objectives are evonas.record.Objective", 'For example: Objective("error", "%", "min")')
     if not objectives or len({o.name for o in objectives}) != len(objectives):
@@ -70,9 +71,15 @@ def check_settings(
     if len(seeds) > population_size:
         raise EvonasError(f"{len(seeds)} seed genomes do not fit a population of {population_size}")
     for genome in seeds:
+        if not isinstance(genome, Genome):
+            raise EvonasError(f"seed genome {genome!r} is no Genome", "SearchSpace.repair makes one of a dictionary.")
         problems = space.check(genome)
         if problems:
             raise EvonasError(f"seed genome {genome.id} lies outside the space: {'; '.join(problems)}")
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def finite(name: str, value: Any) -> float:

@@ -137,8 +137,8 @@ class Engine(Climbing):
         while len(out) < count:
             generation, index = self._numbers.place(self._asked)
             candidate = self._propose(generation, index) if generation not in self._short else None
+            self.exhausted = candidate is None and generation > 0  # the first population may be short without it
             if candidate is None:
-                self.exhausted = True
                 if generation in self._outstanding:
                     self._short[generation] = index
                     self._finish_generations()

@@ -14,6 +14,7 @@ from scipy.optimize import minimize
 
 _JITTER = 1e-8
 _STEPS = 20  # of L-BFGS; more move the predictions little
+_FITTED = 128  # points, at most, that the hyperparameters are fitted to: the cost grows with the cube
 
 
 class GaussianProcess:
@@ -41,8 +42,15 @@ class GaussianProcess:
         self._prior = np.array([scale] * self._count + [0.0, -1.0, -2.0])
         self._width = np.array([1.0] * self._count + [1.0, 1.0, 1.0])
         bounds = [(p - 4.0, p + 4.0) for p in self._prior]
+        some = np.unique(np.linspace(0, len(y) - 1, min(len(y), _FITTED)).round().astype(int))
         found = minimize(
-            self._loss, self._prior, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": _STEPS}
+            self._loss,
+            self._prior,
+            args=(self._x[some], self._y[some]),
+            jac=True,
+            method="L-BFGS-B",
+            bounds=bounds,
+            options={"maxiter": _STEPS},
         )
         self._theta = found.x
         self._settle()
@@ -56,23 +64,23 @@ class GaussianProcess:
         lengths, matern, trend, _ = self._parts(theta)
         return matern * _matern(_distances(a / lengths, b / lengths)) + trend * (a @ b.T)
 
-    def _loss(self, theta: np.ndarray) -> tuple[float, np.ndarray]:
+    def _loss(self, theta: np.ndarray, x: np.ndarray, y: np.ndarray) -> tuple[float, np.ndarray]:
         """Negative log posterior of the hyperparameters and its gradient."""
         lengths, matern, trend, noise = self._parts(theta)
-        z = self._x / lengths
+        z = x / lengths
         r = math.sqrt(5) * _distances(z, z)
         decay = np.exp(-r)
         k_matern = matern * (1 + r + r**2 / 3) * decay
-        k_trend = trend * (self._x @ self._x.T)
-        n = len(self._y)
+        k_trend = trend * (x @ x.T)
+        n = len(y)
         try:
             factor = cho_factor(k_matern + k_trend + (noise + _JITTER) * np.eye(n), lower=True)
         except np.linalg.LinAlgError:
             return 1e10, np.zeros_like(theta)
-        alpha = cho_solve(factor, self._y)
+        alpha = cho_solve(factor, y)
         inverse = cho_solve(factor, np.eye(n))
         away = (theta - self._prior) / self._width
-        value = 0.5 * self._y @ alpha + np.log(np.diag(factor[0])).sum() + 0.5 * away @ away
+        value = 0.5 * y @ alpha + np.log(np.diag(factor[0])).sum() + 0.5 * away @ away
         w = np.outer(alpha, alpha) - inverse  # dL/dK is half of it
         m = w * (matern * 5 / 3) * (1 + r) * decay
         # The sum over pairs of m times the squared difference of one scaled input, for all inputs at once.

@@ -12,7 +12,8 @@ from ..genome import TRAINING_GENES, Genome, SearchSpace
 from ..genome.gene import Gene
 from .candidate import Candidate
 
-_STRATA_ATTEMPTS = 50
+_STRATA_ATTEMPTS = 10
+_WALK_STEPS, _FRUITLESS = 300, 2  # mutations towards the constraints; rounds of eight walks that bring nothing new
 _JITTERS = (0.0, 0.1, 0.25)  # spread of a per-layer gene around its field's level
 
 
@@ -65,7 +66,8 @@ def first_population(
     rng: np.random.Generator,
 ) -> list[Candidate]:
     """At most ``size`` different candidates: the seed genomes, for half of the rest mutants of theirs, from close by to
-    several mutations away, then ``stratified`` ones. Raises EvonasError where no genome passes the screen."""
+    several mutations away, then ``stratified`` ones; where few of these pass the screen, ones that are mutated towards
+    it. Raises EvonasError where none is found that passes."""
     out = [Candidate(g, (), "seed", 0, i) for i, g in enumerate(seeds)]
     taken = {c.genome.id for c in out}
 
@@ -85,10 +87,29 @@ def first_population(
             break
         for genome in stratified(space, max(missing, 8), rng):
             add(genome, (), "stratified")
+    fruitless = 0
+    while len(out) < size and fruitless < _FRUITLESS:
+        before = len(out)
+        for genome in stratified(space, 8, rng):
+            add(_towards(genome, space, mutate, screen, rng), (), "stratified")
+        fruitless = 0 if len(out) > before else fruitless + 1
     if not out:
         raise EvonasError(
-            "no genome of the space meets the constraints that are known before training",
+            "no genome was found that meets the constraints that are known before training",
             "Loosen the constraint or widen the space.",
             exit_code=EXIT_FAILED,
         )
     return out
+
+
+def _towards(genome: Genome, space: SearchSpace, mutate, screen, rng: np.random.Generator) -> Genome:
+    """The genome, mutated as long as it breaks constraints, no mutation breaking them more."""
+    broken = screen(genome)
+    for _ in range(_WALK_STEPS):
+        if broken <= 0:
+            break
+        child, _ = mutate(genome, space, rng)
+        now = screen(child)
+        if now <= broken:
+            genome, broken = child, now
+    return genome

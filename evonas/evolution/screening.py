@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from ..genome import Genome, SearchSpace
 from .fitness import Individual, ParetoFitness
@@ -45,6 +46,7 @@ class Screening:
     def __init__(self, space: SearchSpace, known: Callable[[Genome], Mapping[str, float]] | None) -> None:
         self._features = Features(space, known)
 
+    @threadpool_limits.wrap(limits=1)  # the matrices are small, and the cores have trainings to do
     def plan(self, engine: Engine, generation: int, count: int) -> list[Proposal]:
         """At most ``count`` new genomes for that generation; the same engine state gives the same ones."""
         told = [i for i in engine.archive.values() if i.told]
@@ -62,7 +64,8 @@ class Screening:
         pool = self._pool(engine, surrogate, parents, np.random.default_rng((engine.seed, generation, 2**31 + 1)))
         if not pool:
             return []
-        return [pool[k][0] for k in _by_gain(engine, told, parents, [(mean, std) for _, mean, std in pool], count)]
+        kept = [entry for entry in pool if not _breaks(engine, entry[1])] or pool
+        return [kept[k][0] for k in _by_gain(engine, told, parents, [(mean, std) for _, mean, std in kept], count)]
 
     def _pool(self, engine: Engine, surrogate: Surrogate, parents: Sequence[Individual], rng: np.random.Generator):
         """(proposal, expected objectives, their standard deviations) of all offspring of the inner evolution."""
@@ -74,7 +77,7 @@ class Screening:
             for _ in range(_PER_ROUND):
                 genome, from_, operator = engine.offspring(members, rng)
                 known = genome.id in engine.seen or genome.id in pool or genome.id in fresh
-                if not known and engine.screen(genome) <= 0:
+                if not known and engine.screen(genome) <= 0 and surrogate.tells_of(genome):
                     fresh[genome.id] = Proposal(genome, _roots(roots, from_), operator)
             if not fresh:
                 continue
@@ -83,10 +86,19 @@ class Screening:
                 pool[proposal.genome.id] = proposal, mean, std
                 roots[proposal.genome.id] = proposal.parents
                 signs = minimised(np.ones((1, len(mean))), engine.directions)[0]
-                fitness = ParetoFitness(engine.directions, (mean - _OPTIMISM * signs * std).tolist())
+                broken = _breaks(engine, mean)
+                hope = () if broken else (mean - _OPTIMISM * signs * std).tolist()
+                fitness = ParetoFitness(engine.directions, hope, broken)
                 members.append(Individual(proposal.genome, fitness, len(engine.seen) + len(pool)))
             members = engine.toolbox.select(members, engine.population_size, rng)
         return list(pool.values())
+
+
+def _breaks(engine: Engine, expected: np.ndarray) -> float:
+    """The violation to be expected, as far as the objectives tell it."""
+    if len(engine.names) > len(engine.objectives):  # constraints on what is not modelled
+        return 0.0
+    return engine.broken(dict(zip(engine.names, expected.tolist())))
 
 
 def _roots(roots: Mapping[str, tuple[str, ...]], parents: Sequence[str]) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from numbers import Real
 
 import numpy as np
 
@@ -51,7 +52,7 @@ class Features:
             if len(self._rows) >= _REMEMBERED:
                 self._rows.clear()
             found = dict(self._known(genome)) if self._known is not None else {}
-            found = {name: float(v) for name, v in found.items() if math.isfinite(v)}
+            found = {name: float(v) for name, v in found.items() if isinstance(v, Real) and math.isfinite(v)}
             self._rows[genome.id] = self._genes(genome), found
         return self._rows[genome.id]
 
@@ -127,8 +128,14 @@ class Surrogate:
             columns.append(np.array(rungs, dtype=float)[:, None] / max(self._rungs - 1, 1))
         return np.hstack(columns)
 
+    def tells_of(self, genome: Genome) -> bool:
+        """Whether all that is taken as known is known of this genome."""
+        known = self._features.known(genome)
+        return all(name in known for j, name in enumerate(self._names) if j not in self._models)
+
     def predict(self, genomes: Sequence[Genome]) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and standard deviation (k, m) of the objectives at the last rung; known ones are exact."""
+        """Mean and standard deviation (k, m) of the objectives at the last rung; known ones are exact.
+        Of genomes that it ``tells_of`` only."""
         mean, std = np.zeros((len(genomes), len(self._names))), np.zeros((len(genomes), len(self._names)))
         for j, name in enumerate(self._names):
             if j not in self._models:

@@ -60,7 +60,7 @@ def to_html(report: Mapping[str, Any], png_bytes: bytes | None = None) -> str:
 
 def _table(table: Table) -> str:
     if not table.front and not table.seeds:
-        return "<p>No evaluation has succeeded yet.</p>\n"
+        return "<p>Nothing is on the front yet.</p>\n"
     heads = "".join(f"<th>{escape(name)}</th>" for name in ("id", *table.columns, *table.objectives))
     on_front = {row.id for row in table.front}
     rows = table.front + [row for row in table.seeds if row.id not in on_front]

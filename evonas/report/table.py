@@ -26,7 +26,7 @@ def render_table(report: Mapping[str, Any], console: Console) -> None:
     table = table_of(report)
     console.print(Text(title_line(report), style="bold"), soft_wrap=True)
     if not table.front and not table.seeds:
-        console.print(Text("No evaluation has succeeded yet."))
+        console.print(Text("Nothing is on the front yet."))
     else:
         console.print(_rich_table(table))
     for line in summary_lines(report, table):

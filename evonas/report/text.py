@@ -60,7 +60,7 @@ def to_markdown(report: Mapping[str, Any]) -> str:
         lines.append("|" + "|".join([" --- "] * (1 + len(table.columns)) + [" ---: "] * len(table.objectives)) + "|")
         lines += [_markdown_row(row, table) for row in table.front + _seeds_off_front(table)]
     else:
-        lines.append("No evaluation has succeeded yet.")
+        lines.append("Nothing is on the front yet.")
     lines.append("")
     lines += [f"- {_markdown(line)}" for line in summary_lines(report, table)]
     return "\n".join(lines).rstrip() + "\n"

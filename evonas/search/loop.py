@@ -55,6 +55,8 @@ class Search:
         self._measured = dict((known or Known()).measured)  # architecture id -> what is known of it
         assert engine.rungs == len(evaluator.rungs), "engine and evaluator differ in their rungs"
         self._slowest: dict[int, float] = {}  # rung -> seconds of its longest training
+        self._paid = 0.0  # tokens trained on in the finished generations
+        self._warm: tuple[float, float] | None = None  # ``_paid`` and the time, when the first generation was done here
         self._verdict = Verdict(engine, store, self.constraints)
         self._restore()
 
@@ -62,7 +64,8 @@ class Search:
 
     def run(self, generations: int, deadline: float | None = None, tokens: float | None = None) -> str:
         """Go on until ``generations`` are done in all, the ``time.monotonic()`` moment ``deadline``, or as long as the
-        run's training takes no more than so many ``tokens`` (or what the evaluator counts) in all.
+        run's training, failures included, takes no more than so many ``tokens`` (or what the evaluator counts) in all;
+        what a generation takes is estimated before it, and the first one is not weighed.
 
         Returns why it ended: "generations", "budget" or "exhausted" (no genome of the space is left).
 
@@ -75,7 +78,7 @@ class Search:
             if deadline is not None and time.monotonic() >= deadline:
                 return self._ended("budget")
             left, whole = self._left(started, deadline, tokens)
-            closing = self._close(generations, left, whole)
+            closing = self._close(generations, left, whole, tokens is not None)
             candidates = self.engine.ask()
             if not candidates:
                 return self._ended("budget" if closing else "exhausted")
@@ -88,15 +91,17 @@ class Search:
             self._verdict.before_commit(generation, list(records.values()), tries)
             for candidate in candidates:
                 self.engine.tell(candidate, *self._told(records[candidate.index]))
+                self._pay(candidate.rung, records[candidate.index])
+            self._warm = self._warm or (self._paid, time.monotonic())
             self._commit(generation)
             self._verdict.after_commit(generation, list(records.values()))
         return self._ended("generations")
 
-    def _close(self, generations: int, left: float, whole: float) -> bool:
+    def _close(self, generations: int, left: float, whole: float, strict: bool) -> bool:
         """Let the expected front train to the end: in the last generations, or, True, with what is ``left`` of the
         ``whole`` budget of tokens. Decided anew in every generation, so that a resumed run decides the same."""
         engine, rungs = self.engine, self.evaluator.rungs
-        if math.isfinite(left) and engine.generation >= len(rungs):
+        if math.isfinite(left) and engine.generation >= (1 if strict else len(rungs)):
             needed = np.cumsum([rungs[-1] - rungs[i.rung] for i in engine.unfinished()])
             kept_back = min(needed[-1], _CLOSING_SHARE * whole) if len(needed) else 0.0
             if left <= kept_back + self._next_generation():
@@ -112,15 +117,23 @@ class Search:
         """What can still be trained on before the deadline, with a margin, and within ``tokens``; and in all."""
         pairs = [(math.inf, math.inf)]
         if tokens is not None:
-            pairs.append((tokens - self._paid(), tokens))
+            pairs.append((tokens - self._paid, tokens))
         if deadline is not None and len(self.evaluator.rungs) > 1:  # with one rung all are done when time is over
-            rate = self._paid() / max(self.store.seconds, 1e-9) / _CLOSING_MARGIN
+            rate = self._rate() / _CLOSING_MARGIN
             pairs.append((rate * (deadline - time.monotonic()), rate * (deadline - started)))
         return min(pairs)
 
-    def _paid(self) -> float:
-        """Tokens trained on so far, all workers together."""
-        return float(sum(n * self._step(rung) for rung, n in enumerate(self.engine.reached())))
+    def _rate(self) -> float:
+        """Tokens a second: since the first generation, which had workers to start; on average before the second."""
+        paid, since = self._warm or (self._paid, 0.0)
+        if self._paid > paid:
+            return (self._paid - paid) / max(time.monotonic() - since, 1e-9)
+        return self._paid / max(self.store.seconds, 1e-9)
+
+    def _pay(self, rung: int, record: Record) -> None:
+        """Count the tokens of a training of a finished generation; what failed has cost as much as what did not."""
+        if record.status != "infeasible" or any(name in record.measures for name in self.evaluator.trained_names):
+            self._paid += self._step(rung)
 
     def _next_generation(self) -> float:
         """Tokens that the next generation takes, roughly: every rung costs about as much as the first."""
@@ -319,6 +332,7 @@ class Search:
             if generation < done:
                 candidate = Candidate(entry.genome, entry.parents, entry.operator, generation, index, rung)
                 told.append((candidate, *self._told(record)))
+                self._pay(rung, record)
         if not done:
             return
         reference = self.store.header["reference"]

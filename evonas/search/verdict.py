@@ -81,7 +81,7 @@ class Verdict:
         without = f" without failing ({broke} failed, {len(infeasible)} broke a constraint)" if broke else ""
         raise EvonasError(
             f"no candidate has met {' and '.join(map(str, self.constraints))}{without} in "
-            f"{len(self.store.records)} tries; the closest that broke it has {seen}",
+            f"{len(self.store.records)} evaluations; the closest that broke it has {seen}",
             "Loosen the constraint or widen the space, then start anew.",
             exit_code=EXIT_FAILED,
         )

@@ -62,6 +62,12 @@ def read_holder(path: Path) -> dict[str, Any]:
     return holder if isinstance(holder, dict) else {}
 
 
+def writer(path: Path) -> dict[str, Any] | None:
+    """Who holds the lock, as far as the lock file tells; None when nobody does."""
+    holder = read_holder(path)
+    return holder if holder and not _is_orphaned(holder) else None
+
+
 def _acquire(path: Path) -> int:
     """The descriptor of the locked file, or -1 where another process holds it."""
     fd = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o644)

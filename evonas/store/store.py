@@ -21,7 +21,7 @@ from ..record import Record
 from .files import DATA, JOURNAL, LOCK, State, create_data, extend_data, read_generation, read_state
 from .journal import MAX_LINE, Journal, encode_line, sync_folder
 from .layout import HEADER, TABLES, checked_header, clean_text, dumps
-from .lock import WriterLock
+from .lock import WriterLock, writer
 from .rows import Entry, Evaluation, check_id, journal_row, storable
 from .runs import find_run
 
@@ -185,6 +185,10 @@ class Store:
         assert not self._state.evaluations, "a run with evaluations is never removed"
         _remove(self._path, (DATA, JOURNAL, LOCK), self._made)
         self.close()
+
+    def writer(self) -> dict[str, Any] | None:
+        """Who writes the run now, as {"pid", "host", "start"}; None when nobody does."""
+        return writer(self._path / LOCK)
 
     def close(self) -> None:
         """Let go of the run. Evaluations not yet committed stay in the journal."""
@@ -355,7 +359,7 @@ def _now() -> str:
 
 def _versions() -> dict[str, str]:
     out = {"evonas": __version__, "python": platform.python_version()}
-    for package in ("torch", "numpy", "deap", "moocore", "scikit-learn", "h5py"):
+    for package in ("torch", "numpy", "deap", "moocore", "scipy", "h5py"):
         try:
             out[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:

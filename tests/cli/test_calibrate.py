@@ -23,6 +23,12 @@ def test_it_trains_a_sample_longer_and_tells_how_well_the_proxy_ranks(cli, in_co
     assert more.err.count("long loss") <= 6
 
 
+def test_a_run_that_is_being_searched_is_left_alone(cli, in_copy):
+    with Store.open(in_copy / "runs/first", write=True):
+        done = cli("calibrate", "first", "--genomes", 5, code=2)
+    assert "is being searched by process" in done.err and "evonas resume" in done.err and "Traceback" not in done.err
+
+
 def held(folder) -> dict:
     return json.loads((folder / "runs/first/calibration.json").read_text())
 

@@ -532,7 +532,7 @@ def test_seed_genomes_come_first_with_mutants_around_them():
     [
         ({"population_size": 1}, "population size 1"),
         ({"population_size": 2.5}, "population size 2.5"),
-        ({"population_size": "8"}, "population size 8"),
+        ({"population_size": "8"}, "population size '8'"),
         ({"offspring_size": 0}, "offspring size 0"),
         ({"offspring_size": 1.5}, "offspring size 1.5"),
         ({"seed": -1}, "seed -1"),
@@ -573,7 +573,7 @@ def _told(engine: Engine) -> list[Candidate]:
 
 def test_a_screen_that_nothing_passes_is_a_failed_run():
     for start in (lambda e: e.ask(), lambda e: e.prepare()):
-        with pytest.raises(EvonasError, match="no genome of the space meets") as caught:
+        with pytest.raises(EvonasError, match="no genome was found that meets") as caught:
             start(make(screen=lambda genome: 1.0))
         assert caught.value.exit_code == EXIT_FAILED and "Loosen" in caught.value.hint
 
@@ -697,3 +697,28 @@ def test_zdt1_comes_close_to_its_known_front():
         distances.append(np.mean([size - (1 - math.sqrt(error)) for error, size in front]))
         assert min(e for e, _ in front) < 0.05 and max(e for e, _ in front) > 0.6 and len(front) > 15
     assert 0 <= np.median(distances) < 0.1
+
+
+def test_a_first_population_cut_short_by_constraints_is_no_exhausted_space():
+    space = custom({"x": {"low": 0.0, "high": 1.0}, "y": {"low": 0.0, "high": 1.0}})
+    allowed: set[str] = set()
+
+    def screen(genome: Genome) -> float:  # three pass at first, then all
+        if engine.generation == 0 and len(allowed) >= 3 and genome.id not in allowed:
+            return 1.0
+        allowed.add(genome.id)
+        return 0.0
+
+    engine = Engine(space, TWO, population_size=8, seed=0, screen=screen)
+    for _ in range(3):
+        for candidate in engine.ask():
+            engine.tell(candidate, {"error": candidate.genome.x, "size": candidate.genome.y})
+        assert not engine.exhausted
+    assert engine.generation == 3 and len(engine.seen) == 3 + 2 * 8
+
+
+def test_numpy_numbers_are_numbers_and_other_things_are_not():
+    assert make(population_size=np.int64(8), seed=np.int64(3)).ask()
+    for wrong in ({"population_size": True}, {"seed": 1.0}, {"seed_genomes": [None]}):
+        with pytest.raises(EvonasError):
+            make(**wrong)

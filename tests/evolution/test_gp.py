@@ -24,12 +24,13 @@ def sample(n: int, seed: int = 0, noise: float = 0.0):
 
 def test_the_gradient_is_that_of_the_loss():
     gp = GaussianProcess(*sample(40, noise=0.1), GROUPS)
+    data = gp._x, gp._y
     rng = np.random.default_rng(1)
     for _ in range(3):
         theta = gp._prior + rng.normal(0, 0.5, len(gp._prior))
         steps = 1e-5 * np.eye(len(theta))
-        numeric = [(gp._loss(theta + s)[0] - gp._loss(theta - s)[0]) / 2e-5 for s in steps]
-        assert gp._loss(theta)[1] == pytest.approx(np.array(numeric), rel=1e-4, abs=1e-4)
+        numeric = [(gp._loss(theta + s, *data)[0] - gp._loss(theta - s, *data)[0]) / 2e-5 for s in steps]
+        assert gp._loss(theta, *data)[1] == pytest.approx(np.array(numeric), rel=1e-4, abs=1e-4)
 
 
 def test_a_smooth_function_is_learned_and_irrelevant_inputs_are_found_out():

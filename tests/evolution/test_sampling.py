@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from evonas.evolution import stratified
+from evonas.evolution.sampling import first_population
+from evonas.evolution.variation import mutate
 from evonas.genome import TRAINING_GENES, read_space, space_from_dict, space_to_dict
 from evonas.genome.graph import cost
 
@@ -98,3 +100,16 @@ def test_draws_are_members_and_a_function_of_the_generator():
         assert len(first) == n and all(space.contains(g) for g in first)
         assert first == stratified(space, n, np.random.default_rng(3))
     assert stratified(space, 7, np.random.default_rng(3)) != stratified(space, 7, np.random.default_rng(4))
+
+
+def test_a_constraint_that_almost_nothing_meets_is_found_by_mutation():
+    space = read_space("text-cpu").bounded(64)
+    bound = 14_000.0
+
+    def screen(genome) -> float:
+        return max(0.0, cost(genome, 256, 64).params / bound - 1)
+
+    drawn = stratified(space, 300, np.random.default_rng(1))
+    assert all(screen(genome) > 0 for genome in drawn)
+    found = first_population(space, 6, [], mutate, screen, np.random.default_rng(0))
+    assert len({c.genome.id for c in found}) == 6 and all(screen(c.genome) <= 0 for c in found)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
@@ -109,3 +111,29 @@ def test_a_maximised_objective():
         points = np.array([m.told[-1] for m in engine.archive.values()]) * [1, -1]
         found.append(hypervolume(points, np.zeros(2), np.array([1.0, 4.0])))
     assert found[0] > found[1]
+
+
+@pytest.mark.parametrize("value", [None, math.nan])
+def test_genomes_of_which_less_is_known_are_left_to_variation(value):
+    def known(genome):
+        return {"f": genome.x0 if genome.x0 > 0.02 else value}
+
+    engine, asked = play(zdt, 8, known=known)
+    assert engine.generation == 8 and len(asked) == 16 + 7 * 8
+
+
+def test_what_is_expected_to_break_a_constraint_is_not_proposed():
+    def broken(values) -> float:
+        return max(0.0, values["g"] - 2.0)
+
+    def share(surrogate: bool) -> float:
+        engine = Engine(SPACE, GOALS, population_size=16, offspring_size=8, seed=0, surrogate=surrogate, broken=broken)
+        late = []
+        while engine.generation < 15:
+            for candidate in engine.ask():
+                values = zdt(candidate.genome)
+                late += [broken(values) > 0] if candidate.generation > 6 else []
+                engine.tell(candidate, values, broken(values))
+        return sum(late) / len(late)
+
+    assert share(True) < share(False) + 0.1

@@ -176,9 +176,9 @@ def test_hostile_text_is_inert_everywhere(tmp_path):
 def test_nothing_finished_yet(tmp_path):
     with Store.create(tmp_path / "none", header()) as store:
         report = build_report(store)
-        assert "No evaluation has succeeded yet." in rendered(report)
-        assert "No evaluation has succeeded yet." in to_markdown(report)
-        assert "No evaluation has succeeded yet." in Tags(to_html(report, png(store))).text
+        assert "Nothing is on the front yet." in rendered(report)
+        assert "Nothing is on the front yet." in to_markdown(report)
+        assert "Nothing is on the front yet." in Tags(to_html(report, png(store))).text
         plot(store, tmp_path / "none.png")
         store.append(SEED, Record(SEED.id, 0, 0, "crash"))
         assert "Failed: 1 crash (of 1 evaluations)." in rendered(build_report(store))
