@@ -218,7 +218,7 @@ def test_analytic_constraints_are_never_broken_and_measured_ones_are_noted(evolv
 
 def test_a_constraint_that_nothing_meets_fails_the_run_and_keeps_what_was_found(evolve):
     done, store = evolve("--constraint", "memory<=0.001MB", "--generations", 9, code=1)
-    assert f"no candidate has met memory<=0.001MB in {len(store.records)} tries" in done.sentence
+    assert f"no candidate has met memory<=0.001MB in {len(store.records)} evaluations" in done.sentence
     assert "Loosen the constraint" in done.sentence
     closest = min(r.value("memory") for r in store.records)
     assert f"memory {closest:.4g}" in done.sentence
@@ -235,7 +235,7 @@ def test_everything_that_diverges_fails_the_run(evolve, in_tmp_path, space_file)
 
 def test_a_constraint_on_the_loss_that_nothing_meets_is_no_success(evolve):
     done, store = evolve("--constraint", "loss<=0.1", code=1)
-    assert f"no candidate has met loss<=0.1 in {len(store.records)} tries" in done.sentence
+    assert f"no candidate has met loss<=0.1 in {len(store.records)} evaluations" in done.sentence
     assert len(store.generations) == 2, "what was found is kept"
 
 
