@@ -111,7 +111,7 @@ class Stop(Listener):
 
 def run(
     folder, evaluator, generations, *, space=None, objectives=("loss", "latency"), population=6, seed=1, seeds=(),
-    executor="serial", workers=1, deadline=None, tokens=None, screen=None, offspring=None, **options,
+    executor="serial", workers=1, deadline=None, tokens=None, patience=None, screen=None, offspring=None, **options,
 ) -> str:  # fmt: skip
     """Start the run in ``folder``, or go on with it."""
     goals = [o if isinstance(o, Objective) else objective(o) for o in objectives]
@@ -133,7 +133,7 @@ def run(
         make_executor(executor, evaluator, workers, {"OMP_NUM_THREADS": "1"}) as pool,
         Store.open(folder, write=True) if exists else Store.create(folder, header(engine)) as store,
     ):
-        return Search(engine, store, pool, evaluator, **options).run(generations, deadline, tokens)
+        return Search(engine, store, pool, evaluator, **options).run(generations, deadline, tokens, patience)
 
 
 def run_on_text(folder, data, space_file, executor, workers, **options) -> str:

@@ -424,6 +424,34 @@ def test_a_budget_of_tokens_is_kept_and_spent_on_a_trained_front(targets, tmp_pa
     assert "1 tokens" not in late and store.generations[-1]["front_size"] > 0
 
 
+def test_it_stops_when_the_hypervolume_stands_still(targets, tmp_path, curve):
+    curve.rungs = RUNGS
+    assert targets.run(tmp_path / "run", curve, 200, offspring=4, patience=12) == "patience"
+    rows = Store.open(tmp_path / "run").generations
+    grown = [row["hypervolume"] for row in rows]
+    now = len(rows) - len(RUNGS)
+    assert 12 <= now < 150 and grown[now] <= grown[now - 12] * 1.001
+    assert all(grown[k] > grown[k - 12] * 1.001 or grown[k] == 0 for k in range(12, now))
+    assert targets.run(tmp_path / "run", curve, len(rows) + 3, offspring=4) == "generations", "it can be gone on with"
+
+
+def test_patience_runs_out_the_same_when_interrupted(targets, tmp_path, curve):
+    curve.rungs = RUNGS
+    targets.run(tmp_path / "whole", curve, 200, offspring=4, patience=8)
+    for _ in range(100):
+        try:
+            listener = targets.Stop("evaluated", 17)
+            targets.run(tmp_path / "run", curve, 200, offspring=4, patience=8, listener=listener)
+            break
+        except KeyboardInterrupt:
+            continue
+    assert digest(tmp_path / "run") == digest(tmp_path / "whole")
+
+
+def test_patience_longer_than_the_search_changes_nothing(targets, tmp_path, curve):
+    assert targets.run(tmp_path / "run", curve, 4, patience=10) == "generations"
+
+
 def test_failures_count_in_a_budget_of_tokens(targets, tmp_path, curve):
     curve.rungs = RUNGS
     space = targets.own_space(("fine", "raise"))

@@ -102,7 +102,7 @@ def _default(name: str) -> str:
 @search_options
 def evolve(
     generations, population, offspring, task, data, context, space, objectives, constraints, seed_genomes, reuse, widen,
-    tokens, rungs, surrogate, timeout, run_name, seed, device, budget, workers, calibrate, executor,
+    tokens, rungs, surrogate, timeout, run_name, seed, device, budget, patience, workers, calibrate, executor,
 ) -> None:  # fmt: skip
     """Search for transformers that are accurate and fast on this device.
 
@@ -162,7 +162,7 @@ def evolve(
         surrogate=surrogate,
         reuse=tuple(str(find_run(name).resolve()) for name in reuse),
     )
-    run_search(settings, wanted_space, folder, None, deadline, workers, executor, calibration)
+    run_search(settings, wanted_space, folder, None, deadline, workers, executor, calibration, patience)
 
 
 def _read_seed(reference: str) -> tuple[Genome, int | None, str]:

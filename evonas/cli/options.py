@@ -25,6 +25,13 @@ def search_options(command):
                 " With --executor serial the training that runs is waited for.",
             ),
             click.option(
+                "--patience",
+                type=click.IntRange(1),
+                metavar="N",
+                help="Stop when the hypervolume has not grown by 0.1% in N generations. At least 20 is wise: only what"
+                " is trained to the last rung counts in it.",
+            ),
+            click.option(
                 "--workers", type=int, metavar="N", help="Processes that train. Default: one per CPU; 4 on a GPU."
             ),
             click.option(

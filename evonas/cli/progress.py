@@ -146,6 +146,7 @@ class Progress(Listener):
         why = {
             "generations": "",
             "budget": " The time budget is spent.",
+            "patience": " The hypervolume has ceased to grow.",
             "exhausted": " Every genome of the space has been seen.",
         }
         spent = _clock(time.monotonic() - self.started)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @click.option("--generations", type=int, metavar="N", help="Go on until N generations are done in all.")
 @click.option("--timeout", metavar="TIME", help="Longest training of one candidate from now on. Default: the run's.")
 @search_options
-def resume(run, generations, timeout, budget, workers, calibrate, executor) -> None:
+def resume(run, generations, timeout, budget, patience, workers, calibrate, executor) -> None:
     """Continue an interrupted RUN, or extend a finished one. Default: the newest run.
 
     \b
@@ -47,7 +47,7 @@ def resume(run, generations, timeout, budget, workers, calibrate, executor) -> N
             settings = dataclasses.replace(settings, timeout=parse_duration(timeout))
         settings = dataclasses.replace(settings, generations=goal)
         space = space_from_dict(store.header["space"])
-        run_search(settings, space, folder, store, deadline, workers, executor, calibration)
+        run_search(settings, space, folder, store, deadline, workers, executor, calibration, patience)
 
 
 def _check_device(settings: Settings, store: Store) -> None:

@@ -34,7 +34,7 @@ CHECKPOINTS = "weights"  # of trainings that may go on, in the run's folder
 
 def run_search(
     settings: Settings, space: SearchSpace, folder: Path, store: Store | None, deadline: float | None,
-    workers: int | None, executor_name: str, calibration: float = 0.0,
+    workers: int | None, executor_name: str, calibration: float = 0.0, patience: int | None = None,
 ) -> None:  # fmt: skip
     """Run or continue a search and print how it ended. ``store`` None: make one, once all else is known to be right.
     ``calibration`` is the share of the time that is kept for a calibration after the search."""
@@ -96,9 +96,10 @@ def run_search(
         )
         try:
             with progress.showing(search):
-                ended = search.run(settings.generations, _search_end(deadline, progress.started, calibration))
+                end = _search_end(deadline, progress.started, calibration)
+                ended = search.run(settings.generations, end, patience=patience)
         except KeyboardInterrupt:
-            again = _resume_command(folder.name, settings, deadline, workers, executor_name)
+            again = _resume_command(folder.name, settings, deadline, patience, workers, executor_name)
             click.echo(f"\nInterrupted; every finished evaluation is kept. Go on with: {again}", err=True)
             raise SystemExit(EXIT_INTERRUPTED) from None
         executor.close()
@@ -290,7 +291,7 @@ def _check_found(store: Store, progress: Progress, ended: str) -> None:
 
 
 def _resume_command(
-    name: str, settings: Settings, deadline: float | None, workers: int | None, executor_name: str
+    name: str, settings: Settings, deadline: float | None, patience: int | None, workers: int | None, executor_name: str
 ) -> str:
     """What goes on with the run as it was asked for, in what is left of its budget. The store knows its goal."""
     from ..config import MAX_GENERATIONS
@@ -300,6 +301,7 @@ def _resume_command(
         if settings.generations < MAX_GENERATIONS:
             words += ["--generations", str(settings.generations)]
         words += ["--budget", f"{max(math.ceil(deadline - time.monotonic()), 60)}s"]
+    words += ["--patience", str(patience)] if patience is not None else []
     words += ["--workers", str(workers)] if workers is not None else []
     words += ["--executor", executor_name] if executor_name != "auto" else []
     return shlex.join(words)

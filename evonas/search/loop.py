@@ -20,6 +20,7 @@ from .verdict import MENDABLE, Verdict, failures
 MIN_TIMEOUT, FIRST_TIMEOUT, TIMEOUT_FACTOR = 60.0, 900.0, 20.0  # seconds, seconds, times the slowest peer
 _CLOSING_MARGIN = 1.3  # of the time that the closing trainings should take
 _CLOSING_SHARE = 0.5  # of a budget, at most, for them
+STANDSTILL = 1e-3  # growth of the hypervolume, as a share, below which it counts as standing still
 
 
 class Search:
@@ -62,23 +63,30 @@ class Search:
 
     # -- the loop -----------------------------------------------------------------------------------------------
 
-    def run(self, generations: int, deadline: float | None = None, tokens: float | None = None) -> str:
+    def run(
+        self,
+        generations: int,
+        deadline: float | None = None,
+        tokens: float | None = None,
+        patience: int | None = None,
+    ) -> str:
         """Go on until ``generations`` are done in all, the ``time.monotonic()`` moment ``deadline``, or as long as the
         run's training, failures included, takes no more than so many ``tokens`` (or what the evaluator counts) in all;
-        what a generation takes is estimated before it, and the first one is not weighed.
+        what a generation takes is estimated before it, and the first one is not weighed. With ``patience`` it ends,
+        its front trained to the end, once the hypervolume has not grown by STANDSTILL in so many generations.
 
-        Returns why it ended: "generations", "budget" or "exhausted" (no genome of the space is left).
+        Returns why it ended: "generations", "budget", "patience" or "exhausted" (no genome of the space is left).
 
         Raises:
             EvonasError: every candidate of a generation failed, or none has met the constraints at the end or for
                 several generations. The run can be resumed.
         """
         started = time.monotonic()
-        while self.engine.generation < generations:
+        while self.engine.generation < (goal := self._goal(generations, patience)):
             if deadline is not None and time.monotonic() >= deadline:
                 return self._ended("budget")
             left, whole = self._left(started, deadline, tokens)
-            closing = self._close(generations, left, whole, tokens is not None)
+            closing = self._close(goal, left, whole, tokens is not None)
             candidates = self.engine.ask()
             if not candidates:
                 return self._ended("budget" if closing else "exhausted")
@@ -95,7 +103,18 @@ class Search:
             self._warm = self._warm or (self._paid, time.monotonic())
             self._commit(generation)
             self._verdict.after_commit(generation, list(records.values()))
-        return self._ended("generations")
+        return self._ended("generations" if goal == generations else "patience")
+
+    def _goal(self, generations: int, patience: int | None) -> int:
+        """Generations to do in all: fewer where the hypervolume stood still, and those in which the front is closed.
+        Told from what is stored, so that a resumed run decides the same."""
+        if patience is None:
+            return generations
+        grown = [row["hypervolume"] for row in self.store.generations]
+        for now in range(patience, len(grown)):
+            if 0 < grown[now] <= grown[now - patience] * (1 + STANDSTILL):
+                return min(generations, now + len(self.evaluator.rungs))
+        return generations
 
     def _close(self, generations: int, left: float, whole: float, strict: bool) -> bool:
         """Let the expected front train to the end: in the last generations, or, True, with what is ``left`` of the

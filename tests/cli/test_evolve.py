@@ -240,7 +240,7 @@ def test_a_constraint_on_the_loss_that_nothing_meets_is_no_success(evolve):
 
 
 def test_an_error_that_comes_before_anything_is_evaluated_leaves_no_run(evolve, in_tmp_path, monkeypatch):
-    def fail(*_):
+    def fail(*_, **__):
         raise EvonasError("no such luck")
 
     monkeypatch.setattr("evonas.search.Search.run", fail)

@@ -69,7 +69,7 @@ def test_a_budget_takes_it_on_without_a_goal(cli, in_copy):
 def interrupted(monkeypatch):
     """Ctrl-C as soon as the search runs."""
 
-    def run(*_):
+    def run(*_, **__):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("evonas.search.Search.run", run)
@@ -81,6 +81,7 @@ def interrupted(monkeypatch):
         ("--generations 9", "evonas resume first"),
         ("--generations 9 --workers 2 --executor processes", "evonas resume first --workers 2 --executor processes"),
         ("--generations 9 --budget 1h", r"evonas resume first --generations 9 --budget 3[56]\d\ds"),
+        ("--generations 9 --patience 30", r"evonas resume first --patience 30"),
         ("--budget 1h --executor serial", r"evonas resume first --budget 3[56]\d\ds --executor serial"),
     ],
 )
@@ -90,7 +91,7 @@ def test_an_interrupted_extension_goes_on_with_what_it_printed(cli, in_copy, int
     assert re.fullmatch(says, command)
     goal = Store.open("runs/first").header["settings"]["generations"]
     assert goal == (9 if "--generations" in options else MAX_GENERATIONS), "it is on the disk at once"
-    monkeypatch.setattr("evonas.search.Search.run", lambda self, generations, deadline: "generations")
+    monkeypatch.setattr("evonas.search.Search.run", lambda *_, **__: "generations")
     cli(*command.split()[1:])
 
 
