@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from ..errors import EXIT_FAILED, EvonasError
-from ..genome import TRAINING_GENES, Genome, SearchSpace
+from ..genome import Genome, SearchSpace
 from ..genome.gene import Gene
 from .candidate import Candidate
+from .variation import is_size
 
 _STRATA_ATTEMPTS = 10
 _WALK_STEPS, _FRUITLESS = 300, 2  # mutations towards the constraints; rounds of eight walks that bring nothing new
@@ -31,7 +32,7 @@ def stratified(space: SearchSpace, n: int, rng: np.random.Generator) -> list[Gen
 
 def _genome(space: SearchSpace, i: int, size: float, levels: dict[str, np.ndarray], rng: np.random.Generator) -> Genome:
     def level(gene: Gene) -> float:
-        follows = _is_size(space, gene) and rng.random() < 0.5
+        follows = is_size(space, gene) and rng.random() < 0.5
         return size if follows else levels[gene.name][i]
 
     values: dict[str, Any] = {g.name: g.from_unit(level(g)) for g in space.scalar_genes}
@@ -44,12 +45,6 @@ def _genome(space: SearchSpace, i: int, size: float, levels: dict[str, np.ndarra
             units = rng.random(depth)
         values[gene.name] = tuple(gene.from_unit(u) for u in units)
     return space.repair(values)
-
-
-def _is_size(space: SearchSpace, gene: Gene) -> bool:
-    if space.kind == "transformer" and gene.name in TRAINING_GENES:
-        return False
-    return gene.is_ordered and not gene.log
 
 
 def _strata(n: int, rng: np.random.Generator) -> np.ndarray:

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from ..genome import Genome, SearchSpace
+from ..genome import TRAINING_GENES, Genome, SearchSpace
+from ..genome.gene import Gene
 
 Values = dict[str, Any]
 
@@ -92,6 +93,36 @@ def ramp_field(values: Values, space: SearchSpace, rng: np.random.Generator) -> 
     return values
 
 
+def scale_sizes(values: Values, space: SearchSpace, rng: np.random.Generator) -> Values:
+    """The network grows or shrinks as a whole: most of its size genes, depth among them, go the same share of their way
+    to the large or the small end; layers are repeated or left out evenly. What was learned at one size is so tried at
+    another at once, where single steps would have to pay one by one."""
+    end, share = float(rng.integers(2)), rng.uniform(0.2, 0.8)
+    for gene in space.genes.values():
+        if not is_size(space, gene) or rng.random() < 0.3:
+            continue
+        value = values[gene.name]
+
+        def moved(old: Any, gene: Gene = gene) -> Any:
+            unit = gene.to_unit(old)
+            return gene.from_unit(min(unit + share * (end - unit), 1 - 1e-12))
+
+        values[gene.name] = tuple(map(moved, value)) if gene.per_layer else moved(value)
+    if space.layer_genes:
+        depth = values[space.length]
+        for gene in space.layer_genes:
+            row = values[gene.name]
+            values[gene.name] = tuple(row[min(int((i + 0.5) / depth * len(row)), len(row) - 1)] for i in range(depth))
+    return values
+
+
+def is_size(space: SearchSpace, gene: Gene) -> bool:
+    """Whether the gene says how large the network is: an ordered one on a linear scale that is no training gene."""
+    if space.kind == "transformer" and gene.name in TRAINING_GENES:
+        return False
+    return gene.is_ordered and not gene.log
+
+
 def insert_layer(values: Values, space: SearchSpace, rng: np.random.Generator) -> Values:
     """A new layer, drawn from the space, at a random depth."""
     at = int(rng.integers(values[space.length] + 1))
@@ -133,8 +164,9 @@ def _with_layers(values: Values, space: SearchSpace, change: Callable[[str, tupl
 
 # Operator and its share of the mutations.
 MUTATIONS: dict[str, tuple[Callable[[Values, SearchSpace, np.random.Generator], Values], float]] = {
-    "step": (step_genes, 0.42),
+    "step": (step_genes, 0.34),
     "shift": (shift_field, 0.18),
+    "scale": (scale_sizes, 0.08),
     "ramp": (ramp_field, 0.05),
     "duplicate": (duplicate_layer, 0.08),
     "remove": (remove_layer, 0.1),

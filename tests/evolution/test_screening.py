@@ -122,18 +122,23 @@ def test_genomes_of_which_less_is_known_are_left_to_variation(value):
     assert engine.generation == 8 and len(asked) == 16 + 7 * 8
 
 
-def test_what_is_expected_to_break_a_constraint_is_not_proposed():
+def test_what_is_expected_to_break_a_constraint_is_not_proposed(monkeypatch):
     def broken(values) -> float:
         return max(0.0, values["g"] - 2.0)
 
-    def share(surrogate: bool) -> float:
-        engine = Engine(SPACE, GOALS, population_size=16, offspring_size=8, seed=0, surrogate=surrogate, broken=broken)
+    def share() -> float:
         late = []
-        while engine.generation < 15:
-            for candidate in engine.ask():
-                values = zdt(candidate.genome)
-                late += [broken(values) > 0] if candidate.generation > 6 else []
-                engine.tell(candidate, values, broken(values))
+        for seed in range(3):
+            engine = Engine(
+                SPACE, GOALS, population_size=16, offspring_size=8, seed=seed, surrogate=True, broken=broken
+            )
+            while engine.generation < 12:
+                for candidate in engine.ask():
+                    values = zdt(candidate.genome)
+                    late += [broken(values) > 0] if candidate.generation > 4 else []
+                    engine.tell(candidate, values, broken(values))
         return sum(late) / len(late)
 
-    assert share(True) < share(False) + 0.1
+    aware = share()
+    monkeypatch.setattr("evonas.evolution.screening._breaks", lambda engine, expected: 0.0)
+    assert aware < 0.8 * share()

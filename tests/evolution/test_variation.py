@@ -16,6 +16,7 @@ from evonas.evolution.variation import (
     insert_layer,
     redraw_gene,
     remove_layer,
+    scale_sizes,
     shift_field,
     step_genes,
 )
@@ -201,7 +202,7 @@ def test_every_operator_is_used_where_it_applies():
     shares = {name: used.count(name) / len(used) for name in MUTATIONS}
     assert shares == pytest.approx({name: share for name, (_, share) in MUTATIONS.items()}, abs=0.05)
     flat = {mutate(FLAT.repair({}), FLAT, rng)[1] for _ in range(300)}
-    assert flat == {"step", "shift", "redraw"}
+    assert flat == {"step", "shift", "scale", "redraw"}
 
 
 def test_a_length_without_layers_is_a_gene_like_others():
@@ -252,3 +253,30 @@ def test_operators_are_pure_functions_of_their_arguments():
         assert (random.random(), np.random.random()) == expected  # noqa: NPY002
     assert len(found) == 1
     assert (dict(first), dict(second)) == before
+
+
+@quick
+@given(seeds)
+def test_scaling_moves_all_sizes_one_way_and_nothing_else(seed):
+    genome, rng = draw(LAYERED, seed)[0], np.random.default_rng(seed)
+    before = LAYERED.genes_of(genome)
+    after = scale_sizes(dict(before), LAYERED, rng)
+    assert after["rate"] == before["rate"] and after["act"] == before["act"]
+    assert all(len(after[name]) == after["n"] for name in "wcg")
+    larger, smaller = after["n"] > before["n"], after["n"] < before["n"]
+    means = np.mean(before["w"]), np.mean(after["w"])
+    if after["n"] == before["n"]:
+        steps = [b - a for a, b in zip(before["w"], after["w"])] + [after["k"] - before["k"]]
+        assert all(step >= 0 for step in steps) or all(step <= 0 for step in steps)
+    else:
+        assert after["k"] >= before["k"] if larger else after["k"] <= before["k"]
+        assert is_subsequence(list(before["c"]), list(after["c"])) if larger else smaller
+    assert min(means) >= 0
+
+
+def test_scaling_reaches_far_in_one_step():
+    space = read_space("text-cpu").bounded(64)
+    rng = np.random.default_rng(0)
+    small = space.repair({**space.genes_of(space.sample(rng)), "d_model": 48})
+    widths = [space.repair(scale_sizes(space.genes_of(small), space, rng))["d_model"] for _ in range(60)]
+    assert max(widths) >= 128 and min(widths) == 32
