@@ -224,7 +224,8 @@ def _figures(curves: dict[str, list[np.ndarray]], seconds: float) -> dict:
     reference = np.percentile(np.concatenate([rows[:, 2:] for rows in broad]), 90, axis=0)
     ideal = everything.min(axis=0)
     out: dict = {"ideal": ideal.tolist(), "reference": reference.tolist(), "arms": {}}
-    rivals = [hypervolume(r[:, 2:], ideal, reference) for r in curves.get("optuna NSGA-II", broad)]
+    optuna = curves.get("optuna NSGA-II") or [None] * len(broad)  # without it nothing reaches what it ends at
+    rivals = [np.inf if r is None else hypervolume(r[:, 2:], ideal, reference) for r in optuna]
     for arm, runs in curves.items():
         at = {s: [hypervolume(r[r[:, 0] <= s * seconds, 2:], ideal, reference) for r in runs] for s in SHARES}
         reach = [_reach(r, ideal, reference, rival) for r, rival in zip(runs, rivals)]

@@ -39,7 +39,6 @@ def run_search(
     """Run or continue a search and print how it ended. ``store`` None: make one, once all else is known to be right.
     ``calibration`` is the share of the time that is kept for a calibration after the search."""
     from ..executors import make_executor
-    from ..fitness import ProxyEvaluator
     from ..genome import transformer_genome
     from ..record import Constraint
     from ..search import Search
@@ -49,19 +48,7 @@ def run_search(
 
     _check_workers(workers)
     constraints = tuple(Constraint.parse(text) for text in settings.constraints)
-    evaluator = ProxyEvaluator(
-        settings.task,
-        settings.data,
-        settings.context,
-        needs=(*settings.objectives, *(c.name for c in constraints)),
-        tokens=settings.tokens,
-        rungs=settings.rungs,
-        growth=GROWTH,
-        checkpoints=str(folder.resolve() / CHECKPOINTS),
-        validation_tokens=settings.validation_tokens,
-        seed=settings.seed,
-        device=settings.device,
-    )
+    evaluator = _evaluator(settings, constraints, folder)
     data = fingerprint(evaluator.task)  # a data file that can't be used is found now
     if store is not None:
         check_data(store, settings, data)
@@ -94,9 +81,9 @@ def run_search(
             known=known,
             listener=progress,
         )
+        end = _search_end(deadline, progress.started, calibration)
         try:
             with progress.showing(search):
-                end = _search_end(deadline, progress.started, calibration)
                 ended = search.run(settings.generations, end, patience=patience)
         except KeyboardInterrupt:
             again = _resume_command(folder.name, settings, deadline, patience, workers, executor_name)
@@ -107,6 +94,24 @@ def run_search(
         if calibration:
             _calibrate(store, settings, deadline, progress.started, calibration, workers)
         progress.summary(store, ended)
+
+
+def _evaluator(settings: Settings, constraints: Sequence[Constraint], folder: Path) -> ProxyEvaluator:
+    from ..fitness import ProxyEvaluator
+
+    return ProxyEvaluator(
+        settings.task,
+        settings.data,
+        settings.context,
+        needs=(*settings.objectives, *(c.name for c in constraints)),
+        tokens=settings.tokens,
+        rungs=settings.rungs,
+        growth=GROWTH,
+        checkpoints=str(folder.resolve() / CHECKPOINTS),
+        validation_tokens=settings.validation_tokens,
+        seed=settings.seed,
+        device=settings.device,
+    )
 
 
 def _search_end(deadline: float | None, started: float, calibration: float) -> float | None:

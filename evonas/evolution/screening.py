@@ -49,7 +49,7 @@ class Screening:
     @threadpool_limits.wrap(limits=1)  # the matrices are small, and the cores have trainings to do
     def plan(self, engine: Engine, generation: int, count: int) -> list[Proposal]:
         """At most ``count`` new genomes for that generation; the same engine state gives the same ones."""
-        told = [i for i in engine.archive.values() if i.told]
+        told = list(engine.archive.values())
         parents = [i for i in engine.population if i.feasible]
         if len(told) < _FEWEST or not parents:
             return []
@@ -72,6 +72,7 @@ class Screening:
         members = list(parents)
         roots = {i.genome.id: (i.genome.id,) for i in members}
         pool: dict[str, tuple[Proposal, np.ndarray, np.ndarray]] = {}
+        better = -_OPTIMISM * minimised(np.ones((1, len(engine.objectives))), engine.directions)[0]
         for _ in range(_ROUNDS):
             fresh: dict[str, Proposal] = {}
             for _ in range(_PER_ROUND):
@@ -85,9 +86,8 @@ class Screening:
             for proposal, mean, std in zip(fresh.values(), means, stds):
                 pool[proposal.genome.id] = proposal, mean, std
                 roots[proposal.genome.id] = proposal.parents
-                signs = minimised(np.ones((1, len(mean))), engine.directions)[0]
                 broken = _breaks(engine, mean)
-                hope = () if broken else (mean - _OPTIMISM * signs * std).tolist()
+                hope = () if broken else (mean + better * std).tolist()
                 fitness = ParetoFitness(engine.directions, hope, broken)
                 members.append(Individual(proposal.genome, fitness, len(engine.seen) + len(pool)))
             members = engine.toolbox.select(members, engine.population_size, rng)

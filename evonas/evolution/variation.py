@@ -105,7 +105,7 @@ def scale_sizes(values: Values, space: SearchSpace, rng: np.random.Generator) ->
 
         def moved(old: Any, gene: Gene = gene) -> Any:
             unit = gene.to_unit(old)
-            return gene.from_unit(min(unit + share * (end - unit), 1 - 1e-12))
+            return gene.from_unit(unit + share * (end - unit))
 
         values[gene.name] = tuple(map(moved, value)) if gene.per_layer else moved(value)
     if space.layer_genes:

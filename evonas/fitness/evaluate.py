@@ -76,13 +76,13 @@ class ProxyEvaluator:
 
     def exact(self, genome: Genome) -> dict[str, Measure]:
         """Parameters and FLOPs, by formula; needs no torch."""
-        found = cost(genome, self.task.vocab_size, self.context)
-        return {name: Measure(float(getattr(found, name))) for name in self.exact_names}
+        known = self.known(genome)
+        return {name: Measure(known[name]) for name in self.exact_names}
 
     def known(self, genome: Genome) -> dict[str, float]:
-        """What tells something of a genome at no cost: parameters and FLOPs."""
+        """What tells something of a genome at no cost, wanted or not: parameters and FLOPs."""
         found = cost(genome, self.task.vocab_size, self.context)
-        return {"params": float(found.params), "flops": float(found.flops)}
+        return {name: float(getattr(found, name)) for name in EXACT}
 
     def measure(self, genome: Genome) -> Outcome:
         """Latency and memory on the device. Nothing else may run on it meanwhile."""

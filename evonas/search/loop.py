@@ -110,10 +110,10 @@ class Search:
         Told from what is stored, so that a resumed run decides the same."""
         if patience is None:
             return generations
-        grown = [row["hypervolume"] for row in self.store.generations]
-        for now in range(patience, len(grown)):
-            if 0 < grown[now] <= grown[now - patience] * (1 + STANDSTILL):
-                return min(generations, now + len(self.evaluator.rungs))
+        rows, closing = self.store.generations, len(self.evaluator.rungs)
+        for now in range(max(patience, len(rows) - closing), len(rows)):  # longer ago it would have ended
+            if 0 < rows[now]["hypervolume"] <= rows[now - patience]["hypervolume"] * (1 + STANDSTILL):
+                return min(generations, now + closing)
         return generations
 
     def _close(self, generations: int, left: float, whole: float, strict: bool) -> bool:
