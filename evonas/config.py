@@ -44,7 +44,8 @@ class Settings:
     as many as the one before, and ``validation_tokens`` of held-out data give its loss; ``seeds`` are the seed genomes
     as {"label", "genes"}; ``timeout`` is in seconds per training, None for one from its peers; ``reuse``
     names runs whose results are taken instead of paying again; ``surrogate`` says whether a model of the objectives
-    screens offspring (runs from before there was one go on without).
+    screens offspring (runs from before there was one go on without); ``precision`` is that of a training's matrix
+    products.
     """
 
     task: str
@@ -64,6 +65,7 @@ class Settings:
     reuse: tuple[str, ...] = ()
     timeout: float | None = None
     surrogate: bool = False
+    precision: str = "float32"
 
     def __post_init__(self) -> None:
         _within("population", self.population, 2, MAX_POPULATION)
@@ -95,6 +97,8 @@ class Settings:
         for key in data:
             if key not in known:
                 raise EvonasError(f"unknown setting {key!r}", did_you_mean(key, known))
+        # Runs from before there was a choice.
+        data = {"precision": "float32" if data.get("device") == "cpu" else "bfloat16", **data}
         try:
             return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in data.items()})
         except TypeError as error:

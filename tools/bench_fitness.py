@@ -56,12 +56,12 @@ class DefaultThreads(ProxyEvaluator):
             torch.set_num_threads = threads
 
 
-def evaluator(options, tokens: int, rungs: int = 1, kind=ProxyEvaluator, folder: Path | None = None):
+def evaluator(options, tokens: int, rungs: int = 1, kind=ProxyEvaluator, folder: Path | None = None, needs=("loss",)):
     return kind(
         "text",
         options.data,
         DEFAULTS["context"],
-        needs=("loss",),
+        needs=needs,
         tokens=tokens,
         rungs=rungs,
         growth=GROWTH,
@@ -139,7 +139,7 @@ def _matmul_rate(workers: int) -> float:
 def latency(options, space: SearchSpace) -> dict:
     count, repeats = (3, 3) if options.quick else (16, 10)
     genomes = stratified(space, count, np.random.default_rng(options.first_seed))
-    timing = ProxyEvaluator("text", options.data, DEFAULTS["context"], needs=("latency",), seed=options.first_seed)
+    timing = evaluator(options, DEFAULTS["tokens"], needs=("latency",))
     found: dict[str, list] = {g.id: [] for g in genomes}
     with make_executor("processes", timing, options.workers, ONE_THREAD) as executor:
         for _ in range(repeats):  # round by round: what drifts hits all of them

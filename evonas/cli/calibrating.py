@@ -90,6 +90,7 @@ def _longer(settings: Settings, factor: float) -> ProxyEvaluator:
         validation_tokens=settings.validation_tokens,
         seed=settings.seed,
         device=settings.device,
+        precision=settings.precision,
     )
 
 

@@ -99,10 +99,18 @@ def _default(name: str) -> str:
     metavar="auto|cpu|cuda",
     help="Where candidates are timed and trained.",
 )
+@click.option(
+    "--precision",
+    default="auto",
+    show_default=True,
+    metavar="auto|float32|bfloat16",
+    help="Of matrix products in training. auto: bfloat16 where the device has units for it.",
+)
 @search_options
 def evolve(
     generations, population, offspring, task, data, context, space, objectives, constraints, seed_genomes, reuse, widen,
-    tokens, rungs, surrogate, timeout, run_name, seed, device, budget, patience, workers, calibrate, executor,
+    tokens, rungs, surrogate, timeout, run_name, seed, device, precision, budget, patience, workers, calibrate,
+    executor,
 ) -> None:  # fmt: skip
     """Search for transformers that are accurate and fast on this device.
 
@@ -116,7 +124,7 @@ def evolve(
     """
     started = time.monotonic()
     from ..config import Settings, parse_duration
-    from ..fitness import resolve_device
+    from ..fitness import resolve_device, resolve_precision
     from ..genome import genome_to_dict, read_space
     from ..record import Constraint, objective
     from ..store import find_run, runs_folder
@@ -160,6 +168,7 @@ def evolve(
         seeds=tuple({"label": label, "genes": genome_to_dict(g)["genes"]} for g, label in genomes),
         timeout=None if timeout is None else parse_duration(timeout),
         surrogate=surrogate,
+        precision=resolve_precision(precision, device),
         reuse=tuple(str(find_run(name).resolve()) for name in reuse),
     )
     run_search(settings, wanted_space, folder, None, deadline, workers, executor, calibration, patience)

@@ -111,6 +111,7 @@ def _evaluator(settings: Settings, constraints: Sequence[Constraint], folder: Pa
         validation_tokens=settings.validation_tokens,
         seed=settings.seed,
         device=settings.device,
+        precision=settings.precision,
     )
 
 
@@ -169,13 +170,12 @@ def _reused(settings: Settings, evaluator: ProxyEvaluator, data: str | None, aga
 
 def _check_same(store: Store, settings: Settings, data: str | None) -> None:
     """A loss can be taken over only where the training would be the same to the last bit."""
-    other = store.header["settings"]
-    mine = settings.to_dict()
-    for key in ("task", "context", "seed", "device", "tokens", "rungs", "validation_tokens"):
-        if other.get(key) != mine[key]:
+    other, mine = (s.to_dict() for s in (type(settings).from_dict(store.header["settings"]), settings))
+    for key in ("task", "context", "seed", "device", "precision", "tokens", "rungs", "validation_tokens"):
+        if other[key] != mine[key]:
             raise EvonasError(
-                f"run {store.name!r} can't be reused: its {key.replace('_', ' ')} is {other.get(key)}, not {mine[key]}",
-                "Only runs of the same task, data, context, seed, device, tokens and rungs can.",
+                f"run {store.name!r} can't be reused: its {key.replace('_', ' ')} is {other[key]}, not {mine[key]}",
+                "Only runs of the same task, data, context, seed, device, precision, tokens and rungs can.",
             )
     if store.header["notes"].get("data") != data:
         raise EvonasError(

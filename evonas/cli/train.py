@@ -30,6 +30,13 @@ _EVALUATIONS = 20
 )
 @click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda", help="Where it trains.")
 @click.option(
+    "--precision",
+    default="auto",
+    show_default=True,
+    metavar="auto|float32|bfloat16",
+    help="Of matrix products in training. auto: bfloat16 where the device has units for it.",
+)
+@click.option(
     "--seed",
     type=click.IntRange(0, 2**63 - 1),
     default=0,
@@ -40,7 +47,7 @@ _EVALUATIONS = 20
 @click.option(
     "-o", "--output", type=click.Path(), metavar="DIR", help="Must not exist or be empty. Default: runs/train-NAME."
 )
-def train(reference, tokens, task, data, context, device, seed, output) -> None:
+def train(reference, tokens, task, data, context, device, precision, seed, output) -> None:
     """Train one genome in full and keep its best weights.
 
     The schedule runs to its end; the held-out loss is taken on all held-out data 20 times on the way. Writes
@@ -51,7 +58,7 @@ def train(reference, tokens, task, data, context, device, seed, output) -> None:
     evonas train nanogpt-cpu --data input.txt --tokens 1536000
     """
     from ..config import DEVICE_DEFAULTS
-    from ..fitness import resolve_device
+    from ..fitness import resolve_device, resolve_precision
     from ..genome import bounded_windows, write_genome
     from ..store import runs_folder
     from ..tasks import fingerprint, load_task
@@ -60,6 +67,7 @@ def train(reference, tokens, task, data, context, device, seed, output) -> None:
 
     found = read_and_tell(reference)
     device = resolve_device(device)
+    precision = resolve_precision(precision, device)
     context = context or found.context or DEVICE_DEFAULTS[device]["context"]
     genome = bounded_windows(found.genome, context)
     task_name = found.settings.get("task", "text") if task is None else task
@@ -72,7 +80,7 @@ def train(reference, tokens, task, data, context, device, seed, output) -> None:
     make_folder(folder)
     try:
         write_genome(folder / "genome.json", genome, name=found.name, source=found.source, context=context)
-        best, curve = _train(genome, loaded, tokens, seed, device, folder)
+        best, curve = _train(genome, loaded, tokens, seed, device, precision, folder)
     except BaseException:
         _remove_useless(folder)
         raise
@@ -83,7 +91,7 @@ def train(reference, tokens, task, data, context, device, seed, output) -> None:
     click.echo(f"Wrote {folder / 'weights.safetensors'}, genome.json, curve.csv")
 
 
-def _train(genome, task, tokens: int, seed: int, device: str, folder: Path):
+def _train(genome, task, tokens: int, seed: int, device: str, precision: str, folder: Path):
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -113,8 +121,8 @@ def _train(genome, task, tokens: int, seed: int, device: str, folder: Path):
 
         try:
             done = train(
-                genome, task, tokens, seed=seed, device=device, evaluations=_EVALUATIONS, on_evaluation=on_evaluation,
-                on_step=on_step,
+                genome, task, tokens, seed=seed, device=device, precision=precision, evaluations=_EVALUATIONS,
+                on_evaluation=on_evaluation, on_step=on_step,
             )  # fmt: skip
         except DivergenceError as error:
             hint = "Lower learning_rate in the genome."

@@ -15,7 +15,7 @@ from types import ModuleType
 
 from ..errors import EvonasError
 from ..genome import Genome, graph, write_genome
-from ..model import attention, cache, dot_product, feed_forward, latent_attention, norm, rotary, transformer
+from ..model import attention, cache, dot_product, dropout, feed_forward, latent_attention, norm, rotary, transformer
 from ..model.transformer import Transformer
 from . import plain, standalone
 from .weights import save_weights
@@ -30,6 +30,7 @@ PARTS: tuple[tuple[ModuleType, tuple[str, ...] | None], ...] = (
     (rotary, None),
     (cache, None),
     (dot_product, None),
+    (dropout, None),
     (attention, None),
     (latent_attention, None),
     (transformer, None),

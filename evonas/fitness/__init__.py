@@ -2,5 +2,6 @@
 
 from .device import device_text
 from .evaluate import EXACT, MEASURED, TRAINED, ProxyEvaluator, resolve_device
+from .precision import resolve_precision
 
-__all__ = ["EXACT", "MEASURED", "TRAINED", "ProxyEvaluator", "device_text", "resolve_device"]
+__all__ = ["EXACT", "MEASURED", "TRAINED", "ProxyEvaluator", "device_text", "resolve_device", "resolve_precision"]

@@ -13,6 +13,7 @@ from ..genome import Genome
 from ..genome.graph import cost
 from ..record import Measure, Outcome
 from ..tasks import Task, load_task
+from .precision import resolve_precision
 
 EXACT = ("params", "flops")
 MEASURED = ("latency", "decode_latency", "memory")
@@ -34,6 +35,7 @@ class ProxyEvaluator:
         validation_tokens: held-out tokens of its loss.
         seed: of initial weights and data order; one for the whole run, so that candidates differ in their genes only.
         device: "cpu" or "cuda".
+        precision: of the matrix products of a training; see ``resolve_precision``.
         latency_seconds: time spent on the repeats of one timing.
     """
 
@@ -51,11 +53,14 @@ class ProxyEvaluator:
         checkpoints: str | None = None,
         seed: int = 0,
         device: str = "cpu",
+        precision: str = "auto",
         latency_seconds: float = 0.1,
     ) -> None:
         self.task_name, self.data, self.context = task, data, context
         self.needs, self.validation_tokens, self.checkpoints = tuple(needs), validation_tokens, checkpoints
         self.seed, self.device, self.latency_seconds = seed, device, latency_seconds
+        # "auto" is asked where it trains: this process may do without torch.
+        self.precision = precision if precision == "auto" else resolve_precision(precision, device)
         self.exact_names = tuple(n for n in EXACT if n in self.needs)
         self.measured_names = tuple(n for n in MEASURED if n in self.needs)
         self.trained_names = tuple(n for n in TRAINED if n in self.needs)
@@ -118,11 +123,13 @@ class ProxyEvaluator:
             torch.set_num_threads(1)
         started = time.perf_counter()
         path = None if self.checkpoints is None else checkpoint.path_of(self.checkpoints, genome.id)
-        training = Training(genome, self.task, seed=self.seed, device=self.device)
+        precision = resolve_precision(self.precision, self.device)
+        how = {"seed": self.seed, "device": self.device, "precision": precision}
+        training = Training(genome, self.task, **how)
         if path is not None and checkpoint.load(training, path) and training.cycles > rung + 1:
-            training = Training(genome, self.task, seed=self.seed, device=self.device)  # it is ahead of us
+            training = Training(genome, self.task, **how)  # it is ahead of us
         paid = training.tokens
-        outcome = {"provenance": self._provenance(1)}
+        outcome = {"provenance": {**self._provenance(1), "precision": training.precision}}
         try:
             while training.cycles <= rung:
                 training.run(self.rungs[training.cycles])

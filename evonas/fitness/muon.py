@@ -16,13 +16,20 @@ class Muon(torch.optim.Optimizer):
 
     The update is scaled by 0.2 * sqrt(max(rows, columns)), so that one learning rate serves AdamW as well (Liu et al.
     2025, "Muon is scalable for LLM training", eq. 4). ``torch.optim.Muon`` computes the same, matrix by matrix and in
-    bfloat16, which a CPU without bf16 units emulates; here matrices of one shape are one batch, in float32 on a CPU.
+    bfloat16, which a CPU without units for it emulates; here matrices of one shape are one batch, iterated in
+    ``dtype``.
     """
 
     def __init__(
-        self, params: Iterable[torch.Tensor], lr: float, momentum: float = 0.95, weight_decay: float = 0.0
+        self,
+        params: Iterable[torch.Tensor],
+        lr: float,
+        momentum: float = 0.95,
+        weight_decay: float = 0.0,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
         super().__init__(list(params), {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+        self._dtype = dtype
 
     @torch.no_grad()
     def step(self, closure=None) -> None:
@@ -39,20 +46,20 @@ class Muon(torch.optim.Optimizer):
         momenta = [self.state[p].setdefault("momentum", torch.zeros_like(p)) for p in parameters]
         torch._foreach_lerp_(momenta, grads, 1 - group["momentum"])
         updates = torch.stack(torch._foreach_lerp(grads, momenta, group["momentum"]))
-        directions = orthogonalised(updates)
+        directions = orthogonalised(updates, self._dtype)
         rate = group["lr"]
         torch._foreach_mul_(parameters, 1 - rate * group["weight_decay"])
         torch._foreach_add_(parameters, list(directions.unbind(0)), alpha=-rate * 0.2 * max(shape) ** 0.5)
 
 
-def orthogonalised(matrices: torch.Tensor) -> torch.Tensor:
+def orthogonalised(matrices: torch.Tensor, dtype: torch.dtype = torch.float32) -> torch.Tensor:
     """Approximately U V^T of each matrix U S V^T in ``matrices`` (n, rows, columns), by Newton-Schulz iteration.
 
-    On a CPU, matrices at least twice as long as wide iterate on their Gram matrix G = X X^T alone: every step
+    In float32, matrices at least twice as long as wide iterate on their Gram matrix G = X X^T alone: every step
     multiplies X by a polynomial in G, so the steps' product is formed first and meets X once, for half the work. Not
     in bfloat16, whose rounding a squared condition number would show.
     """
-    x = matrices.bfloat16() if matrices.is_cuda else matrices
+    x = matrices.to(dtype)
     tall = x.size(1) > x.size(2)
     if tall:
         x = x.mT

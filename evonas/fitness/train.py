@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,6 +14,7 @@ from ..genome import Genome
 from ..model import Transformer, build
 from ..tasks import Task
 from .muon import Muon
+from .precision import autocast, precision_of
 from .schedule import learning_rates
 
 VALIDATION_BATCH = 32
@@ -57,17 +57,21 @@ class Training:
 
     Args:
         seed: initial weights, data order, dropout. Same seed and same cycles, same result on the same device.
+        precision: of matrix products, "float32" or "bfloat16"; see ``precision_of``.
 
     Attributes: ``cycles`` done, ``sequences`` seen in them, ``first_loss``, from which divergence is told.
     """
 
-    def __init__(self, genome: Genome, task: Task, *, seed: int, device: str = "cpu") -> None:
+    def __init__(
+        self, genome: Genome, task: Task, *, seed: int, device: str = "cpu", precision: str = "float32"
+    ) -> None:
         self.genome, self.task, self.seed, self.device = genome, task, seed, device
+        self.precision = precision_of(genome.d_model, precision, device)
         self.cycles, self.sequences = 0, 0
         self.first_loss: float | None = None
         with _torch_seed(seed, device):
             self.model = build(genome, task.vocab_size, task.context).to(device)
-        self.optimizers = _optimizers(self.model, genome)
+        self.optimizers = _optimizers(self.model, genome, self.precision)
         self._parameters = [p for p in self.model.parameters() if p.requires_grad]
         # On a GPU reading the loss waits for the device, so it is read less often.
         self._check_every = 1 if device == "cpu" else 20
@@ -100,7 +104,7 @@ class Training:
 
     def validate(self, tokens: int | None) -> tuple[float, float]:
         """Held-out loss and its standard error. Raises DivergenceError where it is not finite."""
-        loss, spread = validate(self.model, self.task, tokens, self.device)
+        loss, spread = validate(self.model, self.task, tokens, self.device, self.precision)
         if not math.isfinite(loss):
             raise DivergenceError(f"the held-out loss is {loss}")
         return loss, spread
@@ -112,7 +116,7 @@ class Training:
             optimizer.zero_grad(set_to_none=True)
             for group in optimizer.param_groups:
                 group["lr"] = rate
-        with autocast(self.device):
+        with autocast(self.device, self.precision):
             logits = self.model(x)
         loss = self.task.loss(logits, y).mean()
         loss.backward()
@@ -138,6 +142,7 @@ def train(
     *,
     seed: int,
     device: str = "cpu",
+    precision: str = "float32",
     validation_tokens: int | None = None,
     evaluations: int = 1,
     on_evaluation: Callable[[int, int, float, float, Transformer], None] | None = None,
@@ -146,7 +151,7 @@ def train(
     """Train ``genome`` on ``tokens`` tokens in one cycle.
 
     Args:
-        seed: see ``Training``.
+        seed, precision: see ``Training``.
         validation_tokens: held-out tokens per evaluation, None for all.
         evaluations: evenly spaced held-out evaluations, the last one after the last step.
         on_evaluation: called at each with (step, steps, held-out loss, its spread, model).
@@ -156,7 +161,7 @@ def train(
         DivergenceError: see ``Training.run``; or a held-out loss is not finite.
     """
     started = time.perf_counter()
-    training = Training(genome, task, seed=seed, device=device)
+    training = Training(genome, task, seed=seed, device=device, precision=precision)
     steps = steps_for(genome, task.context, tokens)
     marks = {round(steps * (k + 1) / evaluations) for k in range(evaluations)}
     curve: list[tuple[int, float]] = []
@@ -178,12 +183,14 @@ def train(
 
 
 @torch.inference_mode()
-def validate(model: Transformer, task: Task, tokens: int | None, device: str) -> tuple[float, float]:
+def validate(
+    model: Transformer, task: Task, tokens: int | None, device: str, precision: str = "float32"
+) -> tuple[float, float]:
     """Held-out loss and its standard error over sequences; ``tokens`` as in ``Task.validation``."""
     model.eval()
     losses = []
     for x, y in task.validation(tokens, VALIDATION_BATCH):
-        with autocast(device):
+        with autocast(device, precision):
             logits = model(to_device(x, device))
         losses.append(task.loss(logits, to_device(y, device)))
     model.train()
@@ -195,11 +202,6 @@ def validate(model: Transformer, task: Task, tokens: int | None, device: str) ->
 def to_device(array: np.ndarray, device: str) -> torch.Tensor:
     tensor = torch.from_numpy(np.ascontiguousarray(array))
     return tensor if device == "cpu" else tensor.to(device, non_blocking=True)
-
-
-def autocast(device: str):
-    """bf16 on a GPU, float32 on a CPU."""
-    return nullcontext() if device == "cpu" else torch.autocast("cuda", dtype=torch.bfloat16)
 
 
 class _torch_seed:
@@ -216,7 +218,7 @@ class _torch_seed:
         self._fork.__exit__(*exception)
 
 
-def _optimizers(model: Transformer, genome: Genome) -> list[torch.optim.Optimizer]:
+def _optimizers(model: Transformer, genome: Genome, precision: str) -> list[torch.optim.Optimizer]:
     """AdamW for everything, or Muon for the matrices inside the blocks and AdamW for the rest. Weight decay acts on
     matrices and embeddings only, as in nanoGPT."""
     hidden, matrices, vectors = [], [], []
@@ -232,5 +234,5 @@ def _optimizers(model: Transformer, genome: Genome) -> list[torch.optim.Optimize
         torch.optim.AdamW([g for g in groups if g["params"]], lr=rate, betas=(0.9, genome.beta2), fused=True)
     ]
     if hidden:
-        out.append(Muon(hidden, lr=rate, weight_decay=decay))
+        out.append(Muon(hidden, lr=rate, weight_decay=decay, dtype=getattr(torch, precision)))
     return out

@@ -18,6 +18,7 @@ from ..genome.graph import check_buildable, rope_dim
 from .attention import Attention
 from .cache import Cache, LayerCache, Past
 from .dot_product import CausalDotProduct
+from .dropout import dropout
 from .feed_forward import FEED_FORWARDS
 from .latent_attention import LatentAttention
 from .norm import NORMS
@@ -42,8 +43,8 @@ class Block(nn.Module):
 
     def forward(self, x: torch.Tensor, cache: LayerCache | None = None) -> torch.Tensor:
         if self.training and self.dropout:
-            x = x + F.dropout(self.attention(self.attention_norm(x), cache), self.dropout)
-            return x + F.dropout(self.ffn(self.ffn_norm(x)), self.dropout)
+            x = x + dropout(self.attention(self.attention_norm(x), cache), self.dropout)
+            return x + dropout(self.ffn(self.ffn_norm(x)), self.dropout)
         x = x + self.attention(self.attention_norm(x), cache)
         return x + self.ffn(self.ffn_norm(x))
 
@@ -162,7 +163,7 @@ class Transformer(nn.Module):
                     "Give fewer tokens, or build with a longer context or position 'rope'.",
                 )
             x_BTD = x_BTD + self.position_embedding.weight[:length]
-        return F.dropout(x_BTD, self.dropout) if self.training and self.dropout else x_BTD
+        return dropout(x_BTD, self.dropout) if self.training and self.dropout else x_BTD
 
     def _through_blocks(self, x_BTD: torch.Tensor, caches: Sequence[LayerCache | None]) -> torch.Tensor:
         """x_BTD after all blocks, which may overwrite it."""

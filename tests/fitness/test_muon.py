@@ -95,3 +95,11 @@ def test_the_rate_of_the_group_counts_at_each_step():
     optimizer.param_groups[0]["lr"] = 0.0
     optimizer.step()
     assert torch.equal(parameter, torch.zeros(6, 6))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_in_bfloat16_it_is_the_same_within_its_rounding(shape):
+    batch = torch.stack(matrices(shape, 3))
+    exact, rounded = orthogonalised(batch), orthogonalised(batch, torch.bfloat16)
+    assert rounded.dtype == torch.float32
+    assert ((rounded - exact).norm() / exact.norm()).item() < 0.05
