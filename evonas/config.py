@@ -45,7 +45,7 @@ class Settings:
     as {"label", "genes"}; ``timeout`` is in seconds per training, None for one from its peers; ``reuse``
     names runs whose results are taken instead of paying again; ``surrogate`` says whether a model of the objectives
     screens offspring (runs from before there was one go on without); ``precision`` is that of a training's matrix
-    products.
+    products; ``goals`` are values of objectives that are good enough, written as constraints are.
     """
 
     task: str
@@ -66,6 +66,7 @@ class Settings:
     timeout: float | None = None
     surrogate: bool = False
     precision: str = "float32"
+    goals: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         _within("population", self.population, 2, MAX_POPULATION)

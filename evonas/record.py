@@ -78,6 +78,9 @@ class Outcome:
     provenance: Mapping[str, str | int | float] = field(default_factory=dict)
 
 
+MEASURED_AGAIN = "measured again"  # the reason of a record that revises another
+
+
 @dataclass(frozen=True)
 class Record:
     """The outcome of one evaluation of one genome.
@@ -110,6 +113,17 @@ class Record:
     @property
     def ok(self) -> bool:
         return self.status == "ok"
+
+    @property
+    def revised(self) -> bool:
+        """Whether it takes the place of an earlier record of the same evaluation."""
+        return self.ok and self.reason == MEASURED_AGAIN
+
+    @property
+    def times_measured(self) -> int:
+        """How many measurements its measured values are means of."""
+        times = self.provenance.get("times_measured")
+        return times if isinstance(times, int) and times > 0 else 1
 
     def value(self, name: str) -> float | None:
         """The value of an objective, or None where it was not measured."""
@@ -168,6 +182,18 @@ class Constraint:
         if not math.isfinite(bound):
             raise EvonasError(f"constraint {text!r}: {number!r} is not a finite number")
         return cls(name, op, bound)
+
+    @classmethod
+    def parse_goal(cls, text: str) -> Constraint:
+        """Read ``latency<=2ms`` as a goal: what is better than that counts as no better. Raises EvonasError as
+        ``parse``, and where the bound is on the wrong side."""
+        goal = cls.parse(text)
+        if goal.op != ("<=" if objective(goal.name).direction == "min" else ">="):
+            raise EvonasError(
+                f"goal {text!r} is on the wrong side: less {goal.name} is better",
+                f"Write {goal.name}<=VALUE; what must not be is a --constraint.",
+            )
+        return goal
 
     def violation(self, value: float) -> float:
         """How far ``value`` is outside, relative to the bound; 0 where the constraint is met."""

@@ -29,7 +29,16 @@ MAY_IMPORT: dict[str, set[str]] = {
     "store": GROUND,
     "executors": {"errors"},
     "search": {"evolution", "store", "executors", *GROUND},
-    "report": {"store", "evolution.selection", "evolution.rungs", "genome", "record", "config", "errors"},
+    "report": {
+        "store",
+        "evolution.selection",
+        "evolution.rungs",
+        "evolution.ties",
+        "genome",
+        "record",
+        "config",
+        "errors",
+    },
     "convert": {"model", "genome", "errors"},
     "refine": {"fitness", "store", "genome", "record", "errors"},
 }

@@ -7,8 +7,9 @@
     python tools/bench_fitness.py --quick
 
 throughput: candidates of a stratified sample trained per minute by one-thread workers, against one by one in one
-    process with torch's default threads, same steps, in turns; and the share of the machine's own matrix-product rate
-    that the workers reach (training FLOPs by formula: three forward passes; an optimiser's are not counted).
+    process with torch's default threads, same steps, in turns: in the workers' precision, and in float32, torch's
+    default; and the share of the machine's own matrix-product rate (float32, bfloat16) that the workers reach (training
+    FLOPs by formula: three forward passes; an optimiser's are not counted).
 latency: how far the stored latency of one network varies when it is measured again and again (coefficient of variation
     of the stored medians), beside the spread that is stored with each.
 speed: with the same engine, how long rungs take to the hypervolume that full-length training of every candidate
@@ -56,7 +57,9 @@ class DefaultThreads(ProxyEvaluator):
             torch.set_num_threads = threads
 
 
-def evaluator(options, tokens: int, rungs: int = 1, kind=ProxyEvaluator, folder: Path | None = None, needs=("loss",)):
+def evaluator(
+    options, tokens: int, rungs: int = 1, kind=ProxyEvaluator, folder: Path | None = None, needs=("loss",), **how
+):
     return kind(
         "text",
         options.data,
@@ -68,6 +71,7 @@ def evaluator(options, tokens: int, rungs: int = 1, kind=ProxyEvaluator, folder:
         validation_tokens=DEFAULTS["validation_tokens"],
         checkpoints=None if folder is None else str(folder),
         seed=options.first_seed,
+        **how,
     )
 
 
@@ -79,58 +83,63 @@ def throughput(options, space: SearchSpace) -> dict:
     count, repeats = (4, 1) if options.quick else (24, 3)
     genomes = stratified(space, count, np.random.default_rng(options.first_seed))
     many, alone = evaluator(options, tokens), evaluator(options, tokens, kind=DefaultThreads)
+    plain = evaluator(options, tokens, kind=DefaultThreads, precision="float32")
     flops = {g.id: 3 * cost(g, many.task.vocab_size, many.context).flops * tokens / many.context for g in genomes}
     calls = [Call("train", (g, 0), g.id) for g in sorted(genomes, key=lambda g: -flops[g.id])]
-    times: dict[str, list[float]] = {"workers": [], "one by one": []}
+    times: dict[str, list[float]] = {"workers": [], "one by one": [], "and in float32": []}
     seconds: dict[str, list[float]] = {g.id: [] for g in genomes}
     with (
         make_executor("processes", many, options.workers, ONE_THREAD) as pool,
         make_executor("processes", alone, 1) as single,
+        make_executor("processes", plain, 1) as in_float32,
     ):
-        for executor in (pool, single):
+        executors = (pool, single, in_float32)
+        for executor in executors:
             list(executor.map(calls[-options.workers :]))  # started, warm
         for _ in range(repeats):
-            for name, executor in (("workers", pool), ("one by one", single)):
+            for name, executor in zip(times, executors):
                 start = time.perf_counter()
                 for key, outcome in executor.map(calls):
                     if name == "workers" and not isinstance(outcome, Failure):
                         seconds[key].append(outcome.cost["seconds"])
                 times[name].append(time.perf_counter() - start)
-    peak = _matmul_rate(options.workers)
     wide = [g for g in genomes if g.d_model >= 64 and seconds[g.id]]
-    shares = [flops[g.id] / np.median(seconds[g.id]) / (peak / options.workers) for g in wide]
+    reached = np.array([flops[g.id] / np.median(seconds[g.id]) * options.workers for g in wide])
+    peaks = {dtype: _matmul_rate(options.workers, dtype) for dtype in ("float32", "bfloat16")}
     per_minute = {name: [count / t * 60 for t in values] for name, values in times.items()}
-    ratio = [b / a for a, b in zip(times["workers"], times["one by one"])]
+    ratios = {name: [b / a for a, b in zip(times["workers"], times[name])] for name in list(times)[1:]}
     print(f"\nthroughput: {count} candidates of {tokens:,} tokens, {options.workers} workers, {repeats} rounds")
     for name, values in per_minute.items():
-        print(f"  {name:12} {np.median(values):7.1f} candidates/min [{min(values):.1f} - {max(values):.1f}]")
-    print(f"  ratio        {np.median(ratio):7.2f} [{min(ratio):.2f} - {max(ratio):.2f}]   goal 1.6")
-    low, middle, high = np.percentile(shares, [10, 50, 90])
-    print(
-        f"  of the matrix-product rate ({peak / 1e9:.0f} GFLOP/s), d_model >= 64: {middle:.0%} [{low:.0%} - {high:.0%}]"
-    )
-    return {"tokens": tokens, "per_minute": per_minute, "ratio": ratio, "matmul_flops": peak, "share": shares}
+        print(f"  {name:14} {np.median(values):7.1f} candidates/min [{min(values):.1f} - {max(values):.1f}]")
+    for name, ratio in ratios.items():
+        print(f"  workers against {name:14} {np.median(ratio):.2f} [{min(ratio):.2f} - {max(ratio):.2f}]   goal 1.6")
+    for dtype, peak in peaks.items():
+        low, middle, high = np.percentile(reached / peak, [10, 50, 90])
+        share = f"{middle:.0%} [{low:.0%} - {high:.0%}]"
+        print(f"  of the {dtype} product rate ({peak / 1e9:.0f} GFLOP/s), d_model >= 64: {share}   goal 50%")
+    return {"tokens": tokens, "per_minute": per_minute, "ratio": ratios, "matmul_flops": peaks, "flops": list(reached)}
 
 
 class Multiply:
-    """The machine's own rate: products of 512 x 512 float32 matrices, one thread."""
+    """The machine's own rate: products of 512 x 512 matrices, one thread."""
 
-    def rate(self, seconds: float) -> float:
+    def rate(self, seconds: float, dtype: str) -> float:
         import torch
 
         torch.set_num_threads(1)
-        a, b, count, start = torch.randn(512, 512), torch.randn(512, 512), 0, time.perf_counter()
+        a, b = (torch.randn(512, 512).to(getattr(torch, dtype)) for _ in range(2))
+        count, start = 0, time.perf_counter()
         while (spent := time.perf_counter() - start) < seconds:
             torch.mm(a, b)
             count += 1
         return count * 2 * 512**3 / spent
 
 
-def _matmul_rate(workers: int) -> float:
+def _matmul_rate(workers: int, dtype: str) -> float:
     """FLOP/s of all workers together, at the same time."""
     with make_executor("processes", Multiply(), workers, ONE_THREAD) as executor:
-        list(executor.map([Call("rate", (0.2,), k) for k in range(workers)]))
-        return sum(rate for _, rate in executor.map([Call("rate", (3.0,), k) for k in range(workers)]))
+        list(executor.map([Call("rate", (0.2, dtype), k) for k in range(workers)]))
+        return sum(rate for _, rate in executor.map([Call("rate", (3.0, dtype), k) for k in range(workers)]))
 
 
 # -- latency ----------------------------------------------------------------------------------------------------------

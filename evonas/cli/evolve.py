@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import re
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,9 @@ from .running import run_search
 
 if TYPE_CHECKING:
     from ..genome import Genome, SearchSpace
+
+
+DEFAULT_OBJECTIVES = ("loss", "latency")
 
 
 def _default(name: str) -> str:
@@ -58,6 +62,13 @@ def _default(name: str) -> str:
     multiple=True,
     metavar="'NAME<=VALUE'",
     help="Repeatable, such as 'latency<=5ms'. What breaks it is not trained.",
+)
+@click.option(
+    "--goal",
+    "goals",
+    multiple=True,
+    metavar="'NAME<=VALUE'",
+    help="Repeatable, of an objective: good enough. Better counts as no better; the search goes where others gain.",
 )
 @click.option(
     "--seed-genome",
@@ -108,7 +119,8 @@ def _default(name: str) -> str:
 )
 @search_options
 def evolve(
-    generations, population, offspring, task, data, context, space, objectives, constraints, seed_genomes, reuse, widen,
+    generations, population, offspring, task, data, context, space, objectives, constraints, goals, seed_genomes, reuse,
+    widen,
     tokens, rungs, surrogate, timeout, run_name, seed, device, precision, budget, patience, workers, calibrate,
     executor,
 ) -> None:  # fmt: skip
@@ -133,6 +145,7 @@ def evolve(
     for name in objectives:
         objective(name)
     constraints = tuple(str(Constraint.parse(text)) for text in constraints)
+    goals = _read_goals(goals, objectives or DEFAULT_OBJECTIVES)
     folder = runs_folder() / _checked_name(_default_name(task, runs_folder()) if run_name is None else run_name)
     if (folder / "population.h5").exists():
         raise EvonasError(
@@ -155,8 +168,9 @@ def evolve(
         task=task,
         data=None if data is None else str(Path(data).resolve()),
         context=context,
-        objectives=objectives or ("loss", "latency"),
+        objectives=objectives or DEFAULT_OBJECTIVES,
         constraints=constraints,
+        goals=goals,
         population=defaults["population"] if population is None else population,
         offspring=_offspring(offspring, population, defaults),
         generations=generations_to_do(generations, budget),
@@ -172,6 +186,22 @@ def evolve(
         reuse=tuple(str(find_run(name).resolve()) for name in reuse),
     )
     run_search(settings, wanted_space, folder, None, deadline, workers, executor, calibration, patience)
+
+
+def _read_goals(texts: Sequence[str], objectives: Sequence[str]) -> tuple[str, ...]:
+    """--goal as settings hold it; one for each of some of the objectives."""
+    from ..record import Constraint
+
+    goals = [Constraint.parse_goal(text) for text in texts]
+    for k, goal in enumerate(goals):
+        if goal.name not in objectives:
+            raise EvonasError(
+                f"goal {goal}: {goal.name} is no objective of this search",
+                f"Add --objective {goal.name}; the objectives are {', '.join(objectives)}.",
+            )
+        if goal.name in [g.name for g in goals[:k]]:
+            raise EvonasError(f"goal {goal}: {goal.name} has one already", "Give one goal per objective.")
+    return tuple(map(str, goals))
 
 
 def _read_seed(reference: str) -> tuple[Genome, int | None, str]:

@@ -17,7 +17,7 @@ from rich.text import Text
 
 from ..config import MAX_GENERATIONS, Settings
 from ..record import OBJECTIVES, Record
-from ..search import Evaluator, Listener, Search, failures
+from ..search import Evaluator, Listener, Search, Settled, failures
 from .terminal import output, plain
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ class Progress(Listener):
             (self.started, 0)
         ]  # moment and evaluations, at the last generations' ends
         self.live: Live | None = None
+        self.ties = Settled(0, 0, 0)
 
     @contextlib.contextmanager
     def showing(self, search: Search) -> Iterator[None]:
@@ -78,6 +79,10 @@ class Progress(Listener):
         self.ends = [*self.ends[-_RECENT:], (time.monotonic(), self.generations)]
         if self.live is None:
             print(self._line(), file=sys.stderr, flush=True)
+
+    def settled(self, ties: Settled) -> None:
+        """What could not be told apart on the front has been measured again."""
+        self.ties = ties
 
     # -- rendering ----------------------------------------------------------------------------------------------
 
@@ -150,6 +155,10 @@ class Progress(Listener):
             "exhausted": " Every genome of the space has been seen.",
         }
         spent = _clock(time.monotonic() - self.started)
+        if self.ties.again:
+            were, are = self.ties.before, self.ties.after
+            text = f"{were} {'pair' if were == 1 else 'pairs'} could not be told apart by what was measured; "
+            console.print(f"\n{text}after {self.ties.again} more measurements {are} can't.", highlight=False)
         console.print(f"\n{done} generations, {self.evaluations} evaluations in {spent}.{why[ended]}", highlight=False)
         where = plain(f"Plot: {picture}   Data: {self.folder / 'population.h5'}")
         console.print(where, highlight=False, soft_wrap=True)

@@ -17,7 +17,7 @@ import click
 
 from ..config import GROWTH, REDUCTION
 from ..errors import EXIT_FAILED, EXIT_INTERRUPTED, EvonasError
-from .options import CLOSING_SECONDS
+from .options import CLOSING_SECONDS, SETTLING_SECONDS, SETTLING_SHARE
 
 if TYPE_CHECKING:
     from ..config import Settings
@@ -82,9 +82,11 @@ def run_search(
             listener=progress,
         )
         end = _search_end(deadline, progress.started, calibration)
+        settling = None if end is None else min(SETTLING_SECONDS, SETTLING_SHARE * (end - progress.started))
         try:
             with progress.showing(search):
-                ended = search.run(settings.generations, end, patience=patience)
+                ended = search.run(settings.generations, None if end is None else end - settling, patience=patience)
+                progress.settled(search.settle(end))
         except KeyboardInterrupt:
             again = _resume_command(folder.name, settings, deadline, patience, workers, executor_name)
             click.echo(f"\nInterrupted; every finished evaluation is kept. Go on with: {again}", err=True)
@@ -211,7 +213,7 @@ def _engine(
     settings: Settings, space: SearchSpace, evaluator: ProxyEvaluator, constraints: Sequence[Constraint], seeds: list
 ) -> Engine:
     from ..evolution import Engine
-    from ..record import objective
+    from ..record import Constraint, objective
 
     known = [c for c in constraints if c.name in evaluator.exact_names]
 
@@ -219,7 +221,8 @@ def _engine(
         values = evaluator.exact(genome)
         return sum(c.violation(values[c.name].value) for c in known)
 
-    after = [c for c in constraints if c.name in evaluator.trained_names]
+    # One on a measured objective is judged before the training, and expected by the surrogate.
+    after = [c for c in constraints if c.name in (*evaluator.trained_names, *settings.objectives) and c not in known]
 
     def broken(values: Mapping[str, float]) -> float:
         return sum(c.violation(values[c.name]) for c in after)
@@ -236,6 +239,7 @@ def _engine(
         reduction=REDUCTION,
         watched=[n for n in dict.fromkeys(c.name for c in after) if n not in settings.objectives],
         broken=broken if after else None,
+        goals={goal.name: goal.bound for goal in map(Constraint.parse_goal, settings.goals)},
         known=evaluator.known,
         surrogate=settings.surrogate,
     )

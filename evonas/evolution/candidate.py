@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral
 from typing import Any
@@ -76,6 +76,15 @@ def check_settings(
         problems = space.check(genome)
         if problems:
             raise EvonasError(f"seed genome {genome.id} lies outside the space: {'; '.join(problems)}")
+
+
+def check_goals(goals: Mapping[str, float], objectives: Sequence[Objective]) -> dict[str, float]:
+    """Raise EvonasError where a goal is of no objective or not finite."""
+    names = [o.name for o in objectives]
+    for name in goals:
+        if name not in names:
+            raise EvonasError(f"goal of {name!r}, which is no objective of this search", f"Its are {', '.join(names)}.")
+    return {name: finite(name, value) for name, value in goals.items()}
 
 
 def _is_whole(value: Any) -> bool:

@@ -12,7 +12,7 @@ from deap import base
 from ..errors import EvonasError
 from ..genome import Genome, SearchSpace
 from ..record import Objective
-from .candidate import Candidate, Numbering, check_settings, finite
+from .candidate import Candidate, Numbering, check_goals, check_settings, finite
 from .climbing import Climbing
 from .credit import Credit
 from .environment import select_nsga2, select_nsga3, select_parents
@@ -49,6 +49,9 @@ class Engine(Climbing):
         watched: names of further values that ``tell`` is given: constraints on what training changes.
         broken: {name: value} of objectives and watched -> by how much such constraints are broken. They count at the
             last rung; below it members are judged by what is expected there.
+        goals: {objective: value} that is good enough: what is better counts as no better, so that the search goes
+            where the other objectives still gain (goal programming; Fonseca and Fleming 1998). ``front`` is by what
+            was told all the same.
         known: genome -> exact values that cost nothing, of objectives or of what tells something about them (FLOPs,
             parameters): the surrogate takes them as they are.
         surrogate: whether offspring are screened by a model of the objectives (see ``Screening``).
@@ -81,6 +84,7 @@ class Engine(Climbing):
         reduction: int = 6,
         watched: Sequence[str] = (),
         broken: Callable[[Mapping[str, float]], float] | None = None,
+        goals: Mapping[str, float] | None = None,
         known: Callable[[Genome], Mapping[str, float]] | None = None,
         surrogate: bool = False,
     ) -> None:
@@ -98,6 +102,7 @@ class Engine(Climbing):
         Climbing.__init__(self)
         self.names = (*(o.name for o in objectives), *watched)
         self.broken = broken or (lambda values: 0.0)
+        self.goals = check_goals(goals or {}, self.objectives)
         self.exhausted = False  # no genome was found that had not been asked for
         self.generation = 0  # generations whose selection is done
         self.population: list[Individual] = []
@@ -251,8 +256,17 @@ class Engine(Climbing):
         return Individual(candidate.genome, self._fitness(numbers, violation), birth, told)
 
     def _fitness(self, numbers: Sequence[float], violation: float) -> ParetoFitness:
-        objectives = () if violation > 0 else numbers[: len(self.objectives)]
+        objectives = () if violation > 0 else self.wanted(np.array(numbers[: len(self.objectives)])).tolist()
         return ParetoFitness(self.directions, objectives, violation)
+
+    def wanted(self, values: np.ndarray) -> np.ndarray:
+        """Objectives (..., m) with what is better than its goal taken as the goal."""
+        for j, (o, direction) in enumerate(zip(self.objectives, self.directions)):
+            if o.name in self.goals:
+                values = values.copy()
+                worse = np.minimum if direction == "max" else np.maximum
+                values[..., j] = worse(values[..., j], self.goals[o.name])
+        return values
 
     def _finish_generations(self) -> None:
         while self._is_complete(self.generation):
@@ -365,10 +379,14 @@ class Engine(Climbing):
         rungs = [i.rung for i in self.archive.values()]
         return [sum(r >= rung for r in rungs) for rung in range(self.rungs)]
 
+    def at_the_top(self) -> list[Individual]:
+        """Those at the highest rung that any has reached that break no constraint, in order of birth."""
+        return self._successes(max((i.rung for i in self.archive.values()), default=0))
+
     def front(self) -> list[Individual]:
         """The non-dominated individuals among those at the highest rung that any has reached, by what was told there;
         best in the first objective first."""
-        members = self._successes(max((i.rung for i in self.archive.values()), default=0))
+        members = self.at_the_top()
         m = len(self.objectives)
         points = minimised(np.array([i.told[-1][:m] for i in members], dtype=float), self.directions)
         chosen = [(tuple(row), i.index, i) for i, row, keep in zip(members, points, non_dominated(points)) if keep]

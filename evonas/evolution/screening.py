@@ -87,7 +87,7 @@ class Screening:
                 pool[proposal.genome.id] = proposal, mean, std
                 roots[proposal.genome.id] = proposal.parents
                 broken = _breaks(engine, mean)
-                hope = () if broken else (mean + better * std).tolist()
+                hope = () if broken else engine.wanted(mean + better * std).tolist()
                 fitness = ParetoFitness(engine.directions, hope, broken)
                 members.append(Individual(proposal.genome, fitness, len(engine.seen) + len(pool)))
             members = engine.toolbox.select(members, engine.population_size, rng)
@@ -111,11 +111,13 @@ def _by_gain(engine: Engine, told, parents, pool, count: int) -> list[int]:
     m = len(engine.objectives)
     # The first population is spread over the space: it says what range an objective has.
     spread = [i for i in told if i.index < engine.population_size] + list(parents)
-    box = hypervolume_box(minimised(np.array([i.told[-1][:m] for i in spread]), engine.directions))
+    told_so_far = engine.wanted(np.array([i.told[-1][:m] for i in spread]))
+    box = hypervolume_box(minimised(told_so_far, engine.directions))
     front = minimised(np.array([[*i.fitness.values] for i in parents]), engine.directions)
     front = front[non_dominated(front)]
-    means = minimised(np.array([mean for mean, _ in pool]), engine.directions)
-    hopes = means - _OPTIMISM * np.array([std for _, std in pool])
+    expected, spreads = (np.array(column) for column in zip(*pool))
+    better = -_OPTIMISM * minimised(np.ones((1, m)), engine.directions)[0]
+    means, hopes = (minimised(engine.wanted(v), engine.directions) for v in (expected, expected + better * spreads))
 
     def gain(k: int) -> float:
         return hypervolume(np.vstack([front, hopes[k : k + 1]]), *box) - base

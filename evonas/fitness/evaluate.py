@@ -140,6 +140,8 @@ class ProxyEvaluator:
             # A full disk takes the checkpoint, not the evaluation: the next rung trains this one again.
             with contextlib.suppress(OSError, SafetensorError):
                 checkpoint.save(training, path)
+        if self.device != "cpu":
+            outcome["provenance"]["cuda_graph"] = int(bool(training.step.graphed))
         measure = Measure(loss, spread, f"{self.rungs[rung]} tokens", self.device)
         cost = {"seconds": time.perf_counter() - started, "tokens": float(training.tokens - paid)}
         return Outcome(measures={"loss": measure}, cost=cost, **outcome)

@@ -47,9 +47,9 @@ class Muon(torch.optim.Optimizer):
         torch._foreach_lerp_(momenta, grads, 1 - group["momentum"])
         updates = torch.stack(torch._foreach_lerp(grads, momenta, group["momentum"]))
         directions = orthogonalised(updates, self._dtype)
-        rate = group["lr"]
+        rate = group["lr"]  # a number, or a tensor where the step is captured
         torch._foreach_mul_(parameters, 1 - rate * group["weight_decay"])
-        torch._foreach_add_(parameters, list(directions.unbind(0)), alpha=-rate * 0.2 * max(shape) ** 0.5)
+        torch._foreach_add_(parameters, list(directions.mul_(-rate * 0.2 * max(shape) ** 0.5).unbind(0)))
 
 
 def orthogonalised(matrices: torch.Tensor, dtype: torch.dtype = torch.float32) -> torch.Tensor:

@@ -16,6 +16,7 @@ from ..tasks import Task
 from .muon import Muon
 from .precision import autocast, precision_of
 from .schedule import learning_rates
+from .step import GraphedStep, Step, to_device
 
 VALIDATION_BATCH = 32
 _DIVERGED = 3.0  # times the first loss: beyond it nothing is learned any more
@@ -71,8 +72,9 @@ class Training:
         self.first_loss: float | None = None
         with _torch_seed(seed, device):
             self.model = build(genome, task.vocab_size, task.context).to(device)
-        self.optimizers = _optimizers(self.model, genome, self.precision)
-        self._parameters = [p for p in self.model.parameters() if p.requires_grad]
+        self.optimizers = _optimizers(self.model, genome, device, self.precision)
+        kind = Step if device == "cpu" else GraphedStep
+        self.step = kind(self.model, self.optimizers, task, genome.grad_clip, device, self.precision)
         # On a GPU reading the loss waits for the device, so it is read less often.
         self._check_every = 1 if device == "cpu" else 20
 
@@ -95,7 +97,9 @@ class Training:
         self.model.train()
         with _torch_seed(int(rng.integers(2**63)), self.device):
             for step, (size, rate) in enumerate(zip(sizes, rates), start=1):
-                self._step(rng, size, rate, step)
+                self.step(*self.task.batch(rng, size), rate)
+                if step % self._check_every == 0 or step in (1, len(sizes)):
+                    self._check(step)
                 if after_step is not None:
                     after_step(step)
         self.cycles += 1
@@ -109,24 +113,8 @@ class Training:
             raise DivergenceError(f"the held-out loss is {loss}")
         return loss, spread
 
-    def _step(self, rng: np.random.Generator, size: int, rate: float, step: int) -> None:
-        """Batch, forward, backward, clip, update."""
-        x, y = (to_device(a, self.device) for a in self.task.batch(rng, size))
-        for optimizer in self.optimizers:
-            optimizer.zero_grad(set_to_none=True)
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-        with autocast(self.device, self.precision):
-            logits = self.model(x)
-        loss = self.task.loss(logits, y).mean()
-        loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(self._parameters, self.genome.grad_clip)
-        if step % self._check_every == 0 or step == 1:
-            self._check(loss.item(), norm.item(), step)
-        for optimizer in self.optimizers:
-            optimizer.step()
-
-    def _check(self, loss: float, norm: float, step: int) -> None:
+    def _check(self, step: int) -> None:
+        loss, norm = self.step.loss.item(), self.step.norm.item()
         if self.first_loss is None:
             self.first_loss = loss
         if not (math.isfinite(loss) and math.isfinite(norm)):
@@ -199,11 +187,6 @@ def validate(
     return each.mean().item(), error
 
 
-def to_device(array: np.ndarray, device: str) -> torch.Tensor:
-    tensor = torch.from_numpy(np.ascontiguousarray(array))
-    return tensor if device == "cpu" else tensor.to(device, non_blocking=True)
-
-
 class _torch_seed:
     """torch's generators start at ``seed`` within the block and are as before after it."""
 
@@ -218,7 +201,7 @@ class _torch_seed:
         self._fork.__exit__(*exception)
 
 
-def _optimizers(model: Transformer, genome: Genome, precision: str) -> list[torch.optim.Optimizer]:
+def _optimizers(model: Transformer, genome: Genome, device: str, precision: str) -> list[torch.optim.Optimizer]:
     """AdamW for everything, or Muon for the matrices inside the blocks and AdamW for the rest. Weight decay acts on
     matrices and embeddings only, as in nanoGPT."""
     hidden, matrices, vectors = [], [], []
@@ -229,9 +212,16 @@ def _optimizers(model: Transformer, genome: Genome, precision: str) -> list[torc
         )
     decay = genome.weight_decay
     groups = [{"params": matrices, "weight_decay": decay}, {"params": vectors, "weight_decay": 0.0}]
-    rate = genome.learning_rate
+    # A captured step reads its rate from the device.
+    rate = genome.learning_rate if device == "cpu" else torch.tensor(float(genome.learning_rate), device=device)
     out: list[torch.optim.Optimizer] = [
-        torch.optim.AdamW([g for g in groups if g["params"]], lr=rate, betas=(0.9, genome.beta2), fused=True)
+        torch.optim.AdamW(
+            [g for g in groups if g["params"]],
+            lr=rate,
+            betas=(0.9, genome.beta2),
+            fused=True,
+            capturable=device != "cpu",
+        )
     ]
     if hidden:
         out.append(Muon(hidden, lr=rate, weight_decay=decay, dtype=getattr(torch, precision)))

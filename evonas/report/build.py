@@ -8,8 +8,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from ..config import MAX_GENERATIONS
 from ..errors import EvonasError
+from ..evolution.selection import minimised
+from ..evolution.ties import near_ties
 from ..record import OBJECTIVES, Constraint, Measure, Record
 from ..store import Store
 from .against import against_seeds, last_record
@@ -26,7 +30,8 @@ def build_report(store: Store) -> dict[str, Any]:
         ``evaluations``, ``failures`` {status: count}, ``hypervolume`` [one per generation], ``front`` [{id,
         generation, parents, objectives {name: {value, spread, fidelity}}, genome}] over all ok records of the
         highest fidelity, each with the ``probability`` that it belongs there given the spreads, ``seeds`` [the same
-        for seed genomes, with what was last measured of them], ``against_seed`` (see ``against_seeds``),
+        for seed genomes, with what was last measured of them], ``ties`` [[id, id]] (pairs on the front, see
+        ``near_ties``), ``against_seed`` (see ``against_seeds``),
         ``fidelity`` {name: text} of the front, ``left_out`` (ok records of another fidelity or device),
         ``other_device`` (genomes of the front's fidelity among them), ``constraints`` [{text, name, unit}] (those that
         are no objectives have their values in a member's ``constraints``, as in ``objectives``),
@@ -45,13 +50,14 @@ def build_report(store: Store) -> dict[str, Any]:
         "seed": header["seed"],
         "objectives": [{key: o[key] for key in ("name", "unit", "direction")} for o in header["objectives"]],
         "generations": len(generations),
-        "evaluations": len(records),
+        "evaluations": sum(not r.revised for r in records),
         "failures": dict(Counter(r.status for r in records if not r.ok).most_common()),
         "hypervolume": [g["hypervolume"] for g in generations],
         "front": [
             {**_member(store, record, comparison.names), "probability": probabilities[record.genome_id]}
             for record in comparison.front_records()
         ],
+        "ties": _ties(comparison),
         "seeds": _seeds(store, comparison),
         "against_seed": against_seeds(store, comparison),
         "fidelity": comparison.fidelity,
@@ -102,6 +108,16 @@ def _seeds(store: Store, comparison: Comparison) -> list[dict[str, Any]]:
             record = replace(record, measures={**before.measures, **record.measures})
         out.append(_member(store, record, comparison.names))
     return out
+
+
+def _ties(comparison: Comparison) -> list[list[str]]:
+    """Pairs of ids on the front that what was measured does not tell apart, in the order of the front."""
+    front = comparison.front_records()
+    measures = [[r.measures[n] for n in comparison.names] for r in front]
+    values = minimised(np.array([[m.value for m in row] for row in measures]), comparison.directions)
+    spreads = np.array([[m.spread for m in row] for row in measures]).reshape(values.shape)
+    measured = np.array([comparison.fidelity.get(n) == "measured" for n in comparison.names], dtype=bool)
+    return [[front[a].genome_id, front[b].genome_id] for a, b in near_ties(values, spreads, measured)]
 
 
 def _other_device(store: Store, comparison: Comparison) -> int:

@@ -127,6 +127,9 @@ def summary_lines(report: Mapping[str, Any], table: Table) -> list[str]:
         lines.append(f"All of them: {', '.join(table.shared)}.")
     if any(row.probability for row in table.front):
         lines.append(f"p: probability that it belongs on the front, given the spreads; without, it is above {_SURE}.")
+    if report["ties"]:
+        pairs = ", ".join(f"{a[:6]} and {b[:6]}" for a, b in report["ties"])
+        lines.append(f"Not told apart by what was measured: {pairs}.")
     if report["failures"]:
         counts = ", ".join(f"{count:,} {status}" for status, count in report["failures"].items())
         lines.append(f"Failed: {counts} (of {report['evaluations']:,} evaluations).")

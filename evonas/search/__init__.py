@@ -2,6 +2,7 @@
 
 from .contract import Evaluator, Listener
 from .loop import Search
+from .settling import Settled
 from .verdict import failures
 
-__all__ = ["Evaluator", "Listener", "Search", "failures"]
+__all__ = ["Evaluator", "Listener", "Search", "Settled", "failures"]

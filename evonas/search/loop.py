@@ -15,6 +15,7 @@ from ..genome import Genome
 from ..record import Constraint, Outcome, Record, total_violation
 from ..store import Known, Store
 from .contract import Evaluator, Listener
+from .settling import Settled, settle
 from .verdict import MENDABLE, Verdict, failures
 
 MIN_TIMEOUT, FIRST_TIMEOUT, TIMEOUT_FACTOR = 60.0, 900.0, 20.0  # seconds, seconds, times the slowest peer
@@ -158,6 +159,12 @@ class Search:
         """Tokens that the next generation takes, roughly: every rung costs about as much as the first."""
         return self.engine.offspring_size * self.evaluator.rungs[0] * len(self.evaluator.rungs)
 
+    def settle(self, deadline: float | None = None) -> Settled:
+        """Measure what can't be told apart on the front again (see ``settling``); after ``run``."""
+        top = self.engine.at_the_top()
+        names = self.evaluator.measured_names
+        return settle(self.store, self.executor, self.engine.objectives, names, top, deadline, self._timeout())
+
     def _ended(self, why: str) -> str:
         self._verdict.empty()
         return why
@@ -175,7 +182,7 @@ class Search:
         }
         row = {
             "generation": generation,
-            "evaluations": len(self.store.records),
+            "evaluations": sum(not r.revised for r in self.store.records),
             "front_size": len(front),
             "hypervolume": self.engine.hypervolume(),
             "failures": failures(self.store.records),
@@ -340,14 +347,16 @@ class Search:
         # What failed whole was done again: of several records of one place the last counts.
         places = {(r.generation, r.index): r for r in self.store.records}
         done = self.store.generations[-1]["generation"] + 1 if self.store.generations else 0
-        told, rungs = [], {}
+        told, rungs, times = [], {}, {}
         for (generation, index), record in sorted(places.items()):
             rung = rungs[record.genome_id] = rungs.get(record.genome_id, -1) + 1  # a genome comes once per rung
             self._note_time(rung, record)
             entry = self.store.genomes[record.genome_id]
             measures = {n: m for n, m in record.measures.items() if n in names}
-            if names and len(measures) == len(names):
-                self._measured[entry.genome.architecture_id] = Outcome(measures=measures, provenance=record.provenance)
+            architecture = entry.genome.architecture_id
+            if names and len(measures) == len(names) and record.times_measured >= times.get(architecture, 0):
+                times[architecture] = record.times_measured
+                self._measured[architecture] = Outcome(measures=measures, provenance=record.provenance)
             if generation < done:
                 candidate = Candidate(entry.genome, entry.parents, entry.operator, generation, index, rung)
                 told.append((candidate, *self._told(record)))

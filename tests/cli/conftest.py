@@ -39,6 +39,11 @@ class Done:
         return " ".join(" ".join(self.err.splitlines()[starts[0] :]).split())
 
 
+def evaluations(store) -> list:
+    """Records without those that revise another: near-ties are measured again once a search ends."""
+    return [r for r in store.records if not r.revised]
+
+
 @pytest.fixture
 def cli(monkeypatch, capfd):
     """cli(*args, code=0) -> Done: run a command in this process, as ``evonas ARGS`` would; ``code`` may be several."""

@@ -14,7 +14,7 @@ from evonas.fitness import device_text
 from evonas.genome import Genome, genome_to_dict, read_space, space_from_dict, transformer_genome, write_genome
 from evonas.store import Store
 
-from .conftest import SEED
+from .conftest import SEED, evaluations
 
 HF_GPT2 = {
     "model_type": "gpt2", "architectures": ["GPT2LMHeadModel"], "n_embd": 32, "n_head": 2, "n_layer": 2, "n_ctx": 16,
@@ -88,7 +88,7 @@ def test_it_stores_what_it_was_asked_and_what_it_found(finished, text_file):
     assert (settings.data, settings.context, settings.population) == (str(text_file), 16, 4)
     assert (settings.tokens, settings.generations, settings.objectives) == (1024, 2, ("loss", "latency"))
     assert space_from_dict(store.header["space"]).check(SEED) == []
-    assert len(store.records) == 8 and [g["generation"] for g in store.generations] == [0, 1]
+    assert len(evaluations(store)) == 8 and [g["generation"] for g in store.generations] == [0, 1]
     for record in (r for r in store.records if r.ok):
         loss, latency = record.measures["loss"], record.measures["latency"]
         assert loss.fidelity == "1024 tokens" and loss.spread > 0 and 0 < loss.value < 6
@@ -155,6 +155,22 @@ def test_a_hugging_face_config_and_a_genome_of_a_run_are_seeds_too(evolve, in_tm
     _, again = evolve("--seed-genome", f"run:{other[:8]}", "--widen", "--generations", 1, run="again")
     assert again.header["seed_genomes"] == [{"id": other, "label": f"run:{other}"}]
     assert again.record_of(other).measures == store.record_of(other).measures
+
+
+def test_goals_and_precision_are_kept_with_the_run(evolve):
+    _, store = evolve("--objective", "latency", "--goal", "latency<=0.2ms", "--precision", "float32")
+    assert store.header["settings"]["goals"] == ["latency<=0.2ms"]
+    assert store.header["settings"]["precision"] == "float32"
+    trained = [r for r in evaluations(store) if r.ok]
+    assert trained and all(r.provenance["precision"] == "float32" for r in trained)
+
+
+def test_near_ties_are_measured_again_and_said(evolve):
+    done, store = evolve("--objective", "latency")
+    again = [r for r in store.records if r.revised]
+    assert bool(again) == ("could not be told apart by what was measured" in done.out)
+    for record in again:
+        assert record.times_measured > 1 and not record.cost and record.generation <= 1
 
 
 def test_a_users_own_task_trains_in_workers(cli, in_tmp_path, space_file):
@@ -295,12 +311,12 @@ def test_what_an_earlier_run_has_paid_for_is_taken_over(cli, in_copy, small, see
     cli("evolve", *options, "--run", "second", "--generations", 3)
     first, second = Store.open("runs/first"), Store.open("runs/second")
     known = {(r.genome_id, r.generation): r for r in first.records}
-    again = [r for r in second.records if (r.genome_id, r.generation) in known]
-    assert len(again) >= 4 and len(second.records) == 12
+    again = [r for r in evaluations(second) if (r.genome_id, r.generation) in known]
+    assert len(again) >= 4 and len(evaluations(second)) == 12
     for record in again:
         before = known[record.genome_id, record.generation]
         assert record.measures == before.measures and record.provenance["reused"] == "first" and not record.cost
-    assert all(r.cost["tokens"] > 0 for r in second.records if "reused" not in r.provenance)
+    assert all(r.cost["tokens"] > 0 for r in evaluations(second) if "reused" not in r.provenance)
 
 
 def test_reusing_changes_nothing_where_nothing_is_measured(cli, in_tmp_path, small):

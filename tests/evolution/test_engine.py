@@ -722,3 +722,37 @@ def test_numpy_numbers_are_numbers_and_other_things_are_not():
     for wrong in ({"population_size": True}, {"seed": 1.0}, {"seed_genomes": [None]}):
         with pytest.raises(EvonasError):
             make(**wrong)
+
+
+# -- goals ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("directions", [("min", "max"), ("max", "min")])
+def test_better_than_a_goal_is_as_good_as_the_goal(directions):
+    objectives = [Objective("a", "", directions[0]), Objective("b", "", directions[1])]
+    engine = Engine(TINY, objectives, population_size=4, seed=0, goals={"a": 5.0})
+    told = np.array([[4.0, 1.0], [6.0, 2.0]])
+    expected = [[5.0, 1.0], [6.0, 2.0]] if directions[0] == "min" else [[4.0, 1.0], [5.0, 2.0]]
+    assert engine.wanted(told).tolist() == expected and told.tolist() == [[4.0, 1.0], [6.0, 2.0]]
+
+
+def test_a_goal_changes_who_survives_and_not_what_is_reported():
+    def play(**goals):
+        engine = Engine(SPACE, TWO, population_size=8, seed=0, goals=goals)
+        for _ in range(12):
+            for candidate in engine.ask():
+                engine.tell(candidate, values_of(candidate.genome)[0])
+        return engine
+
+    engine = play(size=8.0)
+    sizes = [m.told[-1][1] for m in engine.population]
+    assert np.mean([s <= 8 for s in sizes]) < np.mean([m.told[-1][1] <= 8 for m in play().population])
+    assert all(m.fitness.values[1] >= 8 for m in engine.population)
+    told = np.array([m.told[-1] for m in engine.archive.values()])
+    assert sorted(m.told[-1] for m in engine.front()) == sorted(map(tuple, told[non_dominated(told)]))
+
+
+@pytest.mark.parametrize("goals", [{"nothing": 1.0}, {"error": math.nan}, {"error": math.inf}])
+def test_a_goal_needs_an_objective_and_a_finite_value(goals):
+    with pytest.raises(EvonasError):
+        Engine(TINY, TWO, population_size=4, goals=goals)

@@ -142,3 +142,19 @@ def test_what_is_expected_to_break_a_constraint_is_not_proposed(monkeypatch):
     aware = share()
     monkeypatch.setattr("evonas.evolution.screening._breaks", lambda engine, expected: 0.0)
     assert aware < 0.8 * share()
+
+
+@pytest.mark.parametrize("surrogate", [False, True])
+def test_a_goal_sends_the_search_where_the_other_objective_still_gains(surrogate):
+    """f below 0.5 counts as 0.5: what is asked for lies there, and g is lower there than without a goal."""
+    options = {"surrogate": surrogate, "population_size": 12}
+    found = {}
+    for goals in ({}, {"f": 0.5}):
+        lowest, there = [], []
+        for seed in range(4):
+            engine, asked = play(zdt, 14, seed=seed, goals=goals, **options)
+            lowest.append(min(m.told[-1][1] for m in engine.archive.values() if m.told[-1][0] <= 0.6))
+            there.append(np.mean([c.genome.x0 > 0.3 for c in asked[60:]]))
+        found[bool(goals)] = np.median(lowest), np.median(there)
+    assert found[True][1] > found[False][1] + 0.15
+    assert found[True][0] <= found[False][0] + 0.05

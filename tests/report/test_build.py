@@ -47,7 +47,7 @@ def test_the_contract(run):
     report = build_report(run)
     assert list(report) == [
         "run", "task", "device", "seed", "objectives", "generations", "evaluations", "failures", "hypervolume",
-        "front", "seeds", "against_seed", "fidelity", "left_out", "other_device", "constraints", "created",
+        "front", "ties", "seeds", "against_seed", "fidelity", "left_out", "other_device", "constraints", "created",
         "seconds", "versions", "status_of_run", "rungs", "calibration",
     ]  # fmt: skip
     assert report["rungs"] == [] and report["calibration"] is None
@@ -64,6 +64,7 @@ def test_the_contract(run):
         assert list(member["objectives"]) == ["loss", "latency"]
         for measure in member["objectives"].values():
             assert list(measure) == ["value", "spread", "fidelity"]
+    assert {i for pair in report["ties"] for i in pair} <= {m["id"] for m in report["front"]}
     assert [m["id"] for m in report["seeds"]] == [SEED.id]
     assert report["seeds"][0]["genome"]["n_heads"] == [4, 4, 4, 4]
     assert json.loads(to_json(report)) == report

@@ -1,0 +1,47 @@
+"""Near-ties: which measured values can't be told apart where it decides who is on the front.
+
+n rows, m objectives, all minimised
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .selection import non_dominated
+
+CLEAR = 2.0  # standard errors of a difference, beyond which two values are told apart
+
+
+def near_ties(values: np.ndarray, spreads: np.ndarray, measured: np.ndarray) -> list[tuple[int, int]]:
+    """Pairs of rows, one of them at least on the front of ``values`` (n, m), of which one would dominate the other if
+    the objectives that are ``measured`` (m,) and in which they differ by no more than ``CLEAR`` times their joint
+    ``spreads`` (n, m) came out the other way. Rows that are measured as one (equal in all that is measured) are no tie.
+    """
+    front = np.flatnonzero(non_dominated(values))
+    if not len(front) or not measured.any():
+        return []
+    ties = []
+    for i in front:
+        gap = np.abs(values - values[i])
+        unclear = measured & (gap <= CLEAR * np.hypot(spreads, spreads[i]))
+        better, worse = (((values < values[i]) | unclear).all(axis=1), ((values > values[i]) | unclear).all(axis=1))
+        same = (gap[:, measured] == 0).all(axis=1)
+        for k in np.flatnonzero((better | worse) & unclear.any(axis=1) & ~same):
+            # Whoever is clearly dominated by another is out, whatever this pair comes to.
+            if k in front or not _clearly_out(values, spreads, measured, front, k):
+                ties.append((min(i, k), max(i, k)))
+    return sorted({(int(a), int(b)) for a, b in ties})
+
+
+def _clearly_out(values, spreads, measured, front, k: int) -> bool:
+    ahead = values[k] - values[front]
+    clear = ~measured | (ahead > CLEAR * np.hypot(spreads[front], spreads[k]))
+    return bool(((ahead >= 0) & clear).all(axis=1).any())
+
+
+def pooled(value: float, spread: float, times: int, again: float, its_spread: float) -> tuple[float, float]:
+    """Mean of ``times`` measurements, known with standard error ``spread``, and one more; and its standard error, from
+    how far the new one lies off or, where that happens to be little, from what the single ones claim."""
+    mean = (times * value + again) / (times + 1)
+    single = max(spread * np.sqrt(times), its_spread, abs(again - value) * np.sqrt(times / (times + 1)))
+    return float(mean), float(single / np.sqrt(times + 1))

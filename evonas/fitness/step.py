@@ -1,0 +1,128 @@
+"""One optimiser step: op by op, or on a GPU captured once as a CUDA graph and replayed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from ..model import Transformer
+from ..tasks import Task
+from .precision import autocast
+
+WARM_UP = 3  # steps before a capture: kernels are chosen and optimisers make their state in them
+
+
+class Step:
+    """Forward, backward, clip, update. ``loss`` and ``norm`` (of the gradient, before clipping) are those of the last
+    step, tensors on the device.
+
+    Args:
+        precision: of matrix products, "float32" or "bfloat16".
+    """
+
+    graphed: bool | None = False  # whether it is captured; None where that is not known yet
+
+    def __init__(
+        self,
+        model: Transformer,
+        optimizers: Sequence[torch.optim.Optimizer],
+        task: Task,
+        grad_clip: float,
+        device: str,
+        precision: str,
+    ) -> None:
+        self.model, self.optimizers, self.task, self.grad_clip = model, optimizers, task, grad_clip
+        self.device, self.precision = device, precision
+        self._parameters = [p for p in model.parameters() if p.requires_grad]
+        self.loss = self.norm = torch.zeros(())
+
+    def __call__(self, x: np.ndarray, y: np.ndarray, rate: float) -> None:
+        """One batch (B, T) of inputs and targets at that learning rate."""
+        self._set_rate(rate)
+        self._update(to_device(x, self.device), to_device(y, self.device))
+
+    def _set_rate(self, rate: float) -> None:
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                if torch.is_tensor(group["lr"]):
+                    group["lr"].fill_(rate)
+                else:
+                    group["lr"] = rate
+
+    def _update(self, x: torch.Tensor, y: torch.Tensor) -> None:
+        for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none=True)
+        with autocast(self.device, self.precision):
+            logits = self.model(x)
+        loss = self.task.loss(logits, y).mean()
+        loss.backward()
+        self.norm = torch.nn.utils.clip_grad_norm_(self._parameters, self.grad_clip)
+        self.loss = loss.detach()
+        for optimizer in self.optimizers:
+            optimizer.step()
+
+
+class GraphedStep(Step):
+    """A step whose kernels are launched together: a small network's single ones take longer to launch than to run.
+
+    The first ``WARM_UP`` batches train op by op on a side stream, as a capture wants it; then the step is captured, and
+    from there on every batch of that shape is copied to where the graph reads it. Learning rates are tensors for that.
+    Batches of another shape (the last one) train op by op. So does everything where a task's loss can't be captured
+    (``graphed`` is False then): one that reads a value on the host, say.
+    """
+
+    def __init__(self, *args, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        self.graphed = None
+        self._graph: torch.cuda.CUDAGraph | None = None
+        self._shape: tuple[int, ...] | None = None
+        self._steps = 0
+
+    def __call__(self, x: np.ndarray, y: np.ndarray, rate: float) -> None:
+        self._set_rate(rate)
+        self._shape = self._shape or x.shape
+        if x.shape != self._shape or self.graphed is False:
+            self._update(to_device(x, self.device), to_device(y, self.device))
+            return
+        self._steps += 1
+        if self._steps <= WARM_UP:
+            self._aside(x, y)
+            return
+        if self._graph is None and not self._capture(x, y):
+            self._update(to_device(x, self.device), to_device(y, self.device))
+            return
+        self._x.copy_(torch.from_numpy(np.ascontiguousarray(x)))
+        self._y.copy_(torch.from_numpy(np.ascontiguousarray(y)))
+        self._graph.replay()
+
+    def _aside(self, x: np.ndarray, y: np.ndarray) -> None:
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            self._update(to_device(x, self.device), to_device(y, self.device))
+        torch.cuda.current_stream().wait_stream(stream)
+
+    def _capture(self, x: np.ndarray, y: np.ndarray) -> bool:
+        """Record the step without running it; False where that can't be."""
+        self._x, self._y = (to_device(a, self.device).clone() for a in (x, y))
+        for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none=True)  # gradients then lie in the graph's own memory
+        graph = torch.cuda.CUDAGraph()
+        try:
+            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+                self._update(self._x, self._y)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError:
+            self.graphed = False
+            torch.cuda.synchronize()
+            return False
+        self._graph, self.graphed = graph, True
+        return True
+
+
+def to_device(array: np.ndarray, device: str) -> torch.Tensor:
+    tensor = torch.from_numpy(np.ascontiguousarray(array))
+    return tensor if device == "cpu" else tensor.to(device, non_blocking=True)

@@ -1,0 +1,73 @@
+"""Which measured values can't be told apart where it matters, and what one more measurement makes of a mean."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from evonas.evolution.ties import CLEAR, near_ties, pooled
+
+LOSS_LATENCY = np.array([False, True])
+
+
+def ties(values, spread=0.1, measured=LOSS_LATENCY):
+    values = np.array(values, float)
+    return near_ties(values, np.where(measured, spread, 0.0) * np.ones_like(values), measured)
+
+
+def test_neighbours_on_the_front_are_a_tie_within_their_joint_error():
+    joint = CLEAR * np.hypot(0.1, 0.1)
+    assert ties([[2.0, 1.0], [1.0, 1.0 + 0.99 * joint]]) == [(0, 1)]
+    assert ties([[2.0, 1.0], [1.0, 1.0 + 1.01 * joint]]) == []
+
+
+def test_what_only_just_misses_the_front_may_belong_there():
+    assert ties([[1.0, 1.0], [2.0, 1.1]]) == [(0, 1)]  # were it the faster one, it would
+    assert ties([[1.0, 1.0], [2.0, 2.0]]) == []
+
+
+def test_whoever_is_clearly_dominated_is_left_alone():
+    # The last one is as fast as the second, but the first is better than it by far.
+    assert ties([[1.0, 1.0], [0.5, 2.0], [1.5, 1.95]]) == []
+
+
+def test_equal_measurements_are_one_measurement():
+    assert ties([[1.0, 1.0], [2.0, 1.0]]) == []  # two trainings of one architecture
+
+
+@pytest.mark.parametrize("measured", [[False, False], [True, True]])
+def test_without_what_is_measured_there_is_no_tie_and_all_may_be(measured):
+    found = ties([[1.0, 1.02], [1.02, 1.0]], measured=np.array(measured))
+    assert found == ([(0, 1)] if measured[0] else [])
+
+
+def test_of_no_rows_there_are_none():
+    assert near_ties(np.zeros((0, 2)), np.zeros((0, 2)), LOSS_LATENCY) == []
+
+
+@settings(derandomize=True, max_examples=100, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=12))
+def test_without_error_nothing_is_a_tie(rows):
+    assert ties(rows, spread=0.0) == []
+
+
+def test_a_mean_comes_closer_to_the_truth_and_says_so():
+    rng = np.random.default_rng(0)
+    off, claimed = [], []
+    for _ in range(400):
+        value, spread = rng.normal(10, 0.2), 0.2
+        for times in range(1, 6):
+            value, spread = pooled(value, spread, times, rng.normal(10, 0.2), 0.2)
+        off.append(value - 10)
+        claimed.append(spread)
+    assert np.std(off) == pytest.approx(0.2 / np.sqrt(6), rel=0.15)
+    assert np.std(off) <= np.median(claimed) < 2 * np.std(off)  # what lies off now and then is not forgotten
+
+
+def test_a_mean_is_of_all_measurements_alike():
+    value, spread = 1.0, 0.0
+    for times, again in enumerate((2.0, 3.0, 6.0), start=1):
+        value, spread = pooled(value, spread, times, again, 0.0)
+    assert value == pytest.approx(3.0) and spread > 0  # though each claimed to be exact

@@ -1,0 +1,118 @@
+"""Near-ties are measured again after a search, and the means take the place of what was stored."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+
+from evonas.evolution import Individual, ParetoFitness
+from evonas.executors import make_executor
+from evonas.genome import Genome, space_from_dict, space_to_dict
+from evonas.record import MEASURED_AGAIN, Measure, Outcome, Record, objective
+from evonas.report import build_report
+from evonas.search.settling import ROUNDS, settle
+from evonas.store import Store
+
+SPACE = space_from_dict({"kind": "custom", "name": "own", "genes": {"width": {"low": 1, "high": 9}}})
+OBJECTIVES = [objective("loss"), objective("latency")]
+
+
+class Clock:
+    """Times networks with an error of 0.1 ms; ``truth`` is what it can't see at once."""
+
+    def __init__(self, truth: dict[int, float], fails: bool = False) -> None:
+        self.truth, self.fails, self.rng = truth, fails, np.random.default_rng(0)
+
+    def measure(self, genome):
+        if self.fails:
+            raise ValueError("busy")
+        value = self.truth[genome.width] + 0.1 * self.rng.standard_normal()
+        return Outcome(measures={"latency": Measure(value, 0.1, "measured", "cpu")})
+
+
+@pytest.fixture
+def front(tmp_path):
+    """front({width: (loss, latency)}): an open store with a record of each, and its individuals."""
+    stores = []
+
+    def make(rows, committed=True):
+        header = {"objectives": [{"name": o.name, "unit": "", "direction": "min"} for o in OBJECTIVES]}
+        store = Store.create(tmp_path / f"run{len(stores)}", {**header, "space": space_to_dict(SPACE)})
+        stores.append(store)
+        individuals = []
+        for k, (width, (loss, latency)) in enumerate(rows.items()):
+            genome = Genome({"width": width})
+            measures = {
+                "loss": Measure(loss, 0.01, "1 tokens", "cpu"),
+                "latency": Measure(latency, 0.1, "measured", "cpu"),
+            }
+            store.append(genome, Record(genome.id, 0, k, "ok", measures, cost={"seconds": 1.0, "tokens": 9.0}))
+            individuals.append(Individual(genome, ParetoFitness(("min", "min"), (loss, latency)), k, [(loss, latency)]))
+        store.commit({"generation": 0, "hypervolume": 0.0}, [i.genome.id for i in individuals])
+        return store, individuals
+
+    yield make
+    for store in stores:
+        store.close()
+
+
+def settled(front, clock, names=("latency",), **options):
+    store, individuals = front
+    with make_executor("serial", clock, 1) as executor:
+        return settle(store, executor, OBJECTIVES, names, individuals, **options)
+
+
+def test_a_tie_is_measured_until_it_is_none(front):
+    made = front({1: (2.0, 1.0), 2: (1.0, 1.1), 3: (0.5, 9.0)})
+    found = settled(made, Clock({1: 1.0, 2: 1.3}))
+    assert (found.before, found.after) == (1, 0) and 2 <= found.again <= 2 * ROUNDS
+    store, individuals = made
+    last = store.record_of(individuals[1].genome.id)
+    assert last.measures["latency"].value == pytest.approx(1.25, abs=0.1)
+    assert last.measures["latency"].spread < 0.1 and last.times_measured == 1 + found.again // 2
+    assert last.measures["loss"] == store.records[1].measures["loss"]
+
+
+def test_equals_stay_a_tie_and_are_left_after_some_rounds(front):
+    made = front({1: (2.0, 1.0), 2: (1.0, 1.0001)})
+    found = settled(made, Clock({1: 0.97, 2: 1.03}))
+    assert (found.before, found.after, found.again) == (1, 1, 2 * ROUNDS)
+    assert build_report(made[0])["ties"] == [[made[1][1].genome.id, made[1][0].genome.id]]
+
+
+def test_it_is_the_same_evaluation_and_costs_nothing_twice(front):
+    made = front({1: (2.0, 1.0), 2: (1.0, 1.0001)})
+    settled(made, Clock({1: 1.0, 2: 1.0}))
+    report = build_report(made[0])
+    assert report["evaluations"] == 2 and len(made[0].records) == 4 and report["failures"] == {}
+    assert [r.reason for r in made[0].records[2:]] == [MEASURED_AGAIN] * 2
+    assert sum(r.cost.get("tokens", 0) for r in made[0].records) == 18
+
+
+def test_what_is_clear_or_never_measured_is_not_timed(front):
+    for rows, names in (({1: (2.0, 1.0), 2: (1.0, 5.0)}, ("latency",)), ({1: (2.0, 1.0), 2: (1.0, 1.0)}, ())):
+        assert settled(front(rows), Clock({}), names).again == 0
+    assert settled((front({})[0], []), Clock({})).again == 0
+
+
+def test_a_measurement_that_fails_leaves_what_is_stored(front):
+    made = front({1: (2.0, 1.0), 2: (1.0, 1.0001)})
+    found = settled(made, Clock({}, fails=True))
+    assert (found.before, found.after, found.again) == (1, 1, 0) and len(made[0].records) == 2
+
+
+def test_there_is_an_end_to_it(front):
+    made = front({1: (2.0, 1.0), 2: (1.0, 1.0001)})
+    assert settled(made, Clock({1: 1.0, 2: 1.0}), deadline=time.monotonic() - 1).again == 0
+
+
+def test_it_is_there_after_reopening(front):
+    made = front({1: (2.0, 1.0), 2: (1.0, 1.0001)})
+    settled(made, Clock({1: 1.0, 2: 1.0}))
+    store, individuals = made
+    expected = [store.record_of(i.genome.id) for i in individuals]
+    store.close()
+    again = Store.open(store.folder)
+    assert [again.record_of(i.genome.id) for i in individuals] == expected and expected[0].revised

@@ -1,0 +1,214 @@
+"""Everything evonas claims of a GPU, in one call of under ten minutes.
+
+    python tools/gpu_check.py
+    python tools/gpu_check.py --data input.txt --workers 8 --part throughput
+    python tools/gpu_check.py --quick
+
+step: milliseconds of a training step captured as a CUDA graph, against the same step op by op, for networks from the
+    small to the large end of the default space; and how far the losses of both lie apart in the end.
+throughput: candidates of a stratified sample trained per minute by processes that share the device, against one by one
+    in one process, op by op.
+latency: how far the stored latency of one network varies when it is measured again and again.
+memory: what a candidate that needs more memory than there is comes to, and that others train on beside it.
+
+Prints a table, then one JSON object. Needs a CUDA GPU and says so where there is none.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import platform
+import sys
+import time
+
+import numpy as np
+
+from evonas.config import DEVICE_DEFAULTS, GROWTH
+from evonas.evolution import stratified
+from evonas.executors import Call, Failure, make_executor
+from evonas.fitness import ProxyEvaluator, device_text
+from evonas.genome import Genome, SearchSpace, read_space, transformer_genome
+
+DEFAULTS = DEVICE_DEFAULTS["cuda"]
+WORKERS = 8
+PARTS = ("step", "throughput", "latency", "memory")
+
+
+class OpByOp(ProxyEvaluator):
+    """Trains without CUDA graphs."""
+
+    def train(self, genome: Genome, rung: int = 0):
+        from evonas.fitness import train
+
+        kept, train.GraphedStep = train.GraphedStep, train.Step
+        try:
+            return super().train(genome, rung)
+        finally:
+            train.GraphedStep = kept
+
+
+class Steps(ProxyEvaluator):
+    """Times steps, and says where the training ends."""
+
+    def steps(self, genome: Genome, graphed: bool, count: int) -> tuple[float, float, bool]:
+        """(median milliseconds of a step, held-out loss after ``count`` steps, whether they were captured)."""
+        import torch
+
+        from evonas.fitness.precision import resolve_precision
+        from evonas.fitness.train import Training
+
+        precision = resolve_precision(self.precision, self.device)
+        training = Training(genome, self.task, seed=self.seed, device=self.device, precision=precision)
+        training.step.graphed = None if graphed else False
+        times, last = [], time.perf_counter()
+
+        def after_step(step: int) -> None:
+            nonlocal last
+            torch.cuda.synchronize()
+            now = time.perf_counter()
+            times.append(now - last)
+            last = now
+
+        training.run(count * genome.batch_size * self.context, after_step)
+        return float(np.median(times[10:])) * 1e3, training.validate(self.validation_tokens)[0], training.step.graphed
+
+
+def evaluator(options, kind=ProxyEvaluator, tokens: int | None = None, needs=("loss",)) -> ProxyEvaluator:
+    return kind(
+        "text",
+        options.data,
+        DEFAULTS["context"],
+        needs=needs,
+        tokens=tokens or DEFAULTS["tokens"],
+        validation_tokens=DEFAULTS["validation_tokens"],
+        seed=options.first_seed,
+        device="cuda",
+    )
+
+
+def step(options, space: SearchSpace) -> dict:
+    """All in one process, so that nothing else is on the device."""
+    genomes = sorted(sample(options, space, 3 if options.quick else 8), key=_size)
+    count = 60 if options.quick else 200
+    timer, rows = evaluator(options, Steps), []
+    for genome in genomes:
+        graphed, loss, captured = timer.steps(genome, True, count)
+        eager, same_loss, _ = timer.steps(genome, False, count)
+        size = f"{genome.n_layers} layers of {genome.d_model}, batch {genome.batch_size}"
+        row = {"size": size, "captured": bool(captured), "graphed_ms": graphed, "eager_ms": eager}
+        rows.append({**row, "loss_difference": abs(loss - same_loss)})
+        print(
+            f"  {size:30} {graphed:7.3f} ms captured, {eager:7.3f} op by op, {eager / graphed:5.2f}x; losses differ by "
+            f"{rows[-1]['loss_difference']:.4f}",
+            flush=True,
+        )
+    ratio = np.median([r["eager_ms"] / r["graphed_ms"] for r in rows])
+    print(f"  median {ratio:.2f}x; {sum(r['captured'] for r in rows)} of {len(rows)} captured")
+    return {"rows": rows}
+
+
+def throughput(options, space: SearchSpace) -> dict:
+    tokens = 65_536 if options.quick else DEFAULTS["tokens"] // GROWTH ** (DEFAULTS["rungs"] - 1)
+    genomes, repeats = sample(options, space, 4 if options.quick else 24), 1 if options.quick else 3
+    calls = [Call("train", (g, 0), g.id) for g in sorted(genomes, key=lambda g: -_size(g))]
+    many, alone = evaluator(options, tokens=tokens), evaluator(options, OpByOp, tokens)
+    times: dict[str, list[float]] = {"workers": [], "one by one": []}
+    failed = 0
+    with (
+        make_executor("processes", many, options.workers) as pool,
+        make_executor("processes", alone, 1) as single,
+    ):
+        for executor in (pool, single):
+            list(executor.map(calls[: executor.workers]))  # started, warm
+        for _ in range(repeats):
+            for spent, executor in zip(times.values(), (pool, single)):
+                start = time.perf_counter()
+                outcomes = [outcome for _, outcome in executor.map(calls)]
+                spent.append(time.perf_counter() - start)
+                failed += sum(isinstance(o, Failure) or o.status != "ok" for o in outcomes)
+    per_minute = {name: [len(calls) / t * 60 for t in spent] for name, spent in times.items()}
+    ratio = [b / a for a, b in zip(times["workers"], times["one by one"])]
+    print(
+        f"  {len(calls)} candidates of {tokens:,} tokens, {options.workers} workers, {repeats} rounds, {failed} failed"
+    )
+    for name, values in per_minute.items():
+        print(f"  {name:12} {np.median(values):8.1f} candidates/min [{min(values):.1f} - {max(values):.1f}]")
+    print(f"  ratio {np.median(ratio):.2f} [{min(ratio):.2f} - {max(ratio):.2f}]   goal 10")
+    return {"tokens": tokens, "workers": options.workers, "per_minute": per_minute, "ratio": ratio, "failed": failed}
+
+
+def latency(options, space: SearchSpace) -> dict:
+    genomes, repeats = sample(options, space, 3 if options.quick else 12), 3 if options.quick else 10
+    timing = evaluator(options, needs=("latency", "decode_latency"))
+    out = {}
+    with make_executor("processes", timing, 1) as executor:
+        rounds = [
+            dict(executor.map_alone([Call("measure", (g,), g.id) for g in genomes])) for _ in range(repeats)
+        ]  # round by round: what drifts hits all of them
+    for name in timing.measured_names:
+        values = np.array([[found[g.id].measures[name].value for found in rounds] for g in genomes])
+        variation = values.std(axis=1, ddof=1) / values.mean(axis=1)
+        low, middle, high = np.percentile(variation, [10, 50, 90])
+        print(
+            f"  {name:15} {values.min():.3f} to {values.max():.3f} ms, variation of the stored value {middle:.2%} "
+            f"[{low:.2%} - {high:.2%}]   goal 2%"
+        )
+        out[name] = {"values": values.tolist(), "variation": variation.tolist()}
+    return out
+
+
+def memory(options, space: SearchSpace) -> dict:
+    """One candidate whose activations can't fit, among others that do."""
+    tokens = 65_536
+    small = sample(options, space, 3)
+    genes = {"n_layers": 24, "d_model": 1024, "n_heads": 8, "ffn_ratio": 4, "batch_size": 4096}
+    rest = {"norm": "layernorm", "activation": "gelu", "position": "learned", "tied_embeddings": True}
+    huge = transformer_genome({**genes, **rest, "learning_rate": 1e-3})
+    calls = [Call("train", (g, 0), g.id) for g in (huge, *small)]
+    with make_executor("processes", evaluator(options, tokens=tokens), 2) as executor:
+        found = {key: outcome.status for key, outcome in executor.map(calls)}
+    others = [found[g.id] for g in small]
+    print(f"  too large: {found[huge.id]} (expected out_of_memory); beside it: {', '.join(others)}")
+    return {"too_large": found[huge.id], "others": others}
+
+
+def sample(options, space: SearchSpace, count: int) -> list[Genome]:
+    return stratified(space, count, np.random.default_rng(options.first_seed))
+
+
+def _size(genome: Genome) -> float:
+    return genome.n_layers * genome.d_model**2
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", help="a text file; the embedded corpus without")
+    parser.add_argument("--part", choices=PARTS, action="append", help="repeatable; all of them without")
+    parser.add_argument("--workers", type=int, default=WORKERS, help="processes that share the device")
+    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--quick", action="store_true", help="a minute: does it run?")
+    options = parser.parse_args()
+    import torch
+
+    if not torch.cuda.is_available():
+        sys.exit("gpu_check: no CUDA device is to be seen here; it needs one, and a CUDA build of torch")
+    space = read_space(DEFAULTS["space"]).bounded(DEFAULTS["context"])
+    about = {
+        "benchmark": "gpu_check", "quick": options.quick, "device": device_text("cuda"),
+        "date": f"{datetime.date.today()}", "first_seed": options.first_seed,
+        "versions": {"python": platform.python_version(), "torch": torch.__version__, "cuda": torch.version.cuda},
+    }  # fmt: skip
+    print(f"{about['device']}, torch {torch.__version__}, {about['date']}, space {DEFAULTS['space']}")
+    parts = {"step": step, "throughput": throughput, "latency": latency, "memory": memory}
+    for name in options.part or PARTS:
+        started = time.perf_counter()
+        print(name, flush=True)
+        about[name] = parts[name](options, space)
+        about[name]["seconds"] = time.perf_counter() - started
+    print(json.dumps(about))
+
+
+if __name__ == "__main__":
+    main()
