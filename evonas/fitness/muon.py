@@ -43,7 +43,10 @@ class Muon(torch.optim.Optimizer):
 
     def _step_batch(self, shape: torch.Size, parameters: list[torch.Tensor], group: dict) -> None:
         grads = [p.grad for p in parameters]
-        momenta = [self.state[p].setdefault("momentum", torch.zeros_like(p)) for p in parameters]
+        for p in parameters:
+            if "momentum" not in self.state[p]:
+                self.state[p]["momentum"] = torch.zeros_like(p)
+        momenta = [self.state[p]["momentum"] for p in parameters]
         torch._foreach_lerp_(momenta, grads, 1 - group["momentum"])
         updates = torch.stack(torch._foreach_lerp(grads, momenta, group["momentum"]))
         directions = orthogonalised(updates, self._dtype)

@@ -96,6 +96,7 @@ class GraphedStep(Step):
         self._x.copy_(torch.from_numpy(np.ascontiguousarray(x)))
         self._y.copy_(torch.from_numpy(np.ascontiguousarray(y)))
         self._graph.replay()
+        self.loss, self.norm = self._captured  # an op-by-op batch in between has left its own
 
     def _aside(self, x: np.ndarray, y: np.ndarray) -> None:
         stream = torch.cuda.Stream()
@@ -119,7 +120,7 @@ class GraphedStep(Step):
             self.graphed = False
             torch.cuda.synchronize()
             return False
-        self._graph, self.graphed = graph, True
+        self._graph, self._captured, self.graphed = graph, (self.loss, self.norm), True
         return True
 
 
