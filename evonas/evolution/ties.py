@@ -15,7 +15,7 @@ CLEAR = 2.0  # standard errors of a difference, beyond which two values are told
 def near_ties(values: np.ndarray, spreads: np.ndarray, measured: np.ndarray) -> list[tuple[int, int]]:
     """Pairs of rows, one of them at least on the front of ``values`` (n, m), of which one would dominate the other if
     the objectives that are ``measured`` (m,) and in which they differ by no more than ``CLEAR`` times their joint
-    ``spreads`` (n, m) came out the other way. Rows that are measured as one (equal in all that is measured) are no tie.
+    ``spreads`` (n, m) came out the other way. Equal values are one measurement, or exact, and no tie.
     """
     front = np.flatnonzero(non_dominated(values))
     if not len(front) or not measured.any():
@@ -23,10 +23,9 @@ def near_ties(values: np.ndarray, spreads: np.ndarray, measured: np.ndarray) -> 
     ties = []
     for i in front:
         gap = np.abs(values - values[i])
-        unclear = measured & (gap <= CLEAR * np.hypot(spreads, spreads[i]))
-        better, worse = (((values < values[i]) | unclear).all(axis=1), ((values > values[i]) | unclear).all(axis=1))
-        same = (gap[:, measured] == 0).all(axis=1)
-        for k in np.flatnonzero((better | worse) & unclear.any(axis=1) & ~same):
+        unclear = measured & (gap > 0) & (gap <= CLEAR * np.hypot(spreads, spreads[i]))
+        better, worse = (((values <= values[i]) | unclear).all(axis=1), ((values >= values[i]) | unclear).all(axis=1))
+        for k in np.flatnonzero((better | worse) & unclear.any(axis=1)):
             # Whoever is clearly dominated by another is out, whatever this pair comes to.
             if k in front or not _clearly_out(values, spreads, measured, front, k):
                 ties.append((min(i, k), max(i, k)))

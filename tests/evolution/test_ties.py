@@ -37,6 +37,14 @@ def test_equal_measurements_are_one_measurement():
     assert ties([[1.0, 1.0], [2.0, 1.0]]) == []  # two trainings of one architecture
 
 
+def test_an_equal_value_beside_a_clear_one_is_none():
+    # Loss, latency, memory: the last is measured too, without error.
+    values, measured = np.array([[2.0, 1.0, 7.0], [1.0, 5.0, 7.0]]), np.array([False, True, True])
+    assert near_ties(values, np.array([[0.0, 0.1, 0.0]] * 2), measured) == []
+    values[1, 1] = 1.1
+    assert near_ties(values, np.array([[0.0, 0.1, 0.0]] * 2), measured) == [(0, 1)]
+
+
 @pytest.mark.parametrize("measured", [[False, False], [True, True]])
 def test_without_what_is_measured_there_is_no_tie_and_all_may_be(measured):
     found = ties([[1.0, 1.02], [1.02, 1.0]], measured=np.array(measured))
