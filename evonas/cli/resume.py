@@ -63,8 +63,13 @@ def _check_device(settings: Settings, store: Store) -> None:
 
 
 def _tell_machine(settings: Settings, store: Store) -> None:
-    from ..fitness import device_text
+    from ..fitness import device_text, resolve_precision
 
+    if settings.precision == "bfloat16" and resolve_precision("auto", settings.device) != "bfloat16":
+        click.echo(
+            f"Note: run {store.name!r} trains in bfloat16, for which this CPU has no units: it goes on, slowly",
+            err=True,
+        )
     measures = [m for r in store.records for m in r.measures.values() if m.fidelity == "measured"]
     before, here = {m.device for m in measures}, device_text(settings.device)
     if before and here not in before:

@@ -54,6 +54,16 @@ def test_it_takes_the_newest_run_and_extends_it(cli, in_copy):
     assert all(len(values) == 1 for values in latencies.values()), "measured once per architecture"
 
 
+def test_a_machine_without_bfloat16_is_told_of(cli, in_copy, monkeypatch):
+    with Store.open("runs/first", write=True) as store:
+        store.set_header(now=True, settings={**store.header["settings"], "precision": "bfloat16"})
+    for has in (False, True):
+        for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
+            monkeypatch.setattr(torch.cpu, name, lambda has=has: has)
+        done = cli("resume", "--generations", 3 + has, "--executor", "serial")
+        assert ("for which this CPU has no units" in done.err) == (not has)
+
+
 def test_a_budget_takes_it_on_without_a_goal(cli, in_copy):
     done = cli("resume", "first", "--budget", "7s", "--executor", "serial")
     assert "The time budget is spent." in done.out and len(evaluations(Store.open("runs/first"))) > 8
