@@ -61,12 +61,8 @@ class Inheriting(ProxyEvaluator):
     def _fresh(self, genome: Genome):
         import torch
 
-        from evonas.fitness.precision import resolve_precision
-        from evonas.fitness.train import Training
-
         torch.set_num_threads(1)
-        precision = resolve_precision(self.precision, self.device)
-        return Training(genome, self.task, seed=self.seed, device=self.device, precision=precision)
+        return self.training(genome)
 
     def _run(self, training, tokens: int) -> float | None:
         from evonas.fitness.train import DivergenceError

@@ -56,11 +56,7 @@ class Steps(ProxyEvaluator):
         """(median milliseconds of a step, held-out loss after ``count`` steps, whether they were captured)."""
         import torch
 
-        from evonas.fitness.precision import resolve_precision
-        from evonas.fitness.train import Training
-
-        precision = resolve_precision(self.precision, self.device)
-        training = Training(genome, self.task, seed=self.seed, device=self.device, precision=precision)
+        training = self.training(genome)
         training.step.graphed = None if graphed else False
         times, last = [], time.perf_counter()
 

@@ -13,7 +13,7 @@ import click
 
 from ..config import DEVICE_DEFAULTS, GROWTH
 from ..errors import EvonasError
-from .options import end_of, generations_to_do, search_options, share_of
+from .options import end_of, generations_to_do, precision_option, search_options, share_of
 from .running import run_search
 
 if TYPE_CHECKING:
@@ -110,18 +110,11 @@ def _default(name: str) -> str:
     metavar="auto|cpu|cuda",
     help="Where candidates are timed and trained.",
 )
-@click.option(
-    "--precision",
-    default="auto",
-    show_default=True,
-    metavar="auto|float32|bfloat16",
-    help="Of matrix products in training. auto: bfloat16 where the device has units for it.",
-)
+@precision_option
 @search_options
 def evolve(
     generations, population, offspring, task, data, context, space, objectives, constraints, goals, seed_genomes, reuse,
-    widen,
-    tokens, rungs, surrogate, timeout, run_name, seed, device, precision, budget, patience, workers, calibrate,
+    widen, tokens, rungs, surrogate, timeout, run_name, seed, device, precision, budget, patience, workers, calibrate,
     executor,
 ) -> None:  # fmt: skip
     """Search for transformers that are accurate and fast on this device.

@@ -16,6 +16,15 @@ CLOSING_SECONDS = 3.0
 SETTLING_SECONDS, SETTLING_SHARE = 10.0, 0.03
 
 
+precision_option = click.option(
+    "--precision",
+    default="auto",
+    show_default=True,
+    metavar="auto|float32|bfloat16",
+    help="Of matrix products in training. auto: bfloat16 where the device has units for it.",
+)
+
+
 def search_options(command):
     """Options that evolve and resume share."""
     for option in reversed(

@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from ..errors import EXIT_FAILED, EvonasError
+from .options import precision_option
 
 DEFAULT_TOKENS = 1_536_000  # nanoGPT's CPU training: 2,000 steps of 12 x 64
 _EVALUATIONS = 20
@@ -29,13 +30,7 @@ _EVALUATIONS = 20
     help="Default: the run's or the genome file's, or 64; 256 on a GPU.",
 )
 @click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda", help="Where it trains.")
-@click.option(
-    "--precision",
-    default="auto",
-    show_default=True,
-    metavar="auto|float32|bfloat16",
-    help="Of matrix products in training. auto: bfloat16 where the device has units for it.",
-)
+@precision_option
 @click.option(
     "--seed",
     type=click.IntRange(0, 2**63 - 1),

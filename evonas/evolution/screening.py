@@ -72,7 +72,6 @@ class Screening:
         members = list(parents)
         roots = {i.genome.id: (i.genome.id,) for i in members}
         pool: dict[str, tuple[Proposal, np.ndarray, np.ndarray]] = {}
-        better = -_OPTIMISM * minimised(np.ones((1, len(engine.objectives))), engine.directions)[0]
         for _ in range(_ROUNDS):
             fresh: dict[str, Proposal] = {}
             for _ in range(_PER_ROUND):
@@ -87,11 +86,17 @@ class Screening:
                 pool[proposal.genome.id] = proposal, mean, std
                 roots[proposal.genome.id] = proposal.parents
                 broken = _breaks(engine, mean)
-                hope = () if broken else engine.wanted(mean + better * std).tolist()
+                hope = () if broken else _hope(engine, mean, std).tolist()
                 fitness = ParetoFitness(engine.directions, hope, broken)
                 members.append(Individual(proposal.genome, fitness, len(engine.seen) + len(pool)))
             members = engine.toolbox.select(members, engine.population_size, rng)
         return list(pool.values())
+
+
+def _hope(engine: Engine, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
+    """Objectives (..., m) that are hoped for: somewhat better than the mean, and no better than a goal."""
+    better = -_OPTIMISM * minimised(np.ones((1, len(engine.objectives))), engine.directions)[0]
+    return engine.wanted(mean + better * std)
 
 
 def _breaks(engine: Engine, expected: np.ndarray) -> float:
@@ -116,8 +121,8 @@ def _by_gain(engine: Engine, told, parents, pool, count: int) -> list[int]:
     front = minimised(np.array([[*i.fitness.values] for i in parents]), engine.directions)
     front = front[non_dominated(front)]
     expected, spreads = (np.array(column) for column in zip(*pool))
-    better = -_OPTIMISM * minimised(np.ones((1, m)), engine.directions)[0]
-    means, hopes = (minimised(engine.wanted(v), engine.directions) for v in (expected, expected + better * spreads))
+    wanted = engine.wanted(expected), _hope(engine, expected, spreads)
+    means, hopes = (minimised(values, engine.directions) for values in wanted)
 
     def gain(k: int) -> float:
         return hypervolume(np.vstack([front, hopes[k : k + 1]]), *box) - base

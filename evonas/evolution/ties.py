@@ -5,9 +5,12 @@ n rows, m objectives, all minimised
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
+
 import numpy as np
 
-from .selection import non_dominated
+from ..record import Record
+from .selection import minimised, non_dominated
 
 CLEAR = 2.0  # standard errors of a difference, beyond which two values are told apart
 
@@ -30,6 +33,16 @@ def near_ties(values: np.ndarray, spreads: np.ndarray, measured: np.ndarray) -> 
             if k in front or not _clearly_out(values, spreads, measured, front, k):
                 ties.append((min(i, k), max(i, k)))
     return sorted({(int(a), int(b)) for a, b in ties})
+
+
+def tied_records(
+    records: Sequence[Record], names: Sequence[str], directions: Sequence[str], measured: Collection[str]
+) -> list[tuple[int, int]]:
+    """``near_ties`` of records that hold the objectives ``names``, those in ``measured`` by a clock or a meter."""
+    found = [[r.measures[n] for n in names] for r in records]
+    values = minimised(np.array([[m.value for m in row] for row in found]), directions)
+    spreads = np.array([[m.spread for m in row] for row in found]).reshape(values.shape)
+    return near_ties(values, spreads, np.array([n in measured for n in names]))
 
 
 def _clearly_out(values, spreads, measured, front, k: int) -> bool:

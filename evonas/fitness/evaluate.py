@@ -7,6 +7,7 @@ import platform
 import time
 from collections.abc import Collection, Sequence
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from ..errors import EvonasError
 from ..genome import Genome
@@ -14,6 +15,9 @@ from ..genome.graph import cost
 from ..record import Measure, Outcome
 from ..tasks import Task, load_task
 from .precision import resolve_precision
+
+if TYPE_CHECKING:
+    from .train import Training
 
 EXACT = ("params", "flops")
 MEASURED = ("latency", "decode_latency", "memory")
@@ -110,6 +114,13 @@ class ProxyEvaluator:
         spent = {"measure_seconds": time.perf_counter() - started}
         return Outcome(measures=measures, cost=spent, provenance=self._provenance(latency.CPU_THREADS))
 
+    def training(self, genome: Genome) -> Training:
+        """A fresh one, as ``train`` begins it."""
+        from .train import Training
+
+        precision = resolve_precision(self.precision, self.device)
+        return Training(genome, self.task, seed=self.seed, device=self.device, precision=precision)
+
     def train(self, genome: Genome, rung: int = 0) -> Outcome:
         """The proxy's held-out loss at that rung. Goes on from the checkpoint of the rung below, from scratch without
         one; either way the result is the same. A divergence is an Outcome with status "non_finite"."""
@@ -117,17 +128,15 @@ class ProxyEvaluator:
         from safetensors import SafetensorError
 
         from . import checkpoint
-        from .train import DivergenceError, Training
+        from .train import DivergenceError
 
         if self.device == "cpu":
             torch.set_num_threads(1)
         started = time.perf_counter()
         path = None if self.checkpoints is None else checkpoint.path_of(self.checkpoints, genome.id)
-        precision = resolve_precision(self.precision, self.device)
-        how = {"seed": self.seed, "device": self.device, "precision": precision}
-        training = Training(genome, self.task, **how)
+        training = self.training(genome)
         if path is not None and checkpoint.load(training, path) and training.cycles > rung + 1:
-            training = Training(genome, self.task, **how)  # it is ahead of us
+            training = self.training(genome)  # it is ahead of us
         paid = training.tokens
         outcome = {"provenance": {**self._provenance(1), "precision": training.precision}}
         try:

@@ -81,28 +81,28 @@ class GraphedStep(Step):
         self._steps = 0
 
     def __call__(self, x: np.ndarray, y: np.ndarray, rate: float) -> None:
-        self._set_rate(rate)
         self._shape = self._shape or x.shape
         if x.shape != self._shape or self.graphed is False:
-            self._update(to_device(x, self.device), to_device(y, self.device))
+            super().__call__(x, y, rate)
             return
         self._steps += 1
         if self._steps <= WARM_UP:
-            self._aside(x, y)
+            self._aside(x, y, rate)
             return
         if self._graph is None and not self._capture(x, y):
-            self._update(to_device(x, self.device), to_device(y, self.device))
+            super().__call__(x, y, rate)
             return
+        self._set_rate(rate)
         self._x.copy_(torch.from_numpy(np.ascontiguousarray(x)))
         self._y.copy_(torch.from_numpy(np.ascontiguousarray(y)))
         self._graph.replay()
         self.loss, self.norm = self._captured  # an op-by-op batch in between has left its own
 
-    def _aside(self, x: np.ndarray, y: np.ndarray) -> None:
+    def _aside(self, x: np.ndarray, y: np.ndarray, rate: float) -> None:
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
-            self._update(to_device(x, self.device), to_device(y, self.device))
+            super().__call__(x, y, rate)
         torch.cuda.current_stream().wait_stream(stream)
 
     def _capture(self, x: np.ndarray, y: np.ndarray) -> bool:

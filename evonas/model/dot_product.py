@@ -91,8 +91,8 @@ class CausalDotProduct(nn.Module):
 
 
 def _attend(q_BHTE: torch.Tensor, k_BKTE: torch.Tensor, v_BKTE: torch.Tensor, **how) -> torch.Tensor:
-    """``F.scaled_dot_product_attention``, in float32 on a CPU: its kernel's backward pass in bfloat16 takes ten times
-    as long (torch 2.13)."""
+    """``F.scaled_dot_product_attention``, in float32 on a CPU: its kernel's backward pass in bfloat16 takes five to
+    seven times as long (torch 2.13)."""
     if not q_BHTE.is_cuda and torch.is_autocast_enabled("cpu"):
         with torch.autocast("cpu", enabled=False):
             return F.scaled_dot_product_attention(q_BHTE.float(), k_BKTE.float(), v_BKTE.float(), **how)

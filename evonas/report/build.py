@@ -8,12 +8,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
 from ..config import MAX_GENERATIONS
 from ..errors import EvonasError
-from ..evolution.selection import minimised
-from ..evolution.ties import near_ties
+from ..evolution.ties import tied_records
 from ..record import OBJECTIVES, Constraint, Measure, Record
 from ..store import Store
 from .against import against_seeds, last_record
@@ -50,7 +47,7 @@ def build_report(store: Store) -> dict[str, Any]:
         "seed": header["seed"],
         "objectives": [{key: o[key] for key in ("name", "unit", "direction")} for o in header["objectives"]],
         "generations": len(generations),
-        "evaluations": sum(not r.revised for r in records),
+        "evaluations": store.evaluated,
         "failures": dict(Counter(r.status for r in records if not r.ok).most_common()),
         "hypervolume": [g["hypervolume"] for g in generations],
         "front": [
@@ -113,11 +110,9 @@ def _seeds(store: Store, comparison: Comparison) -> list[dict[str, Any]]:
 def _ties(comparison: Comparison) -> list[list[str]]:
     """Pairs of ids on the front that what was measured does not tell apart, in the order of the front."""
     front = comparison.front_records()
-    measures = [[r.measures[n] for n in comparison.names] for r in front]
-    values = minimised(np.array([[m.value for m in row] for row in measures]), comparison.directions)
-    spreads = np.array([[m.spread for m in row] for row in measures]).reshape(values.shape)
-    measured = np.array([comparison.fidelity.get(n) == "measured" for n in comparison.names], dtype=bool)
-    return [[front[a].genome_id, front[b].genome_id] for a, b in near_ties(values, spreads, measured)]
+    measured = [n for n in comparison.names if comparison.fidelity.get(n) == "measured"]
+    pairs = tied_records(front, comparison.names, comparison.directions, measured)
+    return [[front[a].genome_id, front[b].genome_id] for a, b in pairs]
 
 
 def _other_device(store: Store, comparison: Comparison) -> int:

@@ -70,9 +70,7 @@ def draw(store: Store) -> Figure:
         else:
             _progress(ax, comparison, objectives)
     _hypervolume(axes[-1], store)
-    figure.suptitle(
-        _plain(f"{store.name}: {sum(not r.revised for r in store.records)} evaluations"), fontsize=11, x=0.01, ha="left"
-    )
+    figure.suptitle(_plain(f"{store.name}: {store.evaluated} evaluations"), fontsize=11, x=0.01, ha="left")
     return figure
 
 

@@ -182,7 +182,7 @@ class Search:
         }
         row = {
             "generation": generation,
-            "evaluations": sum(not r.revised for r in self.store.records),
+            "evaluations": self.store.evaluated,
             "front_size": len(front),
             "hypervolume": self.engine.hypervolume(),
             "failures": failures(self.store.records),

@@ -6,10 +6,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-
-from ..evolution import Individual, minimised
-from ..evolution.ties import near_ties, pooled
+from ..evolution import Individual
+from ..evolution.ties import pooled, tied_records
 from ..executors import Call, Executor, Failure
 from ..record import MEASURED_AGAIN, Measure, Objective, Record
 from ..store import Store
@@ -41,9 +39,9 @@ def settle(
     rows = [(i.genome, record) for i in individuals if (record := store.record_of(i.genome.id)) is not None]
     if not measured_names or not rows:
         return Settled(0, 0, 0)
-    measured = np.array([o.name in measured_names for o in objectives])
+    names, directions = [o.name for o in objectives], [o.direction for o in objectives]
     genomes, records = [g for g, _ in rows], [r for _, r in rows]
-    pairs = before = _pairs(records, objectives, measured)
+    pairs = before = tied_records(records, names, directions, measured_names)
     changed: set[int] = set()
     again = 0
     for _ in range(ROUNDS):
@@ -58,16 +56,10 @@ def settle(
             for k in (k for k, genome in enumerate(genomes) if genome.architecture_id == architecture):
                 records[k] = _revised(records[k], found.measures)
                 changed.add(k)
-        pairs = _pairs(records, objectives, measured)
+        pairs = tied_records(records, names, directions, measured_names)
     for k in sorted(changed):
         store.append(genomes[k], records[k])
     return Settled(len(before), len(pairs), again)
-
-
-def _pairs(records: Sequence[Record], objectives: Sequence[Objective], measured: np.ndarray) -> list[tuple[int, int]]:
-    found = [[r.measures[o.name] for o in objectives] for r in records]
-    values = minimised(np.array([[m.value for m in row] for row in found]), [o.direction for o in objectives])
-    return near_ties(values, np.array([[m.spread for m in row] for row in found]), measured)
 
 
 def _revised(record: Record, measures: dict[str, Measure]) -> Record:

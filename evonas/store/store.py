@@ -230,6 +230,11 @@ class Store:
         return [e.record for e in self._state.evaluations]
 
     @property
+    def evaluated(self) -> int:
+        """How many evaluations there were: records but those that revise another."""
+        return sum(not r.revised for r in self.records)
+
+    @property
     def finished(self) -> list[float]:
         """Seconds since the run began at which each of ``records`` finished."""
         return [e.finished for e in self._state.evaluations]
