@@ -27,6 +27,7 @@ class Genome:
     activation: str
     position: str
     tied_embeddings: bool
+    conv_width: int
     dropout: float
     layers: tuple[Layer, ...]
 

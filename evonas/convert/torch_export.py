@@ -15,7 +15,18 @@ from types import ModuleType
 
 from ..errors import EvonasError
 from ..genome import Genome, graph, write_genome
-from ..model import attention, cache, dot_product, dropout, feed_forward, latent_attention, norm, rotary, transformer
+from ..model import (
+    attention,
+    cache,
+    dot_product,
+    dropout,
+    feed_forward,
+    latent_attention,
+    norm,
+    rotary,
+    short_convolution,
+    transformer,
+)
 from ..model.transformer import Transformer
 from . import plain, standalone
 from .weights import save_weights
@@ -31,6 +42,7 @@ PARTS: tuple[tuple[ModuleType, tuple[str, ...] | None], ...] = (
     (cache, None),
     (dot_product, None),
     (dropout, None),
+    (short_convolution, None),
     (attention, None),
     (latent_attention, None),
     (transformer, None),
@@ -126,7 +138,7 @@ def plain_genome(genome: Genome) -> plain.Genome:
     )  # fmt: skip
     return plain.Genome(
         genome.id, genome.d_model, genome.norm, genome.activation, genome.position, genome.tied_embeddings,
-        float(genome.dropout), layers,
+        genome.conv_width, float(genome.dropout), layers,
     )  # fmt: skip
 
 

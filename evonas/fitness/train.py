@@ -203,13 +203,15 @@ class _torch_seed:
 
 def _optimizers(model: Transformer, genome: Genome, device: str, precision: str) -> list[torch.optim.Optimizer]:
     """AdamW for everything, or Muon for the matrices inside the blocks and AdamW for the rest. Weight decay acts on
-    matrices and embeddings only, as in nanoGPT."""
+    matrices and embeddings only, as in nanoGPT; a short convolution is a vector per tap."""
     hidden, matrices, vectors = [], [], []
     for name, parameter in model.named_parameters():
-        inside = parameter.dim() == 2 and name.startswith("blocks.")
-        (hidden if inside and genome.optimizer == "muon" else matrices if parameter.dim() >= 2 else vectors).append(
-            parameter
-        )
+        if parameter.dim() < 2 or name == "short_convolution.weight":
+            vectors.append(parameter)
+        elif name.startswith("blocks.") and genome.optimizer == "muon":
+            hidden.append(parameter)
+        else:
+            matrices.append(parameter)
     decay = genome.weight_decay
     groups = [{"params": matrices, "weight_decay": decay}, {"params": vectors, "weight_decay": 0.0}]
     # A captured step reads its rate from the device.

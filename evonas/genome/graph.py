@@ -50,7 +50,8 @@ class Operation:
     """One node of the computation graph.
 
     ``params`` are trainable values, ``flops`` 2 per multiply-add of a matrix product over the whole context at
-    batch 1 (norms, activations and look-ups count 0, as in torch's FlopCounterMode), ``kv_values`` the numbers
+    batch 1 (norms, activations, look-ups and the few taps of a short convolution count 0, as in torch's
+    FlopCounterMode), ``kv_values`` the numbers
     kept for decoding. ``inputs`` name the operations it reads; ``layer`` is None outside the blocks.
     """
 
@@ -82,6 +83,9 @@ def operations(genome: Genome, vocab_size: int, context: int) -> list[Operation]
         Operation("token_embedding", "embedding", ("tokens",), params=vocab_size * d_model),
     ]
     stream = "token_embedding"
+    if genome.conv_width > 1:
+        ops.append(Operation("short_convolution", "convolution", (stream,), params=genome.conv_width * d_model))
+        stream = "short_convolution"
     if genome.position == "learned":
         ops.append(Operation("position_embedding", "embedding", params=context * d_model))
         ops.append(Operation("embedding_sum", "add", (stream, "position_embedding")))

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..errors import EvonasError, did_you_mean
 from .gene import MAX_OPTIONS, Gene, is_number, shown
-from .genome import ARCHITECTURE_GENES, LAYER_GENES, TRAINING_GENES
+from .genome import ARCHITECTURE_GENES, LAYER_GENES, TRAINING_GENES, UNWRITTEN
 from .io import exists, read_text, shipped_file, shipped_names
 from .rules import Rule
 from .space import SearchSpace
@@ -237,7 +237,7 @@ def _complete(genes: list[Gene]) -> list[Gene]:
     """Training genes and the two optional per-layer genes that the file leaves out, fixed at their defaults."""
     present = {g.name for g in genes}
     for name in ARCHITECTURE_GENES:
-        if name not in present and name not in ("window", "kv_rank", "head_dim"):
+        if name not in present and name not in ("window", "kv_rank", *UNWRITTEN):
             table = "layers" if name in LAYER_GENES else "genes"
             raise EvonasError(f"{table}.{name}: missing", f"Add it under [{table}]; one fixed value will do.")
     genes = genes + [Gene(n, True, (None,)) for n in ("window", "kv_rank") if n not in present]

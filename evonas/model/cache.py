@@ -60,13 +60,30 @@ class Past:
 
 
 class Cache:
-    """The caches of all layers and ``length``, the tokens seen. ``limit`` is the most it can take, None if endless."""
+    """The caches of all layers and ``length``, the tokens seen. ``limit`` is the most it can take, None if endless.
 
-    def __init__(self, layers: list[LayerCache], batch_size: int, limit: int | None) -> None:
+    The ids of the latest ``width`` tokens are kept in a ring: what a short convolution looks back on.
+    """
+
+    def __init__(self, layers: list[LayerCache], batch_size: int, limit: int | None, width: int = 1) -> None:
         self.layers = layers
+        with torch.inference_mode(False):
+            self._noted = torch.zeros((batch_size, width), dtype=torch.long, device=layers[0].buffers[0].device)
         self.batch_size = batch_size
         self.limit = limit
         self.length = 0
+
+    def note(self, start: int, tokens_BT: torch.Tensor) -> None:
+        """Keep the ids of the tokens start .. start + T - 1, as far as there is room for them."""
+        width, length = self._noted.shape[1], tokens_BT.shape[1]
+        for t in range(max(0, length - width), length):
+            self._noted[:, (start + t) % width] = tokens_BT[:, t]
+
+    def noted(self, position: int) -> torch.Tensor:
+        """The ids (B, C) of the latest tokens up to that position; fewer than C at the beginning."""
+        width = self._noted.shape[1]
+        slots = [t % width for t in range(max(0, position - width + 1), position + 1)]
+        return self._noted[:, slots]
 
     @property
     def bytes(self) -> int:

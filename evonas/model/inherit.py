@@ -133,6 +133,8 @@ def _stream(weights: dict[str, torch.Tensor], blocks: list[Parts], d_model: int)
     if d_model >= embedding.shape[1]:
         return leading(embedding.shape[1], d_model)
     score = embedding.square().mean(0)
+    if "short_convolution.weight" in weights:
+        score = score * weights["short_convolution.weight"].square().sum(0)
     if "position_embedding.weight" in weights:
         score = score + weights["position_embedding.weight"].square().mean(0)
     for block in blocks:
@@ -151,6 +153,9 @@ def _fill_embeddings(
             taken += take(own[name], weights[name] * scale, (rows, stream))
             known = own[name][: len(rows.to)]
             known[:, stream.new] = _new_channels(known.T, stream, genome).T
+    name = "short_convolution.weight"
+    if name in own and name in weights:
+        taken += take(own[name], weights[name], (leading(len(weights[name]), len(own[name])), stream))
     # Tied embeddings read with the scale they write with.
     norm = weights["norm.weight"] / (scale**2 if genome.tied_embeddings else scale)
     return taken + take(own["norm.weight"], norm, (stream,))

@@ -67,6 +67,14 @@ def losses(parent: Genome, child: Genome, sources: list[Source], context: int) -
             lost.append(f"{name} {parent[name]} became {child[name]}")
     if child.d_model < parent.d_model:
         lost.append(f"d_model {parent.d_model} became {child.d_model}")
+    if child.conv_width < parent.conv_width:
+        lost.append(f"conv_width {parent.conv_width} became {child.conv_width}")
+    if parent.conv_width > 1 and parent.norm == "layernorm":
+        # Neither what is taken out of the stream nor what is laid on new channels is the mean after the convolution.
+        if child.norm == "rmsnorm":
+            lost.append("layernorm became rmsnorm behind a short convolution")
+        elif child.d_model > parent.d_model:
+            lost.append(f"d_model {parent.d_model} became {child.d_model} between layernorm and a short convolution")
     if child.tied_embeddings and not parent.tied_embeddings:
         lost.append("untied embeddings became tied")
     if parent.norm != child.norm:

@@ -23,6 +23,7 @@ from .feed_forward import FEED_FORWARDS
 from .latent_attention import LatentAttention
 from .norm import NORMS
 from .rotary import Rotary
+from .short_convolution import ShortConvolution
 
 INIT_STD = 0.02
 # Tokens a block works on together where no gradient is wanted: more only take memory. Twice as many are one chunk.
@@ -76,6 +77,8 @@ class Transformer(nn.Module):
         self.genome, self.vocab_size, self.context = genome, vocab_size, context
         self.dropout = float(genome.dropout)
         self.token_embedding = skip_init(nn.Embedding, vocab_size, genome.d_model)
+        width = genome.conv_width
+        self.short_convolution = ShortConvolution(genome.d_model, width) if width > 1 else None
         learned = genome.position == "learned"
         self.position_embedding = skip_init(nn.Embedding, context, genome.d_model) if learned else None
         self.blocks = nn.ModuleList(_blocks(genome, context))
@@ -84,7 +87,7 @@ class Transformer(nn.Module):
         self.head = None if tied else skip_init(nn.Linear, genome.d_model, vocab_size, bias=False)
 
     def init_weights(self, generator: torch.Generator | None = None, init: str = "normal") -> None:
-        """Draw the weights; gains of norms are 1.
+        """Draw the weights; gains of norms are 1, a short convolution passes everything as it is.
 
         "normal" is GPT-2's: N(0, 0.02), and 0.02 / sqrt(2 n_layers) for what writes to the residual stream. "fan_in":
         N(0, 1 / sqrt(inputs)) (LeCun et al. 1998), 0 for what writes to the residual stream, so that every block
@@ -93,6 +96,9 @@ class Transformer(nn.Module):
         """
         residual_std = INIT_STD / (2 * len(self.blocks)) ** 0.5
         for name, parameter in self.named_parameters():
+            if name == "short_convolution.weight":
+                self.short_convolution.init_weights()
+                continue
             if parameter.dim() < 2:
                 nn.init.ones_(parameter)
                 continue
@@ -119,7 +125,7 @@ class Transformer(nn.Module):
         caches = [block.attention.new_cache(batch_size, n) for block, n in zip(self.blocks, slots)]
         # With rope and every window inside its ring, nothing ever needs a token the ring has dropped.
         endless = self.position_embedding is None and all(layer.window == n for layer, n in zip(layers, slots))
-        return Cache(caches, batch_size, None if endless else self.context)
+        return Cache(caches, batch_size, None if endless else self.context, self.genome.conv_width)
 
     @torch.no_grad()
     def prefill(self, tokens_BT: torch.Tensor, cache: Cache) -> torch.Tensor:
@@ -130,6 +136,7 @@ class Transformer(nn.Module):
             )
         self._check_room(tokens_BT, cache)
         x_BTD = self._through_blocks(self._embed(tokens_BT), cache.layers)
+        cache.note(0, tokens_BT)
         cache.length = tokens_BT.shape[1]
         return self._logits(x_BTD)
 
@@ -143,7 +150,11 @@ class Transformer(nn.Module):
         if tokens_B1.shape[1] != 1:
             raise EvonasError(f"decode takes tokens of shape (B, 1), got {tuple(tokens_B1.shape)}", "Use prefill.")
         position = cache.length
-        x_B1D = self.token_embedding(tokens_B1)
+        if self.short_convolution is None:
+            x_B1D = self.token_embedding(tokens_B1)
+        else:
+            cache.note(position, tokens_B1)
+            x_B1D = self.short_convolution(self.token_embedding(cache.noted(position)))[:, -1:]
         if self.position_embedding is not None:
             x_B1D = x_B1D + self.position_embedding.weight[position]
         for block, layer_cache in zip(self.blocks, cache.layers):
@@ -155,6 +166,8 @@ class Transformer(nn.Module):
         if tokens_BT.dim() != 2 or not tokens_BT.shape[1]:
             raise EvonasError(f"tokens have shape {tuple(tokens_BT.shape)}; expected (batch, sequence), sequence >= 1")
         x_BTD = self.token_embedding(tokens_BT)
+        if self.short_convolution is not None:
+            x_BTD = self.short_convolution(x_BTD)
         if self.position_embedding is not None:
             length = tokens_BT.shape[1]
             if length > self.context:

@@ -41,14 +41,15 @@ def architecture_cells(genome: Genome) -> dict[str, str]:
     """The architecture of a transformer genome by column: size, heads, window, kv rank, ffn, block."""
     heads = per_layer(f"{h}/{kv}" if kv != h else str(h) for h, kv in zip(genome.n_heads, genome.n_kv_heads))
     size = f"{genome.n_layers}x{genome.d_model}" + (f" h{genome.head_dim}" if genome.head_dim else "")
-    untied = "" if genome.tied_embeddings else " untied"
+    rest = "" if genome.tied_embeddings else " untied"
+    rest += f" conv{genome.conv_width}" if genome.conv_width > 1 else ""
     return {
         "size": size,
         "heads": heads,
         "window": _folded(genome.window, "full"),
         "kv rank": _folded(genome.kv_rank, "·"),
         "ffn": per_layer(genome.ffn_ratio),
-        "block": f"{_NORMS.get(genome.norm, genome.norm)} {genome.activation} {genome.position}{untied}",
+        "block": f"{_NORMS.get(genome.norm, genome.norm)} {genome.activation} {genome.position}{rest}",
     }
 
 

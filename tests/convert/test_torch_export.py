@@ -31,7 +31,7 @@ SPACE = read_space("text-cpu")
 EVERY_GENE = {
     "n_layers": 4, "d_model": 32, "norm": "rmsnorm", "activation": "swiglu", "position": "rope",
     "tied_embeddings": False, "n_heads": [4, 4, 2, 4], "n_kv_heads": [4, 2, 1, 1], "window": [None, 8, 8, None],
-    "kv_rank": [None, None, 8, 16], "ffn_ratio": [1, 2, 1.5, 2],
+    "kv_rank": [None, None, 8, 16], "ffn_ratio": [1, 2, 1.5, 2], "conv_width": 4,
 }  # fmt: skip
 few = settings(max_examples=25, deadline=None, derandomize=True)
 
@@ -43,6 +43,8 @@ def network(genome, context: int = 48, scale: float = 5.0) -> Transformer:
         for parameter in model.parameters():
             if parameter.dim() > 1:
                 parameter.mul_(scale)
+        if model.short_convolution is not None:
+            model.short_convolution.weight.add_(1.0)
     return model
 
 

@@ -30,7 +30,7 @@ def parent_of(genome: Genome, context: int = CONTEXT) -> Transformer:
     model = build(genome, VOCAB, context, generator=generator).double().eval()
     with torch.no_grad():
         for parameter in model.parameters():
-            if parameter.dim() > 1:
+            if parameter.dim() > 1 and parameter is not getattr(model.short_convolution, "weight", None):
                 parameter.mul_(8)
             else:
                 parameter.add_(torch.randn(parameter.shape, generator=generator).mul(0.3))
@@ -69,6 +69,7 @@ def genes(draw) -> dict:
         "norm": draw(st.sampled_from(("layernorm", "rmsnorm"))),
         "activation": draw(st.sampled_from(("gelu", "swiglu", "relu2"))),
         "tied_embeddings": draw(st.booleans()),
+        "conv_width": draw(st.sampled_from((1, 1, 2, 4))),
         "n_heads": [h for h, _ in heads],
         "n_kv_heads": [k for _, k in heads],
         "window": per_layer(draw, depth, None, 3, 17),
@@ -99,14 +100,20 @@ def more_layers(draw, g: dict) -> dict:
     return {"n_layers": sum(copies), **rows}
 
 
+def convolved(g: dict) -> bool:
+    """Whether the mean over the channels that layernorm takes out is not what it was in the embeddings."""
+    return g["conv_width"] > 1 and g["norm"] == "layernorm"
+
+
 GROWTH = {
     "ffn": lambda draw, g: {"ffn_ratio": [r + draw(st.sampled_from((0, 0.5, 2))) for r in g["ffn_ratio"]]},
     "heads": more_heads,
-    "width": lambda draw, g: {"d_model": g["d_model"] + draw(st.sampled_from((8, 16, 24)))},
+    "width": lambda draw, g: {"d_model": g["d_model"] + (0 if convolved(g) else draw(st.sampled_from((8, 16, 24))))},
     "head width": lambda draw, g: {"head_dim": 2 * g["head_dim"] if g["position"] == "rope" else g["head_dim"] + 3},
     "rank": lambda draw, g: {"kv_rank": [r and r + draw(st.sampled_from((0, 1, 5))) for r in g["kv_rank"]]},
     "untied": lambda draw, g: {"tied_embeddings": False},
-    "norm": lambda draw, g: {"norm": g["norm"] if g["tied_embeddings"] else "rmsnorm"},
+    "norm": lambda draw, g: {"norm": g["norm"] if g["tied_embeddings"] or convolved(g) else "rmsnorm"},
+    "convolution": lambda draw, g: {"conv_width": g["conv_width"] + draw(st.sampled_from((1, 3)))},
     "layers": more_layers,
 }
 
@@ -160,10 +167,11 @@ def test_another_context_is_exact_for_what_both_take(position, context):
 @pytest.mark.parametrize("norm", ["layernorm", "rmsnorm"])
 def test_nothing_that_has_grown_is_stuck(norm, position, kv_rank):
     """Every single value gets a gradient after two steps, and no two new hidden units the same."""
-    parent = parent_of(small(norm=norm, position=position, kv_rank=kv_rank, n_layers=1))
+    conv_width = 3 if norm == "rmsnorm" else 1
+    parent = parent_of(small(norm=norm, position=position, kv_rank=kv_rank, n_layers=1, conv_width=conv_width))
     grown = small(
         norm=norm, position=position, kv_rank=kv_rank and 9, n_layers=2, d_model=40, head_dim=16, n_heads=8,
-        n_kv_heads=4, ffn_ratio=3, tied_embeddings=False,
+        n_kv_heads=4, ffn_ratio=3, tied_embeddings=False, conv_width=conv_width and 4,
     )  # fmt: skip
     child, inheritance = child_of(parent, grown)
     assert inheritance.exact
@@ -218,6 +226,20 @@ def test_mutations_of_a_real_space():
             exact += 1
             assert_same_function(parent, child)
     assert exact >= 10
+
+
+def test_what_a_convolution_loses():
+    parent = parent_of(small(conv_width=4))
+    for changes, lost in (
+        ({"conv_width": 2}, "conv_width 4 became 2"),
+        ({"d_model": 40}, "d_model 32 became 40 between layernorm and a short convolution"),
+        ({"norm": "rmsnorm", "tied_embeddings": False}, "layernorm became rmsnorm behind a short convolution"),
+    ):
+        child, inheritance = child_of(parent, small(**{"conv_width": 4, **changes}))
+        assert inheritance.lost == (lost,)
+    taps = parent.short_convolution.weight
+    child, _ = child_of(parent, small(conv_width=2))
+    assert torch.equal(child.short_convolution.weight, taps[:2])
 
 
 def test_training_genes_change_nothing():

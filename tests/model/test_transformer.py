@@ -47,6 +47,7 @@ def genomes(draw, max_layers: int = 3) -> Genome:
         "norm": draw(st.sampled_from(("layernorm", "rmsnorm"))),
         "activation": draw(st.sampled_from(("gelu", "swiglu", "relu2"))),
         "tied_embeddings": draw(st.booleans()),
+        "conv_width": draw(st.sampled_from((1, 2, 4))),
         "n_heads": heads,
         "n_kv_heads": [max(1, h // share) for h, share in zip(heads, shares)],
         "window": draw(st.lists(st.sampled_from((None, 1, 3, 8, 17, 32, 40)), min_size=depth, max_size=depth)),
@@ -63,8 +64,11 @@ few = settings(max_examples=25, deadline=None, derandomize=True)
 
 def model_of(genome: Genome, context: int, seed: int = 0) -> Transformer:
     """In float64, with weights large enough that every token matters to every later one."""
-    model = build(genome, VOCAB, context, generator=torch.Generator().manual_seed(seed)).double().eval()
+    generator = torch.Generator().manual_seed(seed)
+    model = build(genome, VOCAB, context, generator=generator).double().eval()
     with torch.no_grad():
+        if model.short_convolution is not None:
+            model.short_convolution.weight.add_(torch.randn(model.short_convolution.weight.shape, generator=generator))
         for parameter in model.parameters():
             if parameter.dim() > 1:
                 parameter.mul_(10)
@@ -119,7 +123,7 @@ def test_a_later_token_never_changes_earlier_logits(genome, length, data):
 @few
 @given(genomes(max_layers=1), LENGTHS, st.data())
 def test_a_window_limits_sight_to_exactly_its_width(genome, length, data):
-    window = genome.layers[0].window or length
+    window = (genome.layers[0].window or length) + genome.conv_width - 1  # which a token is told of its neighbours
     changed = data.draw(st.integers(0, length - 1))
     model, tokens = model_of(genome, length), tokens_of(1, length)
     other = tokens.clone()

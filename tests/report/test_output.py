@@ -86,7 +86,7 @@ def test_csv(tmp_path):
     )
     assert text.splitlines()[1] == (
         f"{FAST.id},0,{SEED.id},1.9,0.01,1000 tokens,0.5,0.02,measured,"
-        "2,128,,layernorm,gelu,learned,true,4 4,4 1,32 none,none none,4 4,0.000665,12,0.1,0.05,0,cosine,adamw,0.99,1,"
+        "2,128,,layernorm,gelu,learned,true,,4 4,4 1,32 none,none none,4 4,0.000665,12,0.1,0.05,0,cosine,adamw,0.99,1,"
     )
     assert len(text.splitlines()) == 2
     # The columns do not depend on what is on the front.
