@@ -12,6 +12,7 @@ from .environment import select_nsga2
 from .fitness import Individual, ParetoFitness
 from .rungs import Ladder, due
 from .selection import hypervolume_contributions, non_dominated
+from .strata import interleaved, stratum_elites
 
 
 class Climbing:
@@ -21,6 +22,8 @@ class Climbing:
         self._promoted: list[Candidate] = []  # of the generation that runs, not asked for yet
         self._climbed: dict[str, int] = {}  # genome id -> the rung it was last asked for, where that is above 0
         self._encoded: dict[str, np.ndarray] = {}
+        m = len(self.objectives)
+        self._ranges = np.full(m, np.inf), np.full(m, -np.inf)
         self._closing, self._offspring_wanted = False, True  # see ``close``
         self._limit: int | None = None
 
@@ -29,6 +32,17 @@ class Climbing:
         for candidate in out:
             self._outstanding.setdefault(candidate.generation, set()).add(candidate.index)
         return out
+
+    def steady(self) -> dict[int, tuple[float, float]]:
+        """Places of the objectives that rungs do not change, by most of those that have climbed (none before), with
+        their ranges over all that was feasible; minimised."""
+        climbed = [i.told for i in map(self.archive.get, self._climbed) if i is not None and i.rung > 0]
+        if not climbed:
+            return {}
+        # Not by all: a latency may have been measured once more.
+        same = np.mean([np.equal(told[0], told[-1]) for told in climbed], axis=0)
+        ranges = zip(*(part.tolist() for part in self._ranges))
+        return {j: pair for j, pair in enumerate(ranges) if same[j] > 0.5}
 
     def ladder(self) -> Ladder:
         """What each rung lets one expect of the last one, from all that was told so far."""
@@ -99,6 +113,7 @@ class Climbing:
         chosen = [i for i in sorted(chosen, key=lambda i: i.index) if self._climbed.get(i.genome.id, 0) == i.rung]
         last = self.unfinished()[: self._limit] if self._closing else []
         best_first = select_nsga2(self.population, len(self.population), np.random.default_rng(0))
+        best_first = interleaved(best_first, stratum_elites(best_first, self.steady(), self.population_size // 2))
         for rung in range(self.rungs - 1, 0, -1):
             there = sum(reached >= rung for i, reached in self._climbed.items() if i not in seeds)
             waiting = [

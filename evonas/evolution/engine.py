@@ -19,6 +19,7 @@ from .environment import select_nsga2, select_nsga3, select_parents
 from .fitness import Individual, ParetoFitness
 from .sampling import first_population
 from .selection import hypervolume, hypervolume_box, minimised, non_dominated
+from .strata import parents_by_strata, select_by_strata
 from .variation import MUTATIONS, mate, mutate
 
 if TYPE_CHECKING:
@@ -43,8 +44,8 @@ class Engine(Climbing):
         screen: genome -> constraint violation that is known for free; candidates above 0 are not asked for.
         rungs: how many fidelities there are. Every genome is asked for at rung 0; of the members of the population the
             best by rank and crowding come again, with a higher ``rung``: one in ``reduction`` of those below. Seed
-            genomes go all the way. Members are compared by what is expected of them at the last rung (see ``Ladder``);
-            ``hypervolume`` counts only what was told there.
+            genomes go all the way. Members are compared by what is expected of them at the last rung (see ``Ladder``)
+            and kept apart by size (see ``evonas.evolution.strata``); ``hypervolume`` counts only what was told there.
         reduction: see ``rungs``.
         watched: names of further values that ``tell`` is given: constraints on what training changes.
         broken: {name: value} of objectives and watched -> by how much such constraints are broken. They count at the
@@ -126,8 +127,12 @@ class Engine(Climbing):
         self.toolbox.register("mate", mate)
         self.credit = Credit({name: share for name, (_, share) in MUTATIONS.items()})
         self.toolbox.register("mutate", mutate, share=self.credit.share)
-        self.toolbox.register("select", select_nsga3 if len(objectives) >= NSGA3_FROM else select_nsga2)
+        select = select_nsga3 if len(objectives) >= NSGA3_FROM else select_nsga2
+        self.toolbox.register("select", select)
         self.toolbox.register("select_parents", select_parents)
+        if rungs > 1:
+            self.toolbox.register("select", select_by_strata, select=select, steady=self.steady)
+            self.toolbox.register("select_parents", parents_by_strata, select=select_parents, steady=self.steady)
 
     # -- ask ----------------------------------------------------------------------------------------------------
 
@@ -190,7 +195,9 @@ class Engine(Climbing):
         if self.screening is None:
             return []
         if self._plan is None or self._plan[0] != generation:
-            self._plan = generation, self.screening.plan(self, generation, self.offspring_size)
+            # With rungs it would trust short trainings as far as selection does: half comes from variation alone.
+            count = self.offspring_size if self.rungs == 1 else max(1, self.offspring_size // 2)
+            self._plan = generation, self.screening.plan(self, generation, count)
         return self._plan[1]
 
     def offspring(self, parents: Sequence[Individual], rng: np.random.Generator) -> tuple[Genome, tuple[str, ...], str]:
@@ -235,6 +242,9 @@ class Engine(Climbing):
     def _archive(self, candidate: Candidate, individual: Individual | None) -> None:
         if individual is not None and individual.told:
             self.archive[candidate.genome.id] = individual
+            if individual.feasible:
+                row = np.negative(individual.fitness.wvalues)
+                self._ranges = np.minimum(self._ranges[0], row), np.maximum(self._ranges[1], row)
         else:
             self.archive.pop(candidate.genome.id, None)  # it did well until this rung
 

@@ -1,0 +1,77 @@
+"""Survivors, parents and promotions kept apart by size, where rungs mislead.
+
+Short trainings favour small networks: they learn faster, and a large one is better only later. Selection by what a
+short training lets one expect so ends with small ones alone, and none is left to carry what was learned to a larger
+size. As in MAP-Elites (Mouret and Clune 2015), size is therefore divided into strata, and the best of each stays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import zip_longest
+
+import numpy as np
+
+from .fitness import Individual
+
+Select = Callable[[Sequence[Individual], int, np.random.Generator], list[Individual]]
+# Objectives that no rung changes, by place, with the least and the most that the whole run has seen. (A range of those
+# alive would shrink: the best of the largest stratum is seldom its largest.)
+Ranges = Mapping[int, tuple[float, float]]
+Steady = Callable[[], Ranges]
+
+
+def stratum_elites(individuals: Sequence[Individual], steady: Ranges, n: int) -> list[Individual]:
+    """The best feasible one of each of ``n`` strata, large ones first; none where nothing tells sizes apart.
+
+    Size is what no rung changes: latency, memory. Each such objective counts by its logarithm where all are positive,
+    within its range. Best is least in the objectives that rungs do change, by the sum of their orders.
+    """
+    feasible = [i for i in individuals if i.feasible]
+    m = len(feasible[0].fitness.wvalues) if feasible else 0
+    if len(feasible) < 3 or not 0 < len(steady) < m:
+        return []
+    points = np.array([[-w for w in i.fitness.wvalues] for i in feasible])
+    size = np.mean([_scaled(points[:, j], *steady[j]) for j in steady], axis=0)
+    # Equal values share a place, so that what comes first does not depend on the order of arrival.
+    places = [np.unique(points[:, j], return_inverse=True)[1] for j in range(m) if j not in steady]
+    place = np.sum(places, axis=0)
+    stratum = np.minimum((size * n).astype(int), n - 1)
+    best: dict[int, int] = {}
+    for k in sorted(range(len(feasible)), key=lambda k: (place[k], feasible[k].index)):
+        best.setdefault(int(stratum[k]), k)
+    return [feasible[best[s]] for s in sorted(best, reverse=True)]
+
+
+def _scaled(values: np.ndarray, low: float, high: float) -> np.ndarray:
+    """From 0 to 1."""
+    if min(low, values.min()) > 0:
+        values, low, high = np.log(values), np.log(low), np.log(high)
+    return np.clip((values - low) / (high - low), 0, 1) if high > low else np.zeros(len(values))
+
+
+def select_by_strata(
+    individuals: Sequence[Individual], k: int, rng: np.random.Generator, *, select: Select, steady: Steady
+) -> list[Individual]:
+    """The best of each of ``k // 2`` strata, and for the rest those that ``select`` puts first."""
+    kept = stratum_elites(individuals, steady(), k // 2) if k < len(individuals) else []
+    ids = {id(i) for i in kept}
+    rest = select(individuals, len(individuals) if kept else k, rng)
+    return [i for i in rest if id(i) not in ids][: k - len(kept)] + kept
+
+
+def parents_by_strata(
+    population: Sequence[Individual], k: int, rng: np.random.Generator, *, select: Select, steady: Steady
+) -> list[Individual]:
+    """As ``select`` chooses them, or, every other time, any: a size that looks worse has children too."""
+    feasible = [i for i in population if i.feasible]
+    m = len(feasible[0].fitness.wvalues) if feasible else 0
+    if not 0 < len(steady()) < m or rng.random() < 0.5:
+        return select(population, k, rng)
+    return [feasible[j] for j in rng.choice(len(feasible), size=k, replace=len(feasible) < k)]
+
+
+def interleaved(best_first: Sequence[Individual], elites: Sequence[Individual]) -> list[Individual]:
+    """One of each in turn, each individual once."""
+    turns = (i for pair in zip_longest(best_first, elites) for i in pair if i is not None)
+    return list({id(i): i for i in turns}.values())
