@@ -69,7 +69,7 @@ def run_search(
             header = _header(settings, space, engine, seeds, notes)
             store = stack.enter_context(_new_run(Store.create(folder, header)))
         else:
-            store.set_header(now=True, settings=settings.to_dict())  # a new goal outlives an interruption
+            store.set_header(settings=settings.to_dict())  # a new goal outlives an interruption
         search = Search(
             engine,
             store,

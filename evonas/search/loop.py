@@ -16,7 +16,7 @@ from ..record import Constraint, Outcome, Record, total_violation
 from ..store import Known, Store
 from .contract import Evaluator, Listener
 from .settling import Settled, settle
-from .verdict import MENDABLE, Verdict, failures
+from .verdict import MENDABLE, Verdict
 
 MIN_TIMEOUT, FIRST_TIMEOUT, TIMEOUT_FACTOR = 60.0, 900.0, 20.0  # seconds, seconds, times the slowest peer
 _CLOSING_MARGIN = 1.3  # of the time that the closing trainings should take
@@ -185,7 +185,7 @@ class Search:
             "evaluations": self.store.evaluated,
             "front_size": len(front),
             "hypervolume": self.engine.hypervolume(),
-            "failures": failures(self.store.records),
+            "failures": self.store.failures,
             "rng": {
                 "seed": self.engine.seed,
                 "next_generation": self.engine.generation,

@@ -39,7 +39,7 @@ class Verdict:
             raise self._all_failed(generation, records, hint)
         self._hopeless = 0 if any(i.feasible for i in self.engine.archive.values()) else self._hopeless + 1
         # With rungs few come to where a loss is judged: a handful of generations says little then.
-        judged = sum(r.status == "infeasible" for r in self.store.records)
+        judged = self.store.failures.get("infeasible", 0)
         if self._hopeless >= _HOPELESS_GENERATIONS and judged >= 2 * self.engine.population_size:
             self.empty()
 
@@ -77,7 +77,7 @@ class Verdict:
         seen = ", ".join(
             f"{c.name} {closest.value(c.name):.4g}" for c in self.constraints if closest.value(c.name) is not None
         )
-        broke = sum(failures(self.store.records).values()) - len(infeasible)
+        broke = sum(self.store.failures.values()) - len(infeasible)
         without = f" without failing ({broke} failed, {len(infeasible)} broke a constraint)" if broke else ""
         raise EvonasError(
             f"no candidate has met {' and '.join(map(str, self.constraints))}{without} in "

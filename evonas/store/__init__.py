@@ -3,12 +3,12 @@
 ``runs/<name>/`` holds
 
 ``population.h5``
-    Everything up to the last committed generation. It is never changed in place: a commit copies it, appends to
+    The run up to one of its last committed generations. It is never changed in place: a merge copies it, appends to
     the copy, fsyncs the copy, renames it over the old one and fsyncs the folder. At every instant it is one
     complete, consistent HDF5 file.
 ``journal.jsonl``
-    The evaluations finished since then: one JSON line with a CRC32 each, fsynced before ``append`` returns. It is
-    replaced by an empty file only after ``population.h5`` holds its rows.
+    What came since then: one JSON line with a CRC32 for each evaluation, generation and change of the header, fsynced
+    before the call returns. It is replaced by an empty file only after ``population.h5`` holds its rows.
 ``weights/``
     Checkpoints (safetensors) of the trainings that may go on to a higher rung, one per genome: weights, optimiser
     state, how far it is. What has no use any more is removed at each commit; what is lost is trained again, to the
@@ -19,12 +19,18 @@
     JSON with pid, host and start time of the writer that holds the file lock; a dead writer's lock is free.
 
 What a kill leaves behind. In ``append``: the line is whole or torn; a torn last line was never acknowledged and is
-dropped (a bad line further up is an error, never skipped). In ``commit`` before the rename: the old file and the
-full journal. Between the rename and the emptying of the journal: rows in both; each evaluation carries its sequence
-number, so none counts twice. A reader takes the journal first and ``population.h5`` after it: it may run beside a
-writer, takes no lock, and misses nothing that was acknowledged before it looked.
+dropped (a bad line further up is an error, never skipped). In a merge before the rename: the old file and the full
+journal. Between the rename and the emptying of the journal: rows in both; evaluations and generations are numbered, so
+none counts twice. A reader takes the journal first and ``population.h5`` after it: it may run beside a writer, takes no
+lock, and misses nothing that was acknowledged before it looked.
 
-Layout of ``population.h5``, schema 1. Root attributes:
+Why so. Appending to an HDF5 file in place is not safe against a kill (its metadata is written in several steps; the
+single-writer mode keeps readers safe, not the file), and a copy for every generation makes a commit dearer the longer
+the run is. So a commit is a line in the journal, and the copy comes when the journal holds a sixteenth of what the file
+does: a constant per evaluation (``tools/bench_store.py``). A run of fewer than 256 evaluations merges at every commit,
+and every run when its writer closes it: that is when plain h5py sees the newest generations; evonas itself always does.
+
+Layout of ``population.h5``, schema 2 (in schema 1 every commit was a merge). Root attributes:
 
 ``schema`` (int), ``created`` (ISO 8601), ``command``, ``device`` (text), ``seed`` (int), and as JSON: ``settings``,
 ``space``, ``versions``, ``objectives`` (list of {name, unit, direction}), ``constraints``, ``reference``

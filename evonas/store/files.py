@@ -15,7 +15,17 @@ import h5py
 
 from ..errors import EXIT_FAILED, EvonasError
 from .journal import read_journal, sync_folder
-from .layout import append_rows, create_tables, damage, read_header, read_table, rows_of, write_header
+from .layout import (
+    append_rows,
+    checked_header,
+    checked_row,
+    create_tables,
+    damage,
+    read_header,
+    read_table,
+    rows_of,
+    write_header,
+)
 from .rows import (
     Entry,
     Evaluation,
@@ -34,15 +44,19 @@ DATA, JOURNAL, LOCK = "population.h5", "journal.jsonl", "lock"
 
 @dataclass
 class State:
-    """All that a run's files say. ``committed`` counts the evaluations and genomes that ``population.h5`` holds;
-    ``journal_bytes`` is where the good part of the journal ends."""
+    """All that a run's files say.
+
+    ``merged`` counts the evaluations and genomes that ``population.h5`` holds; ``pending`` are the generations that it
+    lacks, each as its row and its members' rows. ``journal_bytes`` is where the good part of the journal ends.
+    """
 
     header: dict[str, Any]
     evaluations: list[Evaluation] = field(default_factory=list)
     genomes: dict[str, Entry] = field(default_factory=dict)
     generations: list[dict[str, Any]] = field(default_factory=list)
     populations: dict[int, list[str]] = field(default_factory=dict)
-    committed: tuple[int, int] = (0, 0)
+    merged: tuple[int, int] = (0, 0)
+    pending: list[tuple[dict[str, Any], list[dict[str, Any]]]] = field(default_factory=list)
     journal_bytes: int = 0
 
 
@@ -54,17 +68,40 @@ def read_state(data: Path, journal: Path | None) -> State:
     state.journal_bytes = good
     with damage(journal or data), _as_value_error():
         for row in rows:
-            evaluation, entry = from_journal(row)
-            if evaluation.sequence < len(state.evaluations):
-                continue  # committed before the journal was emptied
-            if evaluation.sequence > len(state.evaluations):
-                raise ValueError(f"evaluation {len(state.evaluations)} is missing")
-            if entry is not None:
-                state.genomes.setdefault(entry.genome.id, entry)
-            if evaluation.record.genome_id not in state.genomes:
-                raise ValueError(f"the genes of {evaluation.record.genome_id} are missing")
-            state.evaluations.append(evaluation)
+            if "record" in row:
+                _take_evaluation(row, state)
+            elif "generation" in row:
+                _take_generation(row, state)
+            else:
+                state.header.update(checked_header(dict(row["header"])))
     return state
+
+
+def _take_evaluation(row: Mapping[str, Any], state: State) -> None:
+    evaluation, entry = from_journal(row)
+    if evaluation.sequence < len(state.evaluations):
+        return  # merged before the journal was emptied
+    if evaluation.sequence > len(state.evaluations):
+        raise ValueError(f"evaluation {len(state.evaluations)} is missing")
+    if entry is not None:
+        state.genomes.setdefault(entry.genome.id, entry)
+    if evaluation.record.genome_id not in state.genomes:
+        raise ValueError(f"the genes of {evaluation.record.genome_id} are missing")
+    state.evaluations.append(evaluation)
+
+
+def _take_generation(row: Mapping[str, Any], state: State) -> None:
+    columns, members = checked_row("generations", row["generation"]), row["members"]
+    number = columns["generation"]
+    if state.generations and number <= state.generations[-1]["generation"]:
+        return  # merged before
+    members = [checked_row("population", member) for member in members]
+    unknown = {member["genome_id"] for member in members} - set(state.genomes)
+    if unknown:
+        raise ValueError(f"the genes of {min(unknown)} are missing")
+    state.pending.append((columns, members))
+    state.generations.append(read_generation(columns))
+    state.populations[number] = [check_id(member["genome_id"]) for member in members]
 
 
 def create_data(data: Path, header: Mapping[str, Any]) -> None:
@@ -81,7 +118,7 @@ def extend_data(
     header: Mapping[str, Any],
     entries: Sequence[Entry] = (),
     evaluations: Sequence[Evaluation] = (),
-    generation: Mapping[str, Any] | None = None,
+    generations: Sequence[Mapping[str, Any]] = (),
     members: Sequence[Mapping[str, Any]] = (),
 ) -> None:
     """Replace ``population.h5`` by a copy with this header and these rows appended. Raises OSError and leaves the old
@@ -93,7 +130,7 @@ def extend_data(
             append_rows(file["genomes"], [genome_row(entry) for entry in entries])
             rows = [evaluation_row(evaluation) for evaluation in evaluations]
             append_rows(file["evaluations"], rows, evaluation_columns([e.record for e in evaluations]))
-            append_rows(file["generations"], [] if generation is None else [generation])
+            append_rows(file["generations"], generations)
             append_rows(file["population"], members)
 
 
@@ -105,7 +142,7 @@ def _read_data(data: Path) -> State:
                 _read_tables(file, state)
     except FileNotFoundError:
         raise EvonasError(f"{data} does not exist", "Start a run with: evonas evolve", exit_code=EXIT_FAILED) from None
-    state.committed = (len(state.evaluations), len(state.genomes))
+    state.merged = (len(state.evaluations), len(state.genomes))
     return state
 
 

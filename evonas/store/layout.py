@@ -14,7 +14,7 @@ import numpy as np
 
 from ..errors import EXIT_FAILED, EvonasError, did_you_mean
 
-SCHEMA = 1
+SCHEMA = 2  # 1: every generation lay in population.h5, none in the journal
 MAX_ROWS = 5_000_000  # per table; a file that claims more is refused before anything is allocated
 MAX_COLUMNS = 4096
 MAX_TEXT = 16 * 2**20  # characters of one attribute or cell
@@ -127,6 +127,22 @@ def _check_lists(header: Mapping[str, Any]) -> None:
     for seed in header.get("seed_genomes", ()):
         if not isinstance(seed, dict) or not isinstance(seed.get("id"), str) or not isinstance(seed.get("label"), str):
             raise ValueError(f"seed genome {seed!r:.80} is not an id and a label")
+
+
+def checked_row(table: str, row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of the fixed columns of a table, from JSON. Raises ValueError, KeyError or TypeError for anything else."""
+    if not isinstance(row, Mapping):
+        raise TypeError(f"a row of {table} is a JSON object")
+    out: dict[str, Any] = {}
+    for name, kind in TABLES[table].items():
+        value = row[name]
+        if kind == FLOAT and value is None:  # what JSON makes of a number that is not finite
+            value = math.nan
+        types = {INT: int, FLOAT: (int, float), TEXT: str}[kind]
+        if not isinstance(value, types) or isinstance(value, bool) or (kind == INT and abs(value) >= 2**63):
+            raise ValueError(f"{table}.{name} is {value!r:.40}")
+        out[name] = float(value) if kind == FLOAT else value
+    return out
 
 
 def create_tables(file: h5py.File) -> None:

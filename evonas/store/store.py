@@ -6,11 +6,13 @@ import contextlib
 import datetime
 import errno
 import importlib.metadata
+import itertools
 import math
 import platform
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,13 +22,18 @@ from ..genome import Genome
 from ..record import Record
 from .files import DATA, JOURNAL, LOCK, State, create_data, extend_data, read_generation, read_state
 from .journal import MAX_LINE, Journal, encode_line, sync_folder
-from .layout import HEADER, TABLES, checked_header, clean_text, dumps
+from .layout import HEADER, TABLES, checked_header, clean_text, dumps, plain
 from .lock import WriterLock, writer
 from .rows import Entry, Evaluation, check_id, journal_row, storable
 from .runs import find_run
 
 if TYPE_CHECKING:
     import networkx as nx
+
+# A commit is a line in the journal. Once the journal holds MERGE_FROM evaluations and a MERGE_SHARE of those in
+# population.h5, it is merged into that: the copy this takes comes to a constant per evaluation however long the run is.
+MERGE_FROM, MERGE_SHARE = 64, 1 / 16
+MERGE_ALWAYS = 256  # evaluations in all, below which every commit merges: plain h5py then sees every generation
 
 _KEPT = "Every evaluation up to here is kept: free some space and go on with 'evonas resume {name}'."
 
@@ -44,9 +51,12 @@ class Store:
         self._lock = lock
         self._journal = journal
         self._made: Sequence[Path] = ()  # folders that creating the run made
+        self._header_changed = False
         self._by_genome: dict[str, list[Record]] = {}
+        self._statuses: Counter[str] = Counter()
+        self._revised = 0
         for evaluation in state.evaluations:
-            self._by_genome.setdefault(evaluation.record.genome_id, []).append(evaluation.record)
+            self._count(evaluation.record)
         finished = [e.finished for e in state.evaluations] + [g["seconds"] or 0.0 for g in state.generations]
         self._seconds_before = max(finished, default=0.0)
         self._opened_at = time.monotonic()
@@ -137,47 +147,78 @@ class Store:
         if entry is not None:
             self._state.genomes[genome.id] = entry
         self._state.evaluations.append(evaluation)
-        self._by_genome.setdefault(genome.id, []).append(evaluation.record)
+        self._count(evaluation.record)
+
+    def _count(self, record: Record) -> None:
+        self._by_genome.setdefault(record.genome_id, []).append(record)
+        self._statuses[record.status] += 1
+        self._revised += record.revised
 
     def commit(self, generation_row: Mapping[str, Any], population: Sequence[str]) -> None:
-        """Move the journal into ``population.h5`` together with a finished generation.
+        """Add a finished generation; it is on the disk when this returns. Now and then, and at ``close``, all that the
+        journal holds is merged into ``population.h5``.
 
         ``generation_row`` holds columns of the layout's ``generations`` (``generation`` at least) and whatever
         else the search wants back at resume; ``population`` the ids of the survivors, best first. Raises
-        EvonasError where the disk fails: before the file is replaced nothing has changed and a second call may
+        EvonasError where the disk fails: before the generation is on it nothing has changed and a second call may
         follow; after it the generation counts as committed.
         """
-        journal = self._writer()
+        journal, state = self._writer(), self._state
         number = int(generation_row["generation"])
-        if self._state.generations and number <= self._state.generations[-1]["generation"]:
+        if state.generations and number <= state.generations[-1]["generation"]:
             raise EvonasError(f"generation {number} of run {self.name!r} is committed already")
-        unknown = [i for i in population if i not in self._state.genomes]
+        unknown = [i for i in population if i not in state.genomes]
         assert not unknown, f"population names genomes that were never appended: {unknown}"
         row = self._generation_columns(generation_row)
         ranks = self._ranks(population)
         members = [{"generation": number, "genome_id": i, "rank": r} for i, r in zip(population, ranks)]
-        state = self._state
-        evaluations, genomes = state.committed
-        new_entries = list(state.genomes.values())[genomes:]
-        new_evaluations = state.evaluations[evaluations:]
-        with _disk(f"can't commit generation {number}", _KEPT.format(name=self.name)):
-            extend_data(self._path / DATA, state.header, new_entries, new_evaluations, row, members)
-            state.committed = (len(state.evaluations), len(state.genomes))
+        line = encode_line({"generation": plain(row), "members": members})
+        waiting = len(state.evaluations) - state.merged[0]
+        due = waiting >= max(MERGE_FROM, MERGE_SHARE * state.merged[0]) or len(state.evaluations) < MERGE_ALWAYS
+
+        def committed() -> None:
             state.generations.append(read_generation(row))
             state.populations[number] = list(population)
-            sync_folder(self._path)
-            journal.clear()
 
-    def set_header(self, *, now: bool = False, **changes: Any) -> None:
-        """Change root attributes. They are on the disk after the next commit, or ``now``, when this returns. Raises
-        EvonasError for an unknown one, and where the disk fails."""
-        self._writer()
-        header = {**self._state.header, **checked_header(changes)}
-        if now and header != self._state.header:
-            with _disk(f"can't change the settings of run {self.name!r}", _KEPT.format(name=self.name)):
-                extend_data(self._path / DATA, header)
+        with _disk(f"can't commit generation {number}", _KEPT.format(name=self.name)):
+            if due or len(line) > MAX_LINE:
+                self._merge([*state.pending, (row, members)], committed)
+            else:
+                journal.append(line)
+                state.pending.append((row, members))
+                committed()
+
+    def _merge(self, pending: Sequence[tuple[dict, list[dict]]], replaced: Callable[[], None]) -> None:
+        """Take the journal and these generations into ``population.h5``; ``replaced`` is called once that has been
+        replaced. Raises OSError."""
+        state = self._state
+        evaluations, genomes = state.merged
+        entries = list(itertools.islice(state.genomes.values(), genomes, None))
+        rows = [row for row, _ in pending]
+        members = [member for _, rows_of_members in pending for member in rows_of_members]
+        extend_data(self._path / DATA, state.header, entries, state.evaluations[evaluations:], rows, members)
+        state.merged, state.pending = (len(state.evaluations), len(state.genomes)), []
+        replaced()
+        sync_folder(self._path)
+        self._writer().clear()
+
+    def set_header(self, **changes: Any) -> None:
+        """Change root attributes; they are on the disk when this returns. Raises EvonasError for an unknown one, and
+        where the disk fails."""
+        journal = self._writer()
+        new = checked_header(changes)
+        new = {name: value for name, value in new.items() if value != self._state.header[name]}
+        if not new:
+            return
+        with _disk(f"can't change the settings of run {self.name!r}", _KEPT.format(name=self.name)):
+            line = encode_line({"header": new})
+            if len(line) > MAX_LINE:
+                extend_data(self._path / DATA, {**self._state.header, **new})
                 sync_folder(self._path)
-        self._state.header = header
+            else:
+                journal.append(line)
+        self._state.header.update(new)
+        self._header_changed = True
 
     def discard(self) -> None:
         """Close and remove a run in which nothing was evaluated; its folder too where nothing else lies in it."""
@@ -191,8 +232,12 @@ class Store:
         return writer(self._path / LOCK)
 
     def close(self) -> None:
-        """Let go of the run. Evaluations not yet committed stay in the journal."""
+        """Let go of the run, its generations merged into ``population.h5`` as far as the disk allows. Evaluations of a
+        generation that is not finished stay in the journal where nothing else waits there."""
         if self._journal is not None:
+            if self._state.pending or self._header_changed:
+                with contextlib.suppress(OSError):  # it is all in the journal
+                    self._merge(self._state.pending, lambda: None)
             self._journal.close()
             self._journal = None
         if self._lock is not None:
@@ -232,7 +277,12 @@ class Store:
     @property
     def evaluated(self) -> int:
         """How many evaluations there were: records but those that revise another."""
-        return sum(not r.revised for r in self.records)
+        return len(self._state.evaluations) - self._revised
+
+    @property
+    def failures(self) -> dict[str, int]:
+        """How many records have each status other than ok."""
+        return {status: n for status, n in self._statuses.items() if status != "ok"}
 
     @property
     def finished(self) -> list[float]:

@@ -106,7 +106,7 @@ def test_where_nothing_could_be_trained_the_first_reason_is_told(cli, in_copy, t
 
 def test_other_data_of_that_name_is_refused(cli, in_copy, training):
     with Store.open("runs/first", write=True) as store:
-        store.set_header(now=True, notes={**store.header["notes"], "data": "1 bytes, sha256 0"})
+        store.set_header(notes={**store.header["notes"], "data": "1 bytes, sha256 0"})
     done = cli("calibrate", "first", "--genomes", 4, code=2)
     assert "is not what run 'first' began with: 1 bytes" in done.sentence and "Put the old file back" in done.sentence
     assert not training.done and not (in_copy / "runs/first/calibration.json").exists()

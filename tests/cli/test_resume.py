@@ -56,7 +56,7 @@ def test_it_takes_the_newest_run_and_extends_it(cli, in_copy):
 
 def test_a_machine_without_bfloat16_is_told_of(cli, in_copy, monkeypatch):
     with Store.open("runs/first", write=True) as store:
-        store.set_header(now=True, settings={**store.header["settings"], "precision": "bfloat16"})
+        store.set_header(settings={**store.header["settings"], "precision": "bfloat16"})
     for has in (False, True):
         for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
             monkeypatch.setattr(torch.cpu, name, lambda has=has: has)
@@ -119,7 +119,7 @@ def test_a_budget_too_short_for_anything_is_refused(cli, in_copy, budget):
 
 def with_settings(run: str, **changes) -> None:
     with Store.open(run, write=True) as store:
-        store.set_header(now=True, settings={**store.header["settings"], **changes})
+        store.set_header(settings={**store.header["settings"], **changes})
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
@@ -162,7 +162,7 @@ def test_another_embedded_corpus_is_refused(cli, in_copy):
     """It comes with Python, and differs between its versions."""
     with Store.open("runs/first", write=True) as store:
         notes = {"data": "1 bytes, sha256 0"}
-        store.set_header(now=True, settings={**store.header["settings"], "data": None}, notes=notes)
+        store.set_header(settings={**store.header["settings"], "data": None}, notes=notes)
     done = cli("resume", "first", "--generations", 3, code=2)
     assert "the embedded corpus is not what run 'first' began with: 1 bytes" in done.sentence
     assert "Resume it with Python 3." in done.sentence

@@ -27,10 +27,21 @@ def run(folder):
 
 def test_a_newer_schema_names_the_cure(run):
     with h5py.File(run / "population.h5", "r+") as file:
-        file.attrs["schema"] = 2
-    with pytest.raises(EvonasError, match="schema 2") as error:
+        file.attrs["schema"] = 3
+    with pytest.raises(EvonasError, match="schema 3") as error:
         Store.open(run)
     assert error.value.hint == "Upgrade with: pip install -U evonas"
+
+
+def test_a_run_of_the_first_schema_opens_and_goes_on(run):
+    with h5py.File(run / "population.h5", "r+") as file:
+        file.attrs["schema"] = 1
+    assert len(Store.open(run).records) == 4
+    with Store.open(run, write=True) as store:
+        store.commit({"generation": 1}, [genome(3).id])
+    with h5py.File(run / "population.h5") as file:
+        assert file.attrs["schema"] == 2
+    assert len(Store.open(run).generations) == 2
 
 
 @pytest.mark.parametrize("content", [b"", b"not hdf5", b"\x89HDF\r\n\x1a\n" + b"\0" * 100])
