@@ -122,9 +122,11 @@ def _other_device(store: Store, comparison: Comparison) -> int:
         {
             r.genome_id
             for r in store.records
-            if wanted and r.ok and {n: m.fidelity for n, m in r.measures.items() if n in wanted} == wanted
+            if r.genome_id not in here
+            and wanted
+            and r.ok
+            and {n: m.fidelity for n, m in r.measures.items() if n in wanted} == wanted
         }
-        - here
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -57,11 +58,12 @@ def compare(store: Store) -> Comparison:
     constraints = _constraints(store)
     measured = tuple(dict.fromkeys((*names, *(c.name for c in constraints))))
     groups: dict[tuple, dict[str, Record]] = {}
-    complete = 0
+    counts: Counter[tuple] = Counter()
     for record in store.records:
         if names and _has(record, names):
-            complete += 1
-            group = groups.setdefault(_fidelity_key(record, measured), {})
+            key = _fidelity_key(record, measured)
+            counts[key] += 1
+            group = groups.setdefault(key, {})
             group.pop(record.genome_id, None)
             group[record.genome_id] = record
     if not groups:
@@ -70,7 +72,7 @@ def compare(store: Store) -> Comparison:
     key = max(groups, key=lambda k: (tuple(map(_fidelity_rank, k)), len(groups[k])))
     records = tuple(groups[key].values())
     values = np.array([[r.measures[name].value for name in names] for r in records])
-    left_out = complete - sum(_fidelity_key(r, measured) == key for r in store.records if _has(r, names))
+    left_out = counts.total() - counts[key]
     fidelity = {name: fidelity for name, (fidelity, _) in zip(names, key)}
     front = np.array([total_violation(constraints, r) == 0 for r in records])
     front[front] = non_dominated(minimised(values[front], directions))

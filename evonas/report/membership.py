@@ -26,8 +26,10 @@ def front_probabilities(comparison: Comparison) -> dict[str, float]:
     spreads = np.array([[r.measures[n].spread for n in names] for r in records])
     spreads = np.where(np.isfinite(spreads) & (spreads > 0), spreads, 0.0)
     best, worst = values - _BEYOND * spreads, values + _BEYOND * spreads
-    out_of_reach = [(worst[front] < row).all(axis=1).any() for row in best]
-    kept = np.flatnonzero(~np.array(out_of_reach))
+    out_of_reach = np.zeros(len(values), dtype=bool)
+    for row in worst[front]:
+        out_of_reach |= (row < best).all(axis=1)
+    kept = np.flatnonzero(~out_of_reach)
     rng = np.random.default_rng(0)
     times = np.zeros(len(kept))
     for _ in range(_DRAWS):

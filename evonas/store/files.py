@@ -27,16 +27,16 @@ from .layout import (
     write_header,
 )
 from .rows import (
+    Entries,
     Entry,
     Evaluation,
+    as_value_error,
     check_id,
     evaluation_columns,
     evaluation_row,
     from_journal,
     genome_row,
-    measured_names,
-    read_entry,
-    read_evaluation,
+    read_evaluations,
 )
 
 DATA, JOURNAL, LOCK = "population.h5", "journal.jsonl", "lock"
@@ -51,8 +51,8 @@ class State:
     """
 
     header: dict[str, Any]
+    genomes: Entries
     evaluations: list[Evaluation] = field(default_factory=list)
-    genomes: dict[str, Entry] = field(default_factory=dict)
     generations: list[dict[str, Any]] = field(default_factory=list)
     populations: dict[int, list[str]] = field(default_factory=dict)
     merged: tuple[int, int] = (0, 0)
@@ -66,7 +66,7 @@ def read_state(data: Path, journal: Path | None) -> State:
     rows, good = read_journal(journal) if journal is not None else ([], 0)
     state = _read_data(data)
     state.journal_bytes = good
-    with damage(journal or data), _as_value_error():
+    with damage(journal or data), as_value_error():
         for row in rows:
             if "record" in row:
                 _take_evaluation(row, state)
@@ -84,7 +84,7 @@ def _take_evaluation(row: Mapping[str, Any], state: State) -> None:
     if evaluation.sequence > len(state.evaluations):
         raise ValueError(f"evaluation {len(state.evaluations)} is missing")
     if entry is not None:
-        state.genomes.setdefault(entry.genome.id, entry)
+        state.genomes.read(evaluation.record.genome_id, entry)
     if evaluation.record.genome_id not in state.genomes:
         raise ValueError(f"the genes of {evaluation.record.genome_id} are missing")
     state.evaluations.append(evaluation)
@@ -137,8 +137,8 @@ def extend_data(
 def _read_data(data: Path) -> State:
     try:
         with damage(data), h5py.File(data, "r", locking=False) as file:
-            state = State(read_header(file))
-            with _as_value_error():
+            state = State(read_header(file), Entries(data))
+            with as_value_error():
                 _read_tables(file, state)
     except FileNotFoundError:
         raise EvonasError(f"{data} does not exist", "Start a run with: evonas evolve", exit_code=EXIT_FAILED) from None
@@ -148,14 +148,12 @@ def _read_data(data: Path) -> State:
 
 def _read_tables(file: h5py.File, state: State) -> None:
     for row in rows_of(read_table(file, "genomes")):
-        entry = read_entry(row)
-        state.genomes[entry.genome.id] = entry
-    columns = read_table(file, "evaluations")
-    names = measured_names(list(columns))
-    state.evaluations = [read_evaluation(row, names) for row in rows_of(columns)]
+        state.genomes.read(row["id"], row)
+    state.evaluations = read_evaluations(read_table(file, "evaluations"))
     state.generations = [read_generation(row) for row in rows_of(read_table(file, "generations"))]
-    for row in rows_of(read_table(file, "population")):
-        state.populations.setdefault(row["generation"], []).append(check_id(row["genome_id"]))
+    members = read_table(file, "population")
+    for generation, genome_id in zip(members["generation"], members["genome_id"]):
+        state.populations.setdefault(generation, []).append(check_id(genome_id))
     if [e.sequence for e in state.evaluations] != list(range(len(state.evaluations))):
         raise ValueError("the sequence numbers of its evaluations have gaps")
     used = {e.record.genome_id for e in state.evaluations}.union(*state.populations.values())
@@ -173,15 +171,6 @@ def read_generation(row: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(extra, dict):
         raise ValueError("a generation's extra is not a JSON object")
     return {**out, **extra}
-
-
-@contextmanager
-def _as_value_error() -> Iterator[None]:
-    """Errors of Record and Genome speak to whoever builds one; here they only say that the file is damaged."""
-    try:
-        yield
-    except EvonasError as error:
-        raise ValueError(error.message) from error
 
 
 @contextmanager

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import EvonasError
 from ..genome import Genome
 from ..record import Measure, Record
-from .layout import FLOAT, TABLES, TEXT, clean_text, dumps, plain
+from .layout import FLOAT, TABLES, TEXT, clean_text, damage, dumps, plain
 
 MAX_REASON = 4000  # characters kept of a failure's reason
 _ID = re.compile(r"[0-9a-f]{12}")
@@ -27,6 +30,46 @@ class Entry(NamedTuple):
     operator: str = ""
     generation: int = 0
     label: str = ""
+
+
+class Entries(Mapping[str, Entry]):
+    """Entries by genome id, in the order they came.
+
+    Those of a file are checked and built when they are first asked for: a genome costs a hash, and a long run holds
+    many that nobody looks at. Asking for one whose genes have another id raises EvonasError.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._found: dict[str, Entry | Mapping[str, Any]] = {}
+
+    def __getitem__(self, genome_id: str) -> Entry:
+        found = self._found[genome_id]
+        if not isinstance(found, Entry):
+            with damage(self._file), as_value_error():
+                found = self._found[genome_id] = _read_entry(genome_id, found)
+        return found
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._found)
+
+    def __len__(self) -> int:
+        return len(self._found)
+
+    def __contains__(self, genome_id: object) -> bool:
+        return genome_id in self._found
+
+    def add(self, entry: Entry) -> None:
+        self._found[entry.genome.id] = entry
+
+    def read(self, genome_id: Any, row: Mapping[str, Any]) -> None:
+        """Add what a file holds: a row of the genomes table or the ``entry`` of a journal line. The first one counts;
+        raises ValueError where the id is none."""
+        self._found.setdefault(check_id(genome_id), row)
+
+    def since(self, n: int) -> list[Entry]:
+        """All but the first ``n``."""
+        return [self[genome_id] for genome_id in itertools.islice(self._found, n, None)]
 
 
 class Evaluation(NamedTuple):
@@ -76,16 +119,14 @@ def journal_row(evaluation: Evaluation, entry: Entry | None) -> dict[str, Any]:
     return row
 
 
-def from_journal(row: Mapping[str, Any]) -> tuple[Evaluation, Entry | None]:
-    """The reverse of ``journal_row``; raises ValueError, KeyError, TypeError or EvonasError where it is not one."""
+def from_journal(row: Mapping[str, Any]) -> tuple[Evaluation, Mapping[str, Any] | None]:
+    """An evaluation of ``journal_row``, and its entry as ``Entries.read`` takes it. Raises ValueError, KeyError,
+    TypeError or EvonasError where it is not one."""
     record = Record.from_dict(row["record"])
     check_id(record.genome_id)
-    entry = None
-    if "entry" in row:
-        fields = dict(row["entry"])
-        entry = Entry(**{**fields, "genome": Genome(fields["genome"]), "parents": tuple(fields["parents"])})
-        if entry.genome.id != record.genome_id:
-            raise ValueError(f"the genes of {record.genome_id} have another id")
+    entry = row.get("entry")
+    if not (entry is None or isinstance(entry, Mapping)):
+        raise TypeError("the entry of an evaluation is a JSON object")
     return Evaluation(int(row["sequence"]), record, float(row["finished"])), entry
 
 
@@ -100,15 +141,16 @@ def genome_row(entry: Entry) -> dict[str, Any]:
     }
 
 
-def read_entry(row: Mapping[str, Any]) -> Entry:
+def _read_entry(genome_id: str, row: Mapping[str, Any]) -> Entry:
     """Raises ValueError where the genes or ids are not what they claim to be."""
-    genes, parents = _loads(row["genes"]), _loads(row["parents"])
+    from_table = "genes" in row
+    genes, parents = (_loads(row["genes"]), _loads(row["parents"])) if from_table else (row["genome"], row["parents"])
     if not isinstance(genes, dict) or not isinstance(parents, list):
-        raise ValueError(f"genome {row['id']!r:.40} is not of the layout")
+        raise ValueError(f"genome {genome_id} is not of the layout")
     genome = Genome(genes)
-    if genome.id != check_id(row["id"]):
-        raise ValueError(f"the genes of {row['id']} have another id")
-    return Entry(genome, tuple(map(check_id, parents)), row["operator"], row["generation"], row["label"])
+    if genome.id != genome_id:
+        raise ValueError(f"the genes of {genome_id} have another id")
+    return Entry(genome, tuple(map(check_id, parents)), str(row["operator"]), int(row["generation"]), str(row["label"]))
 
 
 def evaluation_row(evaluation: Evaluation) -> dict[str, Any]:
@@ -145,22 +187,39 @@ def measured_names(columns: Sequence[str]) -> list[str]:
     return [c for c in columns if c not in fixed and all(c + suffix in present for suffix in _SUFFIXES)]
 
 
-def read_evaluation(row: Mapping[str, Any], names: Sequence[str]) -> Evaluation:
-    """``names`` are the objectives of the table. Raises ValueError or EvonasError where the row is not one."""
-    measures = {
-        name: Measure(row[name], row[f"{name}_spread"], row[f"{name}_fidelity"], row[f"{name}_device"])
-        for name in names
-        if not math.isnan(row[name])
-    }
-    cost = {k.removeprefix("cost_"): v for k, v in row.items() if k.startswith("cost_") and not math.isnan(v)}
-    provenance = _loads(row["provenance"])
-    if not isinstance(provenance, dict):
+def read_evaluations(columns: Mapping[str, list]) -> list[Evaluation]:
+    """The rows of the evaluations table. Raises ValueError or EvonasError where one is no evaluation."""
+    # By columns: a long run has hundreds of thousands of rows.
+    provenances = {text: _loads(text) for text in set(columns["provenance"])}
+    if not all(isinstance(provenance, dict) for provenance in provenances.values()):
         raise ValueError("provenance is not a JSON object")
-    record = Record(
-        check_id(row["genome_id"]), row["generation"], row["index"], row["status"], measures, row["reason"], cost,
-        provenance,
-    )  # fmt: skip
-    return Evaluation(row["sequence"], record, row["finished"])
+    measured = [
+        (name, *(columns[name + suffix] for suffix in ("", *_SUFFIXES))) for name in measured_names(list(columns))
+    ]
+    costs = [(name.removeprefix("cost_"), column) for name, column in columns.items() if name.startswith("cost_")]
+    fixed = ("sequence", "genome_id", "generation", "index", "status", "reason", "finished", "provenance")
+    out = []
+    rows = zip(*(columns[name] for name in fixed))
+    for k, (sequence, genome_id, generation, index, status, reason, finished, provenance) in enumerate(rows):
+        measures = {
+            name: Measure(values[k], spreads[k], fidelities[k], devices[k])
+            for name, values, spreads, fidelities, devices in measured
+            if values[k] == values[k]
+        }
+        cost = {name: column[k] for name, column in costs if column[k] == column[k]}
+        about = provenances[provenance]
+        record = Record(check_id(genome_id), generation, index, status, measures, reason, cost, about)
+        out.append(Evaluation(sequence, record, finished))
+    return out
+
+
+@contextmanager
+def as_value_error() -> Iterator[None]:
+    """Errors of Record and Genome speak to whoever builds one; here they only say that the file is damaged."""
+    try:
+        yield
+    except EvonasError as error:
+        raise ValueError(error.message) from error
 
 
 def _loads(text: str) -> Any:

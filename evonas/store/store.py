@@ -6,7 +6,6 @@ import contextlib
 import datetime
 import errno
 import importlib.metadata
-import itertools
 import math
 import platform
 import time
@@ -24,7 +23,7 @@ from .files import DATA, JOURNAL, LOCK, State, create_data, extend_data, read_ge
 from .journal import MAX_LINE, Journal, encode_line, sync_folder
 from .layout import HEADER, TABLES, checked_header, clean_text, dumps, plain
 from .lock import WriterLock, writer
-from .rows import Entry, Evaluation, check_id, journal_row, storable
+from .rows import Entries, Entry, Evaluation, check_id, journal_row, storable
 from .runs import find_run
 
 if TYPE_CHECKING:
@@ -94,7 +93,7 @@ class Store:
                 "Check that the folder can be written and the disk has space.",
                 exit_code=EXIT_FAILED if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO) else EXIT_USAGE,
             ) from error
-        store = cls(folder, State(full), lock, journal)
+        store = cls(folder, State(full, Entries(folder / DATA)), lock, journal)
         store._made = made
         return store
 
@@ -145,7 +144,7 @@ class Store:
         with _disk(f"can't store the evaluation of {genome.id}", _KEPT.format(name=self.name)):
             journal.append(line)
         if entry is not None:
-            self._state.genomes[genome.id] = entry
+            self._state.genomes.add(entry)
         self._state.evaluations.append(evaluation)
         self._count(evaluation.record)
 
@@ -193,10 +192,16 @@ class Store:
         replaced. Raises OSError."""
         state = self._state
         evaluations, genomes = state.merged
-        entries = list(itertools.islice(state.genomes.values(), genomes, None))
         rows = [row for row, _ in pending]
         members = [member for _, rows_of_members in pending for member in rows_of_members]
-        extend_data(self._path / DATA, state.header, entries, state.evaluations[evaluations:], rows, members)
+        extend_data(
+            self._path / DATA,
+            state.header,
+            state.genomes.since(genomes),
+            state.evaluations[evaluations:],
+            rows,
+            members,
+        )
         state.merged, state.pending = (len(state.evaluations), len(state.genomes)), []
         replaced()
         sync_folder(self._path)
@@ -290,7 +295,7 @@ class Store:
         return [e.finished for e in self._state.evaluations]
 
     @property
-    def genomes(self) -> dict[str, Entry]:
+    def genomes(self) -> Mapping[str, Entry]:
         """Every genome that was evaluated, by id."""
         return self._state.genomes
 

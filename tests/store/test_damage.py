@@ -108,7 +108,7 @@ def test_hostile_contents_are_one_clear_error(run, damage):
     with h5py.File(run / "population.h5", "r+") as file:
         DAMAGE[damage](file)
     with pytest.raises(EvonasError, match="is damaged or no evonas run"):
-        Store.open(run)
+        dict(Store.open(run).genomes)  # genomes are read when they are asked for
 
 
 @pytest.mark.parametrize(
