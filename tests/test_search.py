@@ -383,7 +383,7 @@ def test_a_timeout_grows_with_the_rung(targets, tmp_path, curve):
         with targets.make_executor("serial", evaluator, 1) as pool:
             search = targets.Search(engine, store, pool, evaluator)
             seen = [search._timeout(2)]
-            search._slowest = {0: 10.0}
+            search._seconds = {0: [0.1, 4.0, 300.0]}
             seen += [search._timeout(rung) for rung in (0, 1, 2)]
     assert seen[0] == 900 and seen[1] == 200 and seen[2] == pytest.approx(200 * 999)
     assert seen[3] == pytest.approx(200 * 999_000)
@@ -560,19 +560,19 @@ def test_a_generation_that_fails_whole_ends_the_run_which_can_be_resumed(targets
     with pytest.raises(EvonasError) as caught:
         targets.run(tmp_path / "run", evaluator, 5, objectives=needs)
     assert caught.value.exit_code == EXIT_FAILED
-    assert "all 6 candidates of generation 1 failed (6 error)" in caught.value.message
-    assert "ValueError: bad mood in" in caught.value.message and "evonas resume run" in caught.value.hint
+    assert "3 candidates in a row failed with the same error, ValueError: bad mood in" in caught.value.message
+    assert "search_targets.py:" in caught.value.message and "evonas resume run" in caught.value.hint
     assert "\n" not in caught.value.message
     (curve.folder / "broken").unlink()
     assert targets.run(tmp_path / "run", evaluator, 5, objectives=needs) == "generations"
     store = Store.open(tmp_path / "run")
     assert [sum(r.ok for r in store.records if r.generation == g) for g in range(5)] == [6, 6, 6, 6, 6]
-    assert [r.status for r in store.records if r.generation == 1] == ["error"] * 6 + ["ok"] * 6, "what failed is kept"
+    assert [r.status for r in store.records if r.generation == 1] == ["error"] * 3 + ["ok"] * 6, "what failed is kept"
 
 
 def test_a_first_generation_that_fails_whole_can_be_resumed_too(targets, tmp_path, curve):
     (curve.folder / "broken").touch()
-    with pytest.raises(EvonasError, match="all 6 candidates of generation 0 failed"):
+    with pytest.raises(EvonasError, match="3 candidates in a row failed"):
         targets.run(tmp_path / "run", curve, 3)
     (curve.folder / "broken").unlink()
     assert targets.run(tmp_path / "run", curve, 3) == "generations"
@@ -586,14 +586,38 @@ def test_a_first_generation_that_fails_whole_can_be_resumed_too(targets, tmp_pat
 def test_what_failed_whole_is_done_again_to_the_end_whatever_interrupts_it(targets, tmp_path, curve):
     (curve.folder / "broken").touch()
     for _ in range(2):  # the cause is not mended at first
-        with pytest.raises(EvonasError, match="all 6 candidates of generation 0 failed"):
+        with pytest.raises(EvonasError, match="3 candidates in a row failed"):
             targets.run(tmp_path / "run", curve, 1)
     (curve.folder / "broken").unlink()
     with pytest.raises(KeyboardInterrupt):
         targets.run(tmp_path / "run", curve, 1, listener=targets.Stop("evaluated", 2))
     assert targets.run(tmp_path / "run", curve, 1) == "generations"
     store = Store.open(tmp_path / "run")
-    assert [r.status for r in store.records] == ["error"] * 12 + ["ok"] * 6
+    assert [r.status for r in store.records] == ["error"] * 6 + ["ok"] * 6
+
+
+def test_a_bug_that_comes_later_costs_three_candidates_which_are_done_again(targets, tmp_path, curve):
+    with pytest.raises(KeyboardInterrupt):
+        targets.run(tmp_path / "run", curve, 1, listener=targets.Stop("evaluated", 2))
+    (curve.folder / "broken").touch()
+    with pytest.raises(EvonasError, match="3 candidates in a row failed"):
+        targets.run(tmp_path / "run", curve, 1)
+    (curve.folder / "broken").unlink()
+    with pytest.raises(KeyboardInterrupt):
+        targets.run(tmp_path / "run", curve, 1, listener=targets.Stop("evaluated", 1))
+    assert targets.run(tmp_path / "run", curve, 1) == "generations"
+    store = Store.open(tmp_path / "run")
+    assert [r.status for r in store.records] == ["ok"] * 2 + ["error"] * 3 + ["ok"] * 4
+    (tmp_path / "other").mkdir()
+    targets.run(tmp_path / "whole", targets.Curve(tmp_path / "other"), 1)
+    assert digest(tmp_path / "run")["populations"] == digest(tmp_path / "whole")["populations"]
+
+
+def test_different_errors_in_a_row_are_no_bug(targets, tmp_path, curve):
+    space = targets.own_space(("fine", "raise", "measure_raise"))
+    targets.run(tmp_path / "run", curve, 4, space=space)
+    statuses = [r.status for r in Store.open(tmp_path / "run").records]
+    assert "error error error" in " ".join(statuses)
 
 
 def test_a_failure_among_successes_is_not_done_again(targets, tmp_path, curve):

@@ -99,7 +99,7 @@ def _default(name: str) -> str:
     help="Screen offspring by a model of the objectives, as far as it has told right lately. New: not the default yet.",
 )
 @click.option(
-    "--timeout", metavar="TIME", help="Longest training of one candidate. Default: 20 times its slowest peer."
+    "--timeout", metavar="TIME", help="Longest training of one candidate. Default: 50 times the median of its peers."
 )
 @click.option("--run", "run_name", metavar="NAME", help="Name of the run, a folder in runs/. Default: task and time.")
 @click.option("--seed", type=int, default=0, show_default=True, metavar="INT", help="Same seed, same search.")

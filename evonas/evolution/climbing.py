@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,6 +14,8 @@ from .fitness import Individual, ParetoFitness
 from .rungs import Ladder, due
 from .selection import hypervolume_contributions, non_dominated
 from .strata import interleaved, stratum_elites
+
+_LATEST = 600  # of those that have climbed tell what to expect of others: enough for it, however long the run
 
 
 class Climbing:
@@ -36,7 +39,7 @@ class Climbing:
     def steady(self) -> dict[int, tuple[float, float]]:
         """Places of the objectives that rungs do not change, by most of those that have climbed (none before), with
         their ranges over all that was feasible; minimised."""
-        climbed = [i.told for i in map(self.archive.get, self._climbed) if i is not None and i.rung > 0]
+        climbed = [i.told for i in self.climbed() if i.rung > 0]
         if not climbed:
             return {}
         # Not by all: a latency may have been measured once more.
@@ -44,9 +47,14 @@ class Climbing:
         ranges = zip(*(part.tolist() for part in self._ranges))
         return {j: pair for j, pair in enumerate(ranges) if same[j] > 0.5}
 
+    def climbed(self) -> list[Individual]:
+        """The latest that have been asked for above the first rung, latest first."""
+        latest = itertools.islice(reversed(self._climbed), _LATEST)
+        return [self.archive[i] for i in latest if i in self.archive]
+
     def ladder(self) -> Ladder:
-        """What each rung lets one expect of the last one, from all that was told so far."""
-        climbed = [self.archive[i] for i in self._climbed if i in self.archive]
+        """What each rung lets one expect of the last one, from the latest that have climbed."""
+        climbed = self.climbed()
         told = [(i.told, self._genes(i.genome)) for i in sorted(climbed, key=lambda i: i.index)]
         return Ladder(told, self.rungs, len(self.names))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -114,6 +115,8 @@ class Engine(Climbing):
         self._asked = 0
         self._outstanding: dict[int, set[int]] = {}
         self._short: dict[int, int] = {}  # generation -> its size, where the space ran out before it was full
+        self._at: Counter[int] = Counter()  # rung -> how many of the archive are there
+        self._best: list[Individual] = []  # the non-dominated ones at the last rung, by what was told
         self._told: dict[int, dict[str, Individual | None]] = {}  # by generation and genome id; None has failed
         self._children: dict[int, list[Candidate]] = {}  # generation -> what was told of it
         self._first: list[Candidate] = []
@@ -240,13 +243,22 @@ class Engine(Climbing):
         self._finish_generations()
 
     def _archive(self, candidate: Candidate, individual: Individual | None) -> None:
-        if individual is not None and individual.told:
-            self.archive[candidate.genome.id] = individual
-            if individual.feasible:
-                row = np.negative(individual.fitness.wvalues)
-                self._ranges = np.minimum(self._ranges[0], row), np.maximum(self._ranges[1], row)
-        else:
+        before = self.archive.get(candidate.genome.id)
+        if before is not None:
+            self._at[before.rung] -= 1
+        if individual is None or not individual.told:
             self.archive.pop(candidate.genome.id, None)  # it did well until this rung
+            return
+        self.archive[candidate.genome.id] = individual
+        self._at[individual.rung] += 1
+        if individual.feasible:
+            row = np.negative(individual.fitness.wvalues)
+            self._ranges = np.minimum(self._ranges[0], row), np.maximum(self._ranges[1], row)
+        if individual.rung == self.rungs - 1 and individual.feasible:
+            # Kept up to date one by one: a long run has far too many to look through in every generation.
+            members = [i for i in self._best if i.genome != individual.genome]
+            members = sorted([*members, individual], key=lambda i: i.index)
+            self._best = [i for i, keep in zip(members, non_dominated(self._told_points(members))) if keep]
 
     def _individual(
         self, candidate: Candidate, values: Mapping[str, float] | None, violation: float
@@ -384,21 +396,27 @@ class Engine(Climbing):
         rows = [[-w for w in i.fitness.wvalues] for i in individuals]
         return np.array(rows, dtype=float).reshape(-1, len(self.objectives))
 
+    def _told_points(self, individuals: Sequence[Individual]) -> np.ndarray:
+        """What was told last, minimised; a goal changes nothing of it."""
+        rows = [i.told[-1][: len(self.objectives)] for i in individuals]
+        return minimised(np.array(rows, dtype=float), self.directions)
+
     def reached(self) -> list[int]:
         """How many genomes have been told at each rung and are still in the race."""
-        rungs = [i.rung for i in self.archive.values()]
-        return [sum(r >= rung for r in rungs) for rung in range(self.rungs)]
+        return [sum(n for r, n in self._at.items() if r >= rung) for rung in range(self.rungs)]
 
     def at_the_top(self) -> list[Individual]:
         """Those at the highest rung that any has reached that break no constraint, in order of birth."""
-        return self._successes(max((i.rung for i in self.archive.values()), default=0))
+        return self._successes(self._highest())
+
+    def _highest(self) -> int:
+        return max((rung for rung, n in self._at.items() if n), default=0)
 
     def front(self) -> list[Individual]:
         """The non-dominated individuals among those at the highest rung that any has reached, by what was told there;
         best in the first objective first."""
-        members = self.at_the_top()
-        m = len(self.objectives)
-        points = minimised(np.array([i.told[-1][:m] for i in members], dtype=float), self.directions)
+        members = self._best if self._highest() == self.rungs - 1 else self.at_the_top()
+        points = self._told_points(members)
         chosen = [(tuple(row), i.index, i) for i, row, keep in zip(members, points, non_dominated(points)) if keep]
         return [i for *_, i in sorted(chosen, key=lambda c: c[:2])]
 
@@ -407,4 +425,4 @@ class Engine(Climbing):
         the first of them had come there; 0 before that."""
         if self.box is None:
             return 0.0
-        return hypervolume(self._points(self._successes(self.rungs - 1)), *self.box)
+        return hypervolume(self._points(self._best), *self.box)

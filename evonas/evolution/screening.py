@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -49,12 +50,14 @@ class Screening:
     @threadpool_limits.wrap(limits=1)  # the matrices are small, and the cores have trainings to do
     def plan(self, engine: Engine, generation: int, count: int) -> list[Proposal]:
         """At most ``count`` new genomes for that generation; the same engine state gives the same ones."""
-        told = list(engine.archive.values())
+        archive = engine.archive.values()
         parents = [i for i in engine.population if i.feasible]
-        if len(told) < _FEWEST or not parents:
+        if len(archive) < _FEWEST or not parents:
             return []
-        latest = heapq.nlargest(_LATEST, told, key=lambda i: i.index)
-        further = heapq.nlargest(_LATEST, (i for i in told if i.rung > 0), key=lambda i: i.index)
+        # The first population is spread over the space: it says what range an objective has.
+        first = [i for i in itertools.islice(archive, 2 * engine.population_size) if i.index < engine.population_size]
+        latest = list(itertools.islice(reversed(archive), _LATEST))
+        further = heapq.nlargest(_LATEST, (i for i in engine.climbed() if i.rung > 0), key=lambda i: i.index)
         known = {i.genome.id: i for i in (*latest, *further, *engine.population) if i.told}
         surrogate = Surrogate(self._features, list(known.values()), [o.name for o in engine.objectives], engine.rungs)
         share = (surrogate.skill - _NO_SKILL) / (_FULL_SKILL - _NO_SKILL)
@@ -65,7 +68,7 @@ class Screening:
         if not pool:
             return []
         kept = [entry for entry in pool if not _breaks(engine, entry[1])] or pool
-        return [kept[k][0] for k in _by_gain(engine, told, parents, [(mean, std) for _, mean, std in kept], count)]
+        return [kept[k][0] for k in _by_gain(engine, first, parents, [(mean, std) for _, mean, std in kept], count)]
 
     def _pool(self, engine: Engine, surrogate: Surrogate, parents: Sequence[Individual], rng: np.random.Generator):
         """(proposal, expected objectives, their standard deviations) of all offspring of the inner evolution."""
@@ -111,11 +114,10 @@ def _roots(roots: Mapping[str, tuple[str, ...]], parents: Sequence[str]) -> tupl
     return tuple(dict.fromkeys(roots[p][0] for p in parents if roots[p]))
 
 
-def _by_gain(engine: Engine, told, parents, pool, count: int) -> list[int]:
+def _by_gain(engine: Engine, first, parents, pool, count: int) -> list[int]:
     """Places in ``pool``, by expected gain in hypervolume, each chosen one taken as told before the next."""
     m = len(engine.objectives)
-    # The first population is spread over the space: it says what range an objective has.
-    spread = [i for i in told if i.index < engine.population_size] + list(parents)
+    spread = [*first, *parents]
     told_so_far = engine.wanted(np.array([i.told[-1][:m] for i in spread]))
     box = hypervolume_box(minimised(told_so_far, engine.directions))
     front = minimised(np.array([[*i.fitness.values] for i in parents]), engine.directions)

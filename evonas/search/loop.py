@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,9 +17,9 @@ from ..record import Constraint, Outcome, Record, total_violation
 from ..store import Known, Store
 from .contract import Evaluator, Listener
 from .settling import Settled, settle
-from .verdict import MENDABLE, Verdict
+from .verdict import MENDABLE, Verdict, bugs_at_the_end
 
-MIN_TIMEOUT, FIRST_TIMEOUT, TIMEOUT_FACTOR = 60.0, 900.0, 20.0  # seconds, seconds, times the slowest peer
+MIN_TIMEOUT, FIRST_TIMEOUT, TIMEOUT_FACTOR = 60.0, 900.0, 50.0  # seconds, seconds, times the median of its peers
 _CLOSING_MARGIN = 1.3  # of the time that the closing trainings should take
 _CLOSING_SHARE = 0.5  # of a budget, at most, for them
 STANDSTILL = 1e-3  # growth of the hypervolume, as a share, below which it counts as standing still
@@ -32,7 +33,7 @@ class Search:
         store: open for writing. Every finished evaluation is on disk before the engine hears of it.
         executor: its target is ``evaluator``.
         constraints: candidates that break one are not trained.
-        timeout: seconds per training; None for 20 times the slowest of its rung so far, at least a minute.
+        timeout: seconds per training; None for 50 times the median of its rung so far, at least a minute.
         labels: genome id -> name, of seed genomes.
         known: results of earlier runs, taken instead of measuring and training again.
     """
@@ -56,7 +57,7 @@ class Search:
         self._reused = (known or Known()).trained
         self._measured = dict((known or Known()).measured)  # architecture id -> what is known of it
         assert engine.rungs == len(evaluator.rungs), "engine and evaluator differ in their rungs"
-        self._slowest: dict[int, float] = {}  # rung -> seconds of its longest training
+        self._seconds: dict[int, list[float]] = {}  # rung -> seconds of its trainings, in order of length
         self._paid = 0.0  # tokens trained on in the finished generations
         self._warm: tuple[float, float] | None = None  # ``_paid`` and the time, when the first generation was done here
         self._verdict = Verdict(engine, store, self.constraints)
@@ -280,6 +281,7 @@ class Search:
         label = self.labels.get(record.genome_id, "")
         self.store.append(candidate.genome, record, candidate.parents, candidate.operator, label)
         self.listener.evaluated(record)
+        self._verdict.after_record(record)
         return record
 
     # -- what is known ------------------------------------------------------------------------------------------
@@ -295,15 +297,16 @@ class Search:
         )
 
     def _finished(self, candidates: list[Candidate]) -> dict[int, Record]:
-        """The records of these candidates from before an interruption, by index. Where all have failed, what can be
-        mended counts as not done, until each of them has been done again."""
+        """The records of these candidates from before an interruption, by index. Where all have failed, or the same
+        error has stopped the run, what can be mended counts as not done, until each of them has been done again."""
         tries = {c.index: found for c in candidates if (found := self._tries(c.genome.id, c.generation, c.index))}
         last = {index: found[-1] for index, found in tries.items()}
-        if len(last) < len(candidates):
-            return last
-        anew = all(r.status not in ("ok", "infeasible") for r in last.values())
-        rounds = max(map(len, tries.values()))
-        again = {k for k, r in last.items() if r.status in MENDABLE and (anew or len(tries[k]) < rounds)}
+        anew = len(last) == len(candidates) and all(r.status not in ("ok", "infeasible") for r in last.values())
+        stopped = {id(r) for r in bugs_at_the_end(self.store.records)} if last else set()
+        rounds = max(map(len, tries.values()), default=0)
+        again = {
+            k for k, r in last.items() if r.status in MENDABLE and (anew or id(r) in stopped or len(tries[k]) < rounds)
+        }
         return {index: record for index, record in last.items() if index not in again}
 
     def _tries(self, genome_id: str, generation: int, index: int) -> list[Record]:
@@ -330,16 +333,17 @@ class Search:
         return self.evaluator.rungs[rung] - (self.evaluator.rungs[rung - 1] if rung else 0)
 
     def _note_time(self, rung: int, record: Record) -> None:
-        self._slowest[rung] = max(self._slowest.get(rung, 0.0), record.cost.get("seconds", 0.0))
+        if (seconds := record.cost.get("seconds", 0.0)) > 0:
+            bisect.insort(self._seconds.setdefault(rung, []), seconds)
 
     def _timeout(self, rung: int = 0) -> float:
         if self.timeout is not None:
             return self.timeout
-        known = {r: seconds for r, seconds in self._slowest.items() if seconds > 0}
-        if not known:
+        medians = {r: seconds[len(seconds) // 2] for r, seconds in self._seconds.items()}
+        if not medians:
             return FIRST_TIMEOUT
-        slowest = max(seconds * max(1.0, self._step(rung) / self._step(r)) for r, seconds in known.items())
-        return max(MIN_TIMEOUT, TIMEOUT_FACTOR * slowest)
+        expected = max(seconds * max(1.0, self._step(rung) / self._step(r)) for r, seconds in medians.items())
+        return max(MIN_TIMEOUT, TIMEOUT_FACTOR * expected)
 
     def _restore(self) -> None:
         """Bring the engine to the last committed generation, and recall every measurement."""

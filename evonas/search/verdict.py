@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from ..errors import EXIT_FAILED, EvonasError
@@ -11,6 +12,8 @@ from ..store import Store
 
 _FEW, _MANY, _TRIES = 4, 8, 3  # candidates of a generation, failures in a row, times that a generation is done again
 _HOPELESS_GENERATIONS = 5  # in a row without a candidate that meets the constraints
+_BUGS = 3  # the same error in so many records in a row
+_PLACE = re.compile(r'File "([^"]+)", line (\d+)')
 # Failures that may have a cause outside the genome (a full disk, too little time, a bug of the task).
 MENDABLE = ("error", "crash", "timeout", "out_of_memory")
 
@@ -21,6 +24,21 @@ class Verdict:
     def __init__(self, engine: Engine, store: Store, constraints: Sequence[Constraint]) -> None:
         self.engine, self.store, self.constraints = engine, store, constraints
         self._hopeless = 0
+        self._bug: tuple[str, str] | None = None
+        self._in_a_row = 0
+
+    def after_record(self, record: Record) -> None:
+        """The same error has come up again and again: a bug of the task, not of a genome."""
+        bug = bug_of(record)
+        self._in_a_row = self._in_a_row + 1 if bug is not None and bug == self._bug else int(bug is not None)
+        self._bug = bug
+        if self._in_a_row >= _BUGS:
+            first = next(iter(record.reason.splitlines()), "")
+            raise EvonasError(
+                f"{_BUGS} candidates in a row failed with the same error, {first} ({bug[1] or 'no traceback'})",
+                f"Their records keep the traceback. Mend it, then do them again: evonas resume {self.store.name}",
+                exit_code=EXIT_FAILED,
+            )
 
     def before_commit(self, generation: int, records: list[Record], tries: int) -> None:
         """All have failed: before the commit, so that a resume does again what can be mended. ``tries`` is how often
@@ -85,6 +103,24 @@ class Verdict:
             "Loosen the constraint or widen the space, then start anew.",
             exit_code=EXIT_FAILED,
         )
+
+
+def bug_of(record: Record) -> tuple[str, str] | None:
+    """(exception, where it was raised) of an error, by which two are told to be the same; None for anything else."""
+    if record.status != "error":
+        return None
+    places = _PLACE.findall(record.reason)
+    return record.reason.partition(":")[0], ":".join(places[-1]) if places else ""
+
+
+def bugs_at_the_end(records: Sequence[Record]) -> list[Record]:
+    """The last records as far as they are one error, where they have stopped a run."""
+    out: list[Record] = []
+    for record in reversed(records):
+        if bug_of(record) is None or (out and bug_of(record) != bug_of(out[0])):
+            break
+        out.append(record)
+    return out if len(out) >= _BUGS else []
 
 
 def failures(records: Sequence[Record]) -> dict[str, int]:
