@@ -167,11 +167,11 @@ def compare(options, tokens: int, full: int) -> dict:
     found: dict = {arm: [] for arm in ARMS}
     base = []
     for seed in range(options.first_seed, options.first_seed + options.seeds):
-        wall = None
+        wall = options.seconds
         for arm in options.arm or ARMS:
             bounds = (SEARCH_TRAININGS * full, None) if wall is None or ARMS[arm] is Engine else (None, wall)
             front, latency, paid, took = search(arm, options, seed, tokens, *bounds)
-            wall = took if wall is None else wall
+            wall = took if wall is None else wall  # of the first arm, unless told otherwise
             picks = chosen(front, latency)
             trained = in_full([*picks.values(), nanogpt], options.data, seed, options.workers, full)
             if len(base) <= seed - options.first_seed:
@@ -209,6 +209,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=default_workers())
     parser.add_argument("--tokens", type=int, default=DEFAULTS["tokens"], help="of the last rung")
     parser.add_argument("--rungs", type=int, default=DEFAULTS["rungs"], help="of evonas")
+    parser.add_argument("--seconds", type=float, help="that Optuna gets; as long as the first arm takes without")
     parser.add_argument("--arm", choices=ARMS, action="append", help="repeatable; all of them without")
     parser.add_argument("--quick", action="store_true", help="one seed, a hundredth of the tokens: does it run?")
     options = parser.parse_args()

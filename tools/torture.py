@@ -65,8 +65,9 @@ KILLS_PER_RUN = 14  # then it may end
 def alone(inputs: Path, folder: Path, generations: int = GENERATIONS, **how) -> tuple[tuple, float]:
     """(digest, seconds) of a run that nothing happens to."""
     started = time.monotonic()
-    code = Run(inputs, folder, generations, **how).wait()
-    assert code == DONE, f"the undisturbed run ended with {code}"
+    run = Run(inputs, folder, generations, **how)
+    code = run.wait()
+    assert code == DONE, f"the undisturbed run ended with {code}: {run.said()}"
     return digest(folder), time.monotonic() - started
 
 
@@ -178,7 +179,11 @@ def disk(inputs: Path, folder: Path, options) -> dict:
 
 def faults(inputs: Path, folder: Path, options) -> dict:
     pretended, _ = alone(inputs, folder / "as-if", options.generations, wrap=lambda e: Faulty(e, True))
-    how = {"wrap": lambda e: Faulty(e, False), "workers": 2, "timeout": 3.0}
+    how = {
+        "wrap": lambda e: Faulty(e, False),
+        "workers": 2,
+        "timeout": 30.0,
+    }  # a fresh worker imports torch in its first call
     found, seconds = alone(inputs, folder / "real", options.generations, **how)
     statuses = [[row[0]["status"] for row in records] for records, *_ in (pretended, found)]
     injected = {status: statuses[0].count(status) for status in FAULTS}

@@ -143,7 +143,8 @@ class Run:
             play(inputs, folder, generations, listener=Acknowledge(writer), **how)
             code = DONE
         except EvonasError as error:
-            os.write(writer, f"error {error.message!r}\n".encode())
+            complaint = f"{error.message} {error.hint}".replace("\n", " ")
+            os.write(writer, f"error {complaint}\n".encode())
             code = REFUSED
         except BaseException:
             traceback.print_exc()
@@ -169,10 +170,10 @@ class Run:
         return os.waitstatus_to_exitcode(self.status)
 
     def said(self) -> list[tuple[str, ...]]:
-        """All it has acknowledged: (genome id, generation, index). After its end."""
+        """All it has acknowledged: (genome id, generation, index); of an EvonasError its message. After its end."""
         with open(self._reader, "rb") as file:
             lines = file.read().decode().splitlines(keepends=True)
-        return [tuple(line.split()) for line in lines if line.endswith("\n") and not line.startswith("error")]
+        return [tuple(line.split()) for line in lines if line.endswith("\n")]
 
     def workers(self) -> list[int]:
         """Process ids of its children."""
@@ -202,10 +203,10 @@ def _state(pid: int) -> str:
 
 def lost(folder: Path, said: list[tuple[str, ...]]) -> int:
     """How many acknowledged evaluations the run does not hold. Raises EvonasError where it can't be read."""
-    if not said:
+    if all(line[0] == "error" for line in said):
         return 0
     held = {(r.genome_id, str(r.generation), str(r.index)) for r in Store.open(folder).records}
-    return len(set(said) - held)
+    return len({line for line in said if line[0] != "error"} - held)
 
 
 def digest(folder: Path) -> tuple:

@@ -109,6 +109,7 @@ class Engine(Climbing):
         self.generation = 0  # generations whose selection is done
         self.population: list[Individual] = []
         self.archive: dict[str, Individual] = {}  # every candidate that was evaluated and did not fail
+        self.failed: dict[str, Genome] = {}  # every candidate that failed, at whatever rung
         self.seen: set[str] = set()  # every genome ever asked for
         self.box: tuple[np.ndarray, np.ndarray] | None = None  # ideal and reference point of the hypervolume
         self._numbers = Numbering(population_size, offspring_size)
@@ -243,6 +244,8 @@ class Engine(Climbing):
         self._finish_generations()
 
     def _archive(self, candidate: Candidate, individual: Individual | None) -> None:
+        if individual is None:
+            self.failed[candidate.genome.id] = candidate.genome
         before = self.archive.get(candidate.genome.id)
         if before is not None:
             self._at[before.rung] -= 1

@@ -116,6 +116,11 @@ class GaussianProcess:
         block = np.linalg.solve(inverse[np.ix_(rows, rows)], self._alpha[rows])
         return self._mean + self._scale * (self._y[rows] - block)
 
+    def each_left_out(self) -> np.ndarray:
+        """What the others say of each point, mean (n,) (Rasmussen and Williams 2006, eq. 5.12)."""
+        inverse = cho_solve(self._factor, np.eye(len(self._y)))
+        return self._mean + self._scale * (self._y - self._alpha / np.diag(inverse))
+
 
 def _distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     squared = (a**2).sum(axis=1)[:, None] + (b**2).sum(axis=1)[None] - 2 * a @ b.T

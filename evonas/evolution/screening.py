@@ -11,6 +11,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from ..genome import Genome, SearchSpace
+from .failing import Soundness
 from .fitness import Individual, ParetoFitness
 from .selection import hypervolume, hypervolume_box, minimised, non_dominated
 from .surrogate import Features, Surrogate
@@ -37,8 +38,9 @@ class Screening:
     """An inner evolution on the surrogate, from the population; of all its offspring those are chosen that, one after
     the other, are expected to add most to the hypervolume of the front.
 
-    As far as the surrogate has lately told right, that is (see ``Surrogate.skill``): its share of a generation fades
-    with that, and the rest comes from variation alone.
+    What failed is learned from as well (see ``Soundness``). How far all this is followed depends on how well the
+    surrogate has lately told right (see ``Surrogate.skill``): its share of a generation fades with that, and the rest
+    comes from variation alone.
 
     Args:
         known: genome -> values that are exact and free: objectives, or what tells of them (parameters, FLOPs).
@@ -68,7 +70,10 @@ class Screening:
         if not pool:
             return []
         kept = [entry for entry in pool if not _breaks(engine, entry[1])] or pool
-        return [kept[k][0] for k in _by_gain(engine, first, parents, [(mean, std) for _, mean, std in kept], count)]
+        sound = Soundness(self._features, [i.genome for i in latest], list(engine.failed.values()))
+        chances = sound.of([proposal.genome for proposal, *_ in kept])
+        expected = [(mean, std) for _, mean, std in kept]
+        return [kept[k][0] for k in _by_gain(engine, first, parents, expected, chances, count)]
 
     def _pool(self, engine: Engine, surrogate: Surrogate, parents: Sequence[Individual], rng: np.random.Generator):
         """(proposal, expected objectives, their standard deviations) of all offspring of the inner evolution."""
@@ -114,8 +119,9 @@ def _roots(roots: Mapping[str, tuple[str, ...]], parents: Sequence[str]) -> tupl
     return tuple(dict.fromkeys(roots[p][0] for p in parents if roots[p]))
 
 
-def _by_gain(engine: Engine, first, parents, pool, count: int) -> list[int]:
-    """Places in ``pool``, by expected gain in hypervolume, each chosen one taken as told before the next."""
+def _by_gain(engine: Engine, first, parents, pool, chances: np.ndarray, count: int) -> list[int]:
+    """Places in ``pool``, by expected gain in hypervolume times the chance of an evaluation that does not fail, each
+    chosen one taken as told before the next."""
     m = len(engine.objectives)
     spread = [*first, *parents]
     told_so_far = engine.wanted(np.array([i.told[-1][:m] for i in spread]))
@@ -127,7 +133,7 @@ def _by_gain(engine: Engine, first, parents, pool, count: int) -> list[int]:
     means, hopes = (minimised(values, engine.directions) for values in wanted)
 
     def gain(k: int) -> float:
-        return hypervolume(np.vstack([front, hopes[k : k + 1]]), *box) - base
+        return chances[k] * (hypervolume(np.vstack([front, hopes[k : k + 1]]), *box) - base)
 
     base = hypervolume(front, *box)
     heap = [(-gain(k), k) for k in range(len(pool))]

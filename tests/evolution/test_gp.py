@@ -78,3 +78,11 @@ def test_same_data_same_result():
     x, y = sample(40, noise=0.1)
     one, other = (GaussianProcess(x, y, GROUPS).predict(x) for _ in range(2))
     assert np.array_equal(one, other)
+
+
+def test_each_point_left_out_by_itself():
+    rng = np.random.default_rng(5)
+    x = rng.random((25, 3))
+    model = GaussianProcess(x, np.sin(3 * x[:, 0]) + x[:, 1], [0, 1, 2])
+    one_by_one = [model.left_out(np.array([k]))[0] for k in range(25)]
+    np.testing.assert_allclose(model.each_left_out(), one_by_one, rtol=1e-6)

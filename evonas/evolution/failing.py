@@ -1,0 +1,46 @@
+"""Where candidates fail: out of memory, divergence, a crash.
+
+k genomes, d inputs
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ..genome import Genome
+from .gp import GaussianProcess
+from .surrogate import Features
+
+_FEWEST = 4  # failures, below which they are taken for accidents
+_LATEST = 120  # of the failures and of the others that it learns from
+_SKILL = 0.7  # share of pairs of a failure and another that it tells apart, each left out, below which it says nothing
+
+
+class Soundness:
+    """How likely a genome is not to fail, by a Gaussian process on what has failed and what has not.
+
+    It says 1 of everything until there are some failures, and as long as it does not tell them from the rest.
+    """
+
+    def __init__(self, features: Features, sound: Sequence[Genome], failed: Sequence[Genome]) -> None:
+        self._features, self._model = features, None
+        # By id: the order of arrival must not change the last digits.
+        groups = [sorted(list(genomes)[-_LATEST:], key=lambda g: g.id) for genomes in (sound, failed)]
+        if len(groups[1]) < _FEWEST or not groups[0]:
+            return
+        x = np.array([features.of(genome) for group in groups for genome in group])
+        y = np.repeat([1.0, 0.0], [len(group) for group in groups])
+        model = GaussianProcess(x, y, features.groups)
+        expected = model.each_left_out()
+        told_apart = (expected[y == 1][:, None] > expected[y == 0][None]).mean()
+        if told_apart >= _SKILL:
+            self._model = model
+
+    def of(self, genomes: Sequence[Genome]) -> np.ndarray:
+        """Probability (k,) that each does not fail."""
+        if self._model is None or not len(genomes):
+            return np.ones(len(genomes))
+        mean, _ = self._model.predict(np.array([self._features.of(genome) for genome in genomes]))
+        return np.clip(mean, 0.0, 1.0)

@@ -1,0 +1,83 @@
+"""What has failed tells where others would."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from evonas.evolution import Engine
+from evonas.evolution.failing import Soundness
+from evonas.evolution.surrogate import Features
+from evonas.genome import Genome, space_from_dict
+from evonas.record import Objective
+
+SPACE = space_from_dict(
+    {
+        "kind": "custom",
+        "genes": {"rate": {"low": 1e-4, "high": 1.0, "log": True}, "size": {"low": 1, "high": 40}, "kind": ["a", "b"]},
+    }
+)
+
+
+def genomes(n: int, seed: int = 0) -> list[Genome]:
+    rng = np.random.default_rng(seed)
+    return list(dict.fromkeys(SPACE.sample(rng) for _ in range(n)))
+
+
+def diverges(genome: Genome) -> bool:
+    return genome.rate > 0.1
+
+
+def fitted(fails, n: int = 80, seed: int = 0) -> Soundness:
+    drawn = genomes(n, seed)
+    failed = [g for g in drawn if fails(g)]
+    return Soundness(Features(SPACE, None), [g for g in drawn if not fails(g)], failed)
+
+
+def test_it_learns_the_region_that_fails():
+    model, fresh = fitted(diverges), genomes(200, seed=1)
+    chances = model.of(fresh)
+    assert ((0 <= chances) & (chances <= 1)).all()
+    bad = np.array([diverges(g) for g in fresh])
+    assert chances[bad].mean() < 0.4 and chances[~bad].mean() > 0.85
+
+
+def test_a_few_failures_or_ones_without_a_pattern_say_nothing():
+    fresh = genomes(50, seed=1)
+    rare = iter([True] * 3)
+    for model in (
+        fitted(lambda g: next(rare, False)),
+        fitted(lambda g: int(g.id, 16) % 5 == 0),
+        fitted(lambda g: False),
+        fitted(lambda g: True),
+    ):
+        assert (model.of(fresh) == 1).all()
+    assert len(fitted(diverges).of([])) == 0
+
+
+def test_the_order_of_arrival_changes_nothing():
+    drawn = genomes(60)
+    sound, failed = [g for g in drawn if not diverges(g)], [g for g in drawn if diverges(g)]
+    features, fresh = Features(SPACE, None), genomes(20, seed=1)
+    one = Soundness(features, sound, failed).of(fresh)
+    assert (one == Soundness(features, sound[::-1], failed[::-1]).of(fresh)).all()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_search_with_a_surrogate_walks_into_fewer_failures(seed):
+    """The best rates lie next to those that diverge."""
+
+    def told(genome: Genome):
+        loss = (np.log10(genome.rate) + 1.2) ** 2 + 1 / genome.size
+        return None if diverges(genome) else {"loss": float(loss), "time": float(genome.size)}
+
+    goals = (Objective("loss"), Objective("time"))
+    engine = Engine(SPACE, goals, population_size=16, offspring_size=8, seed=seed, surrogate=True)
+    failures = []
+    while engine.generation < 16:
+        batch = engine.ask()
+        failures.append(sum(told(c.genome) is None for c in batch))
+        for candidate in batch:
+            engine.tell(candidate, told(candidate.genome))
+    assert set(engine.failed) == {i for i in engine.seen if i not in engine.archive}
+    assert sum(failures[8:]) <= 0.25 * 8 * 8
