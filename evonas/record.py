@@ -48,7 +48,7 @@ OBJECTIVES = {
 def objective(name: str) -> Objective:
     """The built-in objective of that name; raises EvonasError naming the nearest one."""
     if name not in OBJECTIVES:
-        raise EvonasError(f"unknown objective {name!r}", did_you_mean(name, OBJECTIVES))
+        raise EvonasError(f"unknown objective {name!r:.80}", did_you_mean(name, OBJECTIVES))
     return OBJECTIVES[name]
 
 
@@ -167,20 +167,23 @@ class Constraint:
         match = _CONSTRAINT.match(text)
         if not match:
             raise EvonasError(
-                f"constraint {text!r} is not of the form NAME<=NUMBER[UNIT]", "For example: --constraint 'latency<=5ms'"
+                f"constraint {text!r:.80} is not of the form NAME<=NUMBER[UNIT]",
+                "For example: --constraint 'latency<=5ms'",
             )
         name, op, number, unit = match.groups()
         objective(name)
         scales = _SCALES[name]
         if unit.lower() not in scales:
             units = ", ".join(u for u in scales if u) or "none"
-            raise EvonasError(f"constraint {text!r}: unit {unit!r} does not fit {name}", f"Allowed units: {units}.")
+            raise EvonasError(
+                f"constraint {text!r:.80}: unit {unit!r:.80} does not fit {name}", f"Allowed units: {units}."
+            )
         try:
             bound = float(number) * scales[unit.lower()]
         except ValueError:
             bound = math.nan
         if not math.isfinite(bound):
-            raise EvonasError(f"constraint {text!r}: {number!r} is not a finite number")
+            raise EvonasError(f"constraint {text!r:.80}: {number!r:.80} is not a finite number")
         return cls(name, op, bound)
 
     @classmethod
@@ -190,7 +193,7 @@ class Constraint:
         goal = cls.parse(text)
         if goal.op != ("<=" if objective(goal.name).direction == "min" else ">="):
             raise EvonasError(
-                f"goal {text!r} is on the wrong side: less {goal.name} is better",
+                f"goal {text!r:.80} is on the wrong side: less {goal.name} is better",
                 f"Write {goal.name}<=VALUE; what must not be is a --constraint.",
             )
         return goal

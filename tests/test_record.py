@@ -190,3 +190,12 @@ def test_total_violation_counts_what_is_known():
     assert total_violation(constraints, record(latency=4.0, params=1.0, loss=1.0)) == 0.0
     assert total_violation((), record(latency=1e9)) == 0.0
     assert total_violation(constraints, record()) == 0.0
+
+
+@pytest.mark.parametrize(
+    "text", ["x" * 9_000, "latency<=5" + "m" * 9_000, "latency<=" + "9" * 9_000, "y" * 9_000 + "<=5"]
+)
+def test_messages_do_not_repeat_a_text_of_any_length(text):
+    with pytest.raises(EvonasError) as error:
+        Constraint.parse(text)
+    assert len(str(error.value)) < 500

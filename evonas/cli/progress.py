@@ -42,6 +42,7 @@ class Progress(Listener):
             (self.started, 0)
         ]  # moment and evaluations, at the last generations' ends
         self.live: Live | None = None
+        self.check = lambda: None  # raises KeyboardInterrupt where one was missed
         self.ties = Settled(0, 0, 0)
 
     @contextlib.contextmanager
@@ -65,9 +66,11 @@ class Progress(Listener):
         self.live = None
 
     def generation_started(self, generation: int, candidates: int) -> None:
+        self.check()
         self.generation, self.done, self.of = generation, 0, candidates
 
     def evaluated(self, record: Record) -> None:
+        self.check()
         self.done += 1
         self.evaluations += 1
         if not record.ok:

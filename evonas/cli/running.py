@@ -9,7 +9,7 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -61,7 +61,7 @@ def run_search(
     env = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"} if settings.device == "cpu" else None
     progress = Progress(settings, deadline, folder)
     with contextlib.ExitStack() as stack:
-        stack.callback(signal.signal, signal.SIGTERM, signal.signal(signal.SIGTERM, _interrupt))
+        progress.check = stack.enter_context(interrupts())
         executor = stack.enter_context(make_executor(executor_name, evaluator, count, env))
         _note_unreachable(settings)
         if store is None:
@@ -316,5 +316,25 @@ def _resume_command(
     return shlex.join(words)
 
 
-def _interrupt(signum, frame) -> None:
-    raise KeyboardInterrupt
+@contextlib.contextmanager
+def interrupts() -> Iterator[Callable[[], None]]:
+    """Within the block SIGTERM is a KeyboardInterrupt, as Ctrl-C is. One that comes while Python ignores exceptions (in
+    a finaliser of h5py, say) is lost: the function that is yielded raises it again."""
+    came = []
+
+    def interrupt(signum, frame) -> None:
+        came.append(signum)
+        raise KeyboardInterrupt
+
+    def check() -> None:
+        if came:
+            raise KeyboardInterrupt
+
+    # What a shell started in the background ignores Ctrl-C, and goes on doing so.
+    numbers = [n for n in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(n) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, interrupt) for number in numbers}
+    try:
+        yield check
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)

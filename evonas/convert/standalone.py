@@ -22,6 +22,7 @@ from ..errors import EvonasError
 from ..model.transformer import Transformer
 
 MAX_HEADER = 2**24  # bytes; 1,024 layers take some 1 MB
+MAX_DIMS = 8
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 WARM_UP_SECONDS, SECONDS = 0.02, 1.0
@@ -41,13 +42,13 @@ def read_safetensors(path: str | os.PathLike) -> tuple[dict[str, torch.Tensor], 
         tensors, end = {}, 0
         for name, (dtype, shape, begin, stop) in sorted(_entries(header, path).items(), key=lambda entry: entry[1][2:]):
             if begin != end or stop - begin != math.prod(shape) * dtype.itemsize:
-                raise EvonasError(f"{path}: {name!r} does not lie where its shape says")
+                raise EvonasError(f"{path}: {name!r:.80} does not lie where its shape says")
             end = stop
             # Read one by one, so that each has memory of its own, aligned whatever the header's length.
             file.seek(start + begin)
             data = bytearray(file.read(stop - begin))
             if len(data) != stop - begin:
-                raise EvonasError(f"{path} is cut short: {name!r} is incomplete")
+                raise EvonasError(f"{path} is cut short: {name!r:.80} is incomplete")
             tensors[name] = torch.frombuffer(data, dtype=dtype).view(shape) if data else torch.empty(shape, dtype=dtype)
     return tensors, metadata
 
@@ -75,10 +76,12 @@ def _entries(header: dict[str, Any], path: str | os.PathLike) -> dict[str, tuple
         try:
             (begin, stop), shape, dtype = about["data_offsets"], about["shape"], about["dtype"]
             whole = all(type(value) is int and value >= 0 for value in (begin, stop, *shape))
+            # Beside a size of 0 the others may be of any size, for which torch has no strides.
+            whole = whole and len(shape) <= MAX_DIMS and math.prod(max(n, 1) for n in shape) < 2**62
         except (TypeError, KeyError, ValueError):
             whole, dtype = False, None
         if not whole or not isinstance(dtype, str) or dtype not in DTYPES:
-            raise EvonasError(f"{path}: {name!r} is not a tensor of {', '.join(DTYPES)}")
+            raise EvonasError(f"{path}: {name!r:.80} is not a tensor of {', '.join(DTYPES)}")
         entries[name] = (DTYPES[dtype], shape, begin, stop)
     return entries
 

@@ -64,7 +64,7 @@ def load_trained(genome: Genome, path: Path, context: int | None = None) -> Tran
     genome = bounded_windows(genome, context)
     if about.get("genome", genome.id) != genome.id:
         raise EvonasError(
-            f"{path} holds weights of genome {about['genome']}, not of {genome.id}",
+            f"{path} holds weights of genome {about['genome']:.40}, not of {genome.id}",
             "Give the genome.json that lies beside the weights.",
         )
     embedding = weights.get("token_embedding.weight")
@@ -98,7 +98,7 @@ def _check(weights: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tenso
         given, fits = weights.get(name), wanted.get(name)
         if given is None or fits is None:
             what = "lacks" if given is None else "has a superfluous"
-            raise EvonasError(f"{path} does not fit the genome: it {what} {name}")
+            raise EvonasError(f"{path} does not fit the genome: it {what} {name:.80}")
         if given.shape != fits.shape:
             raise EvonasError(
                 f"{path} does not fit the genome: {name} is {list(given.shape)}, the genome makes it {list(fits.shape)}"

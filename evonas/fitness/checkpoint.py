@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Collection
 from pathlib import Path
@@ -12,6 +13,7 @@ if TYPE_CHECKING:  # the search process only clears up, and needs no torch for i
     from .train import Training
 
 _SUFFIX = ".safetensors"
+_STATE = {"AdamW": ("step", "exp_avg", "exp_avg_sq"), "Muon": ("momentum",)}  # what optimisers keep of a parameter
 
 
 def path_of(folder: str | Path, genome_id: str) -> Path:
@@ -43,30 +45,58 @@ def load(training: Training, path: Path) -> bool:
     it is not of this genome, seed and shape. What is lost is trained again."""
     from safetensors import SafetensorError, safe_open
 
+    weights = {f"model.{name}": tensor for name, tensor in training.model.state_dict().items()}
+    places = _places(training)
+    wanted = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+    wanted |= {name: shape for name, (_, _, shape, _) in places.items()}
     try:
         with safe_open(path, framework="pt", device=training.device) as file:
             about = file.metadata() or {}
             if (about.get("genome"), about.get("seed")) != (training.genome.id, str(training.seed)):
                 return False
-            progress = json.loads(about["progress"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
-        weights = {k.removeprefix("model."): t for k, t in tensors.items() if k.startswith("model.")}
-        own = training.model.state_dict()
-        if {k: t.shape for k, t in weights.items()} != {k: t.shape for k, t in own.items()}:
-            return False
-        training.model.load_state_dict(weights)
-    except (OSError, SafetensorError, KeyError, ValueError):
+            progress = _progress(about["progress"])
+            slices = {name: file.get_slice(name) for name in file.keys()}
+            # Before any of them is read: they may be of any size.
+            if {name: (tuple(s.get_shape()), s.get_dtype()) for name, s in slices.items()} != {
+                name: (shape, "F32") for name, shape in wanted.items()
+            }:
+                return False
+            tensors = {name: file.get_tensor(name) for name in wanted}
+    except (OSError, SafetensorError, KeyError, ValueError, TypeError, RecursionError):
         return False
-    names = {parameter: name for name, parameter in training.model.named_parameters()}
-    for optimizer in training.optimizers:
-        for group in optimizer.param_groups:
-            for parameter in group["params"]:
-                start = f"optimizer.{names[parameter]}."
-                found = {k.removeprefix(start): t for k, t in tensors.items() if k.startswith(start)}
-                optimizer.state[parameter].update(found)
-    training.cycles, training.sequences = int(progress["cycles"]), int(progress["sequences"])
-    training.first_loss = progress["first_loss"]
+    training.model.load_state_dict({name.removeprefix("model."): tensors[name] for name in weights})
+    for name, (optimizer, parameter, _, key) in places.items():
+        optimizer.state[parameter][key] = tensors[name]
+    training.cycles, training.sequences, training.first_loss = progress
     return True
+
+
+def _progress(text: str) -> tuple[int, int, float]:
+    """Cycles, sequences and first loss. Raises ValueError, KeyError or TypeError where they are none."""
+    progress = json.loads(text)
+    cycles, sequences, loss = (progress[key] for key in ("cycles", "sequences", "first_loss"))
+    if not all(type(n) is int and 0 < n < 2**63 for n in (cycles, sequences)):
+        raise ValueError(f"{cycles!r:.40} cycles of {sequences!r:.40} sequences")
+    if type(loss) is not float or not math.isfinite(loss):
+        raise ValueError(f"a first loss of {loss!r:.40}")
+    return cycles, sequences, loss
+
+
+def _places(training: Training) -> dict[str, tuple]:
+    """Name in a file -> (optimizer, parameter, shape, key) of all the state that a training has from its first step."""
+    names = {parameter: name for name, parameter in training.model.named_parameters()}
+    return {
+        f"optimizer.{names[parameter]}.{key}": (
+            optimizer,
+            parameter,
+            () if key == "step" else tuple(parameter.shape),
+            key,
+        )
+        for optimizer in training.optimizers
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+        for key in _STATE[type(optimizer).__name__]
+    }
 
 
 def keep_only(folder: str | Path, genome_ids: Collection[str]) -> None:

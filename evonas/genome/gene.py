@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -214,6 +215,12 @@ def shown(value: Any) -> str:
     except (RecursionError, ValueError):  # nested too deeply; an int of more than 4,300 digits
         return f"a {type(value).__name__} too large to print"
     return text if len(text) <= 60 else text[:57] + "..."
+
+
+def listed(problems: Sequence[str], most: int = 10) -> str:
+    """Problems in one line: a genome of a thousand layers may have as many."""
+    more = f"; and {len(problems) - most} more" if len(problems) > most else ""
+    return "; ".join(problems[:most]) + more
 
 
 def _reflected(u: float) -> float:

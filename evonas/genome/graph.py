@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..errors import EvonasError
+from .gene import listed
 from .genome import Genome, Layer
 from .transformer import check_transformer
 
@@ -139,9 +140,7 @@ def check_buildable(genome: Genome, vocab_size: int, context: int) -> None:
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             problems.append(f"{name} is {value!r}; it takes a whole number from 1")
     if problems:
-        raise EvonasError(
-            "can't build this genome: " + "; ".join(problems), "'evonas genome check' lists every reason."
-        )
+        raise EvonasError("can't build this genome: " + listed(problems), "'evonas genome check' lists every reason.")
 
 
 def _linear(name: str, source: str, index: int, width_in: int, width_out: int, context: int) -> Operation:

@@ -113,7 +113,7 @@ def genome_from_dict(data: Any) -> GenomeFile:
         raise EvonasError("not a genome file: it has no object 'genes'", hint)
     for key in data:
         if key not in _KEYS:
-            raise EvonasError(f"unknown key {key!r}", did_you_mean(key, _KEYS))
+            raise EvonasError(f"unknown key {shown(key)}", did_you_mean(key, _KEYS))
     schema = data.get("schema")
     if schema != SCHEMA or isinstance(schema, bool):
         cure = (

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import EvonasError, did_you_mean
-from .gene import MAX_OPTIONS, Gene, shown
+from .gene import MAX_OPTIONS, Gene, listed, shown
 from .genome import UNWRITTEN, Genome
 from .rules import Rule
 
@@ -75,7 +75,7 @@ class SearchSpace:
                 raise EvonasError(f"rule {rule.text!r} names unknown gene {', '.join(sorted(unknown))}")
         for name, rule in self.active.items():
             if name not in self.genes:
-                raise EvonasError(f"active.{name}: no such gene", did_you_mean(name, names))
+                raise EvonasError(f"active.{name:.60}: no such gene", did_you_mean(name, names))
             if name == self.length:
                 raise EvonasError(f"active.{name}: the gene that counts the layers always has an effect")
             if name not in layer_names and rule.names & layer_names:
@@ -124,7 +124,7 @@ class SearchSpace:
         if mended is None:
             # Not found near here, but the space may have members elsewhere.
             if not values:
-                rules = "; ".join(r.text for r in self.rules)
+                rules = listed([r.text for r in self.rules])
                 raise EvonasError(
                     f"no combination of genes was found that meets the rules of space {self.name!r}: {rules}",
                     "Widen a gene's choices or drop a rule.",

@@ -68,7 +68,7 @@ def space_from_dict(data: Mapping[str, Any], default_name: str = "") -> SearchSp
         raise EvonasError(f"a search space is an object with [genes], got {shown(data)}")
     for key in data:
         if key not in _TOP_KEYS:
-            raise EvonasError(f"unknown key {key!r}", did_you_mean(key, _TOP_KEYS))
+            raise EvonasError(f"unknown key {shown(key)}", did_you_mean(key, _TOP_KEYS))
     schema = data.get("schema", SCHEMA)
     if isinstance(schema, bool) or schema != SCHEMA:
         newer = isinstance(schema, int) and schema > SCHEMA
@@ -94,7 +94,7 @@ def space_from_dict(data: Mapping[str, Any], default_name: str = "") -> SearchSp
     space = SearchSpace(
         genes,
         [_rule(r, f"rules[{i}]", genes) for i, r in enumerate(rules)],
-        active={n: _rule(r, f"active.{n}", genes) for n, r in active.items()},
+        active={n: _rule(r, f"active.{n:.60}", genes) for n, r in active.items()},
         length=length,
         name=name,
         kind=kind,
@@ -145,7 +145,7 @@ def _table(data: Mapping, key: str) -> Mapping:
 
 
 def _gene(name: str, spec: Any, table: str, kind: str) -> Gene:
-    where = f"{table}.{name}"
+    where = f"{table}.{name:.60}"
     if kind == "transformer":
         known = (
             LAYER_GENES
@@ -160,7 +160,7 @@ def _gene(name: str, spec: Any, table: str, kind: str) -> Gene:
     if isinstance(spec, Mapping):
         for key in spec:
             if key not in _GENE_KEYS:
-                raise EvonasError(f"{where}.{key}: unknown key", did_you_mean(key, _GENE_KEYS))
+                raise EvonasError(f"{where}.{key:.60}: unknown key", did_you_mean(key, _GENE_KEYS))
         if "choices" not in spec:
             return _range(name, spec, where, table == "layers", kind)
         if len(spec) > 1:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..errors import EvonasError, did_you_mean
-from .gene import shown
+from .gene import listed, shown
 from .genome import ARCHITECTURE_GENES, LAYER_GENES, TRAINING_GENES, UNWRITTEN, Genome
 
 NORMS = ("layernorm", "rmsnorm")
@@ -78,7 +78,7 @@ def transformer_genome(genes: Mapping[str, Any]) -> Genome:
         problems = _shape_problems(genes)
     if problems:
         raise EvonasError(
-            "not a transformer genome: " + "; ".join(problems), "'evonas genome show nanogpt-cpu' prints a valid one."
+            "not a transformer genome: " + listed(problems), "'evonas genome show nanogpt-cpu' prints a valid one."
         )
     return Genome(genes)
 
@@ -90,7 +90,7 @@ def check_transformer(genome: Genome) -> list[str]:
 
 def _scalar_problems(genes: Mapping[str, Any]) -> list[str]:
     known = ARCHITECTURE_GENES + TRAINING_GENES
-    problems = [f"unknown gene {name!r} ({did_you_mean(name, known)})" for name in genes if name not in known]
+    problems = [f"unknown gene {shown(name)} ({did_you_mean(name, known)})" for name in genes if name not in known]
     problems += [f"gene {name!r} is missing" for name in known if name not in genes and name not in UNWRITTEN]
     for name in known:
         if name not in genes:
@@ -139,7 +139,9 @@ def _shape_problems(genes: Mapping[str, Any]) -> list[str]:
     depth, d_model, head_dim = genes["n_layers"], genes["d_model"], genes.get("head_dim")
     problems = []
     for name in LAYER_GENES:
-        if len(genes[name]) != depth:
+        if not isinstance(genes[name], (list, tuple)):
+            problems.append(f"{name} is {shown(genes[name])}; a genome holds one value per layer")
+        elif len(genes[name]) != depth:
             problems.append(f"{name} lists {len(genes[name])} layers, n_layers is {depth}")
     if problems:
         return problems

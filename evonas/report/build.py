@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from ..config import MAX_GENERATIONS
 from ..errors import EvonasError
 from ..evolution.ties import tied_records
@@ -18,7 +20,10 @@ from .calibration import read_calibration
 from .compare import Comparison, compare
 from .membership import front_probabilities
 
+_LONGEST = 200  # characters of a text that is shown as it is
 
+
+@np.errstate(over="ignore", invalid="ignore")  # the values of a run from elsewhere may be of any size
 def build_report(store: Store) -> dict[str, Any]:
     """Everything a report shows, as JSON holds it.
 
@@ -42,7 +47,7 @@ def build_report(store: Store) -> dict[str, Any]:
     asked = header["settings"].get("generations")
     return {
         "run": store.name,
-        "task": header["settings"].get("task", ""),
+        "task": _text(header["settings"].get("task", "")),
         "device": header["device"],
         "seed": header["seed"],
         "objectives": [{key: o[key] for key in ("name", "unit", "direction")} for o in header["objectives"]],
@@ -63,7 +68,7 @@ def build_report(store: Store) -> dict[str, Any]:
         "constraints": _constraints(header["constraints"]),
         "created": header["created"],
         "seconds": store.seconds,
-        "versions": header["versions"],
+        "versions": {name: _text(version) for name, version in header["versions"].items()},
         "status_of_run": {
             # A run on a time budget has no goal of generations.
             "generations_asked": asked if isinstance(asked, int) and asked < MAX_GENERATIONS else None,
@@ -72,6 +77,10 @@ def build_report(store: Store) -> dict[str, Any]:
         "rungs": _rungs(store, generations[-1]) if generations else [],
         "calibration": (read_calibration(store.folder) or {}).get("summary"),
     }
+
+
+def _text(value: Any) -> str:
+    return value[:_LONGEST] if isinstance(value, str) else ""
 
 
 def _rungs(store: Store, row: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -110,6 +119,8 @@ def _seeds(store: Store, comparison: Comparison) -> list[dict[str, Any]]:
 def _ties(comparison: Comparison) -> list[list[str]]:
     """Pairs of ids on the front that what was measured does not tell apart, in the order of the front."""
     front = comparison.front_records()
+    if not front:
+        return []
     measured = [n for n in comparison.names if comparison.fidelity.get(n) == "measured"]
     pairs = tied_records(front, comparison.names, comparison.directions, measured)
     return [[front[a].genome_id, front[b].genome_id] for a, b in pairs]

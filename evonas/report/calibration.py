@@ -22,7 +22,7 @@ from .compare import compare
 from .short import clean
 
 FILE = "calibration.json"  # in the run's folder
-MAX_BYTES = 64 * 2**20
+MAX_BYTES = 8 * 2**20  # a training takes some 150; parsed, brackets alone take thirty times as much memory
 FRONT, DOMINATED = "front", "dominated"
 _RESAMPLES = 1000
 FEWEST = 4  # genomes from which a rank correlation says anything

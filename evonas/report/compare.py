@@ -40,6 +40,8 @@ class Comparison:
 
     def front_records(self) -> list[Record]:
         """The front, best in the first objective first."""
+        if not self.front.any():  # nothing measured yet, or a run without objectives
+            return []
         signed = minimised(self.values, self.directions)
         order = sorted(np.flatnonzero(self.front), key=lambda k: (*signed[k], self.records[k].genome_id))
         return [self.records[k] for k in order]

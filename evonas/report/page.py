@@ -8,6 +8,7 @@ from html import escape
 from typing import Any
 
 from .cells import Row, Table, summary_lines, table_of, title_line
+from .short import clean
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #1b1f24; background: #fff; margin: 2rem auto; max-width: 76rem;
@@ -31,7 +32,7 @@ tr.seed td { background: #fff4e0; }
 def to_html(report: Mapping[str, Any], png_bytes: bytes | None = None) -> str:
     """The report as one page; ``png_bytes`` is the figure of ``png(store)``, embedded. All text is escaped."""
     table = table_of(report)
-    title = escape(f"evonas: {report['run']}")
+    title = escape(clean(f"evonas: {report['run']}"))
     picture = ""
     if png_bytes:
         data = base64.b64encode(png_bytes).decode("ascii")
@@ -39,7 +40,7 @@ def to_html(report: Mapping[str, Any], png_bytes: bytes | None = None) -> str:
     items = "".join(f"<li>{escape(line)}</li>\n" for line in summary_lines(report, table))
     sentences = f"<ul>\n{items}</ul>\n" if items else ""
     versions = ", ".join(f"{name} {version}" for name, version in report["versions"].items())
-    made = escape(f"Created {report['created']}. {versions}")
+    made = escape(clean(f"Created {report['created']}. {versions}"))
     return f"""<!doctype html>
 <html lang="en">
 <head>
@@ -49,7 +50,7 @@ def to_html(report: Mapping[str, Any], png_bytes: bytes | None = None) -> str:
 <style>{_STYLE}</style>
 </head>
 <body>
-<h1>{escape(str(report["run"]))}</h1>
+<h1>{escape(clean(report["run"]))}</h1>
 <p class="run">{escape(title_line(report))}</p>
 {picture}{sentences}<h2>Pareto front</h2>
 {_table(table)}<p class="run">{made}</p>

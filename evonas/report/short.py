@@ -150,6 +150,11 @@ def clean(text: Any) -> str:
     return "".join(c if c.isprintable() else " " for c in str(text))
 
 
+def writable(text: str) -> str:
+    """Text that UTF-8 can hold: JSON may name half a character (a lone surrogate)."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
 def _scalar(value: Any, none: str) -> str:
     if value is None:
         return none

@@ -10,13 +10,14 @@ from typing import Any
 
 from ..genome import ARCHITECTURE_GENES, TRAINING_GENES
 from .cells import Row, Table, only_constrained, summary_lines, table_of, title_line
+from .short import clean, writable
 
 _MARKDOWN_SPECIAL = str.maketrans({c: "\\" + c for c in "\\`*_[]<>|#"})
 
 
 def to_json(report: Mapping[str, Any]) -> str:
     """One JSON object, indented, every number finite."""
-    return json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    return writable(json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False)) + "\n"
 
 
 def to_csv(report: Mapping[str, Any]) -> str:
@@ -36,7 +37,7 @@ def to_csv(report: Mapping[str, Any]) -> str:
     measured = [column for name in names for column in (name, f"{name}_spread", f"{name}_fidelity")]
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["id", "generation", "parents", *measured, *genes])
+    writer.writerow(["id", "generation", "parents", *map(clean, (*measured, *genes))])
     for member in report["front"]:
         row = [member["id"], member["generation"], " ".join(member["parents"])]
         for name in names:
@@ -46,7 +47,7 @@ def to_csv(report: Mapping[str, Any]) -> str:
                 continue
             row += [measure["value"], "" if measure["spread"] is None else measure["spread"], measure["fidelity"]]
         row += [_csv_gene(member["genome"], gene) for gene in genes]
-        writer.writerow([_no_formula(value) for value in row])
+        writer.writerow([_no_formula(clean(value) if isinstance(value, str) else value) for value in row])
     return out.getvalue()
 
 
@@ -80,7 +81,7 @@ def _markdown_row(row: Row, table: Table) -> str:
 
 
 def _markdown(text: str) -> str:
-    return " ".join(str(text).split()).translate(_MARKDOWN_SPECIAL)
+    return " ".join(clean(text).split()).translate(_MARKDOWN_SPECIAL)
 
 
 def _csv_gene(genome: Mapping[str, Any], gene: str) -> Any:

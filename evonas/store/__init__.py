@@ -30,6 +30,10 @@ the run is. So a commit is a line in the journal, and the copy comes when the jo
 does: a constant per evaluation (``tools/bench_store.py``). A run of fewer than 256 evaluations merges at every commit,
 and every run when its writer closes it: that is when plain h5py sees the newest generations; evonas itself always does.
 
+A ``population.h5`` that this process has neither written nor read before is first read by a child (``probe.py``):
+HDF5's C code may crash or loop for ever on a damaged file. What a file claims (rows, lengths of texts) is held against
+its size before anything is read, and only columns stored as evonas stores them are.
+
 Layout of ``population.h5``, schema 2 (in schema 1 every commit was a merge). Root attributes:
 
 ``schema`` (int), ``created`` (ISO 8601), ``command``, ``device`` (text), ``seed`` (int), and as JSON: ``settings``,

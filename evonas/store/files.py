@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import os
-import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from .layout import (
     rows_of,
     write_header,
 )
+from .probe import check_readable, know
 from .rows import (
     Entries,
     Entry,
@@ -40,6 +40,7 @@ from .rows import (
 )
 
 DATA, JOURNAL, LOCK = "population.h5", "journal.jsonl", "lock"
+_PIECE = 2**24  # bytes written at once
 
 
 @dataclass
@@ -106,10 +107,11 @@ def _take_generation(row: Mapping[str, Any], state: State) -> None:
 
 def create_data(data: Path, header: Mapping[str, Any]) -> None:
     """Write an empty ``population.h5``. Raises OSError, leaving nothing."""
-    with _replacing(data) as fresh:
-        with h5py.File(fresh, "w", locking=False) as file:
-            write_header(file, header)
-            create_tables(file)
+    with h5py.File(data, "w", driver="core", backing_store=False) as file:
+        write_header(file, header)
+        create_tables(file)
+        image = _image(file)
+    _replace(data, image)
     sync_folder(data.parent)
 
 
@@ -123,23 +125,31 @@ def extend_data(
 ) -> None:
     """Replace ``population.h5`` by a copy with this header and these rows appended. Raises OSError and leaves the old
     file."""
-    with _replacing(data) as fresh:
-        shutil.copyfile(data, fresh)
-        with h5py.File(fresh, "r+", locking=False) as file:
-            write_header(file, header)
-            append_rows(file["genomes"], [genome_row(entry) for entry in entries])
-            rows = [evaluation_row(evaluation) for evaluation in evaluations]
-            append_rows(file["evaluations"], rows, evaluation_columns([e.record for e in evaluations]))
-            append_rows(file["generations"], generations)
-            append_rows(file["population"], members)
+    # HDF5 works in memory: a disk that fails under it leaves half-closed files, and tracebacks nobody can catch.
+    with h5py.File(data, "r+", driver="core", backing_store=False) as file:
+        write_header(file, header)
+        append_rows(file["genomes"], [genome_row(entry) for entry in entries])
+        rows = [evaluation_row(evaluation) for evaluation in evaluations]
+        append_rows(file["evaluations"], rows, evaluation_columns([e.record for e in evaluations]))
+        append_rows(file["generations"], generations)
+        append_rows(file["population"], members)
+        image = _image(file)
+    _replace(data, image)
+
+
+def _image(file: h5py.File) -> bytes:
+    file.flush()
+    return file.id.get_file_image()
 
 
 def _read_data(data: Path) -> State:
     try:
-        with damage(data), h5py.File(data, "r", locking=False) as file:
-            state = State(read_header(file), Entries(data))
-            with as_value_error():
-                _read_tables(file, state)
+        with damage(data):
+            check_readable(data)
+            with h5py.File(data, "r", locking=False) as file:
+                state = State(read_header(file), Entries(data))
+                with as_value_error():
+                    _read_tables(file, state)
     except FileNotFoundError:
         raise EvonasError(f"{data} does not exist", "Start a run with: evonas evolve", exit_code=EXIT_FAILED) from None
     state.merged = (len(state.evaluations), len(state.genomes))
@@ -164,29 +174,51 @@ def _read_tables(file: h5py.File, state: State) -> None:
 
 def read_generation(row: Mapping[str, Any]) -> dict[str, Any]:
     """A row of the generations table as the mapping that was committed; an unset number is None."""
-    out = {k: None if isinstance(v, float) and v != v else v for k, v in row.items()}
+    out = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
     for name in ("failures", "rng", "best", "extra"):
         out[name] = json.loads(out[name])
     extra = out.pop("extra")
     if not isinstance(extra, dict):
         raise ValueError("a generation's extra is not a JSON object")
+    if not _are_rungs(extra.get("rungs") or []) or not _are_expected(extra.get("expected") or []):
+        raise ValueError("a generation's rungs are not of the layout")
     return {**out, **extra}
 
 
-@contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    """A temporary file beside ``path`` that takes its place, fsynced, when the block ends well."""
+def _are_rungs(rungs: Any) -> bool:
+    return isinstance(rungs, list) and all(type(genomes) is int for genomes in rungs)
+
+
+def _are_expected(expected: Any) -> bool:
+    numbers = ("rung", "of", "pairs")
+    return isinstance(expected, list) and all(
+        isinstance(e, dict)
+        and all(type(e.get(key)) is int for key in numbers)
+        and "error" in e
+        and _are_errors(e["error"])
+        for e in expected
+    )
+
+
+def _are_errors(errors: Any) -> bool:
+    known = (int, float, type(None))
+    return errors is None or (isinstance(errors, dict) and all(type(value) in known for value in errors.values()))
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Put a file of this content, fsynced, in the place of ``path``; raises OSError and leaves the old one."""
     fresh = path.with_name(path.name + ".tmp")
     try:
-        yield fresh
-        fd = os.open(fresh, os.O_RDWR)
+        fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0), 0o644)
         try:
+            view = memoryview(content)
+            while view:
+                view = view[os.write(fd, view[:_PIECE]) :]
             os.fsync(fd)
         finally:
             os.close(fd)
         os.replace(fresh, path)
-    except BaseException as error:
+        know(path)
+    except BaseException:
         fresh.unlink(missing_ok=True)
-        if isinstance(error, RuntimeError):  # what HDF5 makes of a full disk when it flushes
-            raise OSError(str(error)) from error
         raise

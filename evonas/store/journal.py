@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import zlib
@@ -12,6 +13,7 @@ from typing import Any
 from ..errors import EXIT_FAILED, EvonasError
 
 MAX_LINE = 4 * 2**20  # bytes; an evaluation takes about 2,000
+MAX_BYTES = 2**30  # of a journal; one that waits for its merge holds a sixteenth of the run
 _HEAD, _MIDDLE, _TAIL = b'{"crc32":"', b'","row":', b"}\n"
 _BODY_AT = len(_HEAD) + 8 + len(_MIDDLE)
 
@@ -38,12 +40,20 @@ def decode_line(line: bytes) -> dict[str, Any] | None:
 def read_journal(path: Path) -> tuple[list[dict[str, Any]], int]:
     """The rows of a journal and the bytes they take; whatever follows is a torn last line.
 
-    A missing journal has no rows. Raises EvonasError for a bad line that is not the last, or an overlong one.
+    A missing journal has no rows. Raises EvonasError for a bad line that is not the last, an overlong one, or an
+    overlong journal.
     """
     rows: list[dict[str, Any]] = []
     good = 0
     try:
         with open(path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > MAX_BYTES:
+                raise EvonasError(
+                    f"{path} has {size} bytes; at most {MAX_BYTES} are read",
+                    "evonas never lets it grow so: restore it from a copy, or remove it to go on from population.h5.",
+                    exit_code=EXIT_FAILED,
+                )
             while line := file.readline(MAX_LINE + 1):
                 row = decode_line(line) if len(line) <= MAX_LINE else None
                 if row is None:
@@ -89,6 +99,7 @@ class Journal:
     def append(self, line: bytes) -> None:
         if not self._usable:
             raise OSError("the journal could not be mended after an earlier disk error")
+        self._check_place()
         try:
             view = memoryview(line)
             while view:
@@ -98,6 +109,11 @@ class Journal:
             self._cut_back()
             raise
         self._end += len(line)
+
+    def _check_place(self) -> None:
+        # What is written to a file that was removed, or whose folder was, is on no disk that anyone will look at.
+        if not os.path.samestat(os.fstat(self._fd), os.stat(self.path)):
+            raise OSError(errno.ESTALE, "the journal was replaced by another file")
 
     def clear(self) -> None:
         """Replace the file by an empty one, so that a reader in the middle of it keeps what it opened."""

@@ -18,6 +18,9 @@ SCHEMA = 2  # 1: every generation lay in population.h5, none in the journal
 MAX_ROWS = 5_000_000  # per table; a file that claims more is refused before anything is allocated
 MAX_COLUMNS = 4096
 MAX_TEXT = 16 * 2**20  # characters of one attribute or cell
+MAX_CHUNK = 2**16  # rows that HDF5 reads at once; evonas writes 512
+FEWEST_STORED = 1 / 16  # of the cells a table claims; what came late has none in earlier rows, but most is there
+_REFERENCE = np.dtype([("length", "<u4"), ("address", "<u8"), ("index", "<u4")])  # HDF5's, to one text
 
 INT, FLOAT, TEXT = "int", "float", "text"
 TABLES: dict[str, dict[str, str]] = {
@@ -81,6 +84,7 @@ def checked_header(changes: Mapping[str, Any]) -> dict[str, Any]:
                 value = [o if isinstance(o, Mapping) else vars(o) for o in value]
                 value = [{key: o.get(key, "") for key in ("name", "unit", "direction")} for o in value]
             out[name] = json.loads(dumps(value))
+        _check_type(name, out[name])
     _check_lists(out)
     return out
 
@@ -103,20 +107,27 @@ def read_header(file: h5py.File) -> dict[str, Any]:
             exit_code=EXIT_FAILED,
         )
     out: dict[str, Any] = {}
-    for name, default in HEADER.items():
-        value = file.attrs.get(name, None)
-        if value is None:
+    for name in HEADER:
+        if name not in file.attrs:
             raise ValueError(f"attribute {name!r} is missing")
+        if file.attrs.get_id(name).shape != ():  # before it is read: it may claim to be of any length
+            raise ValueError(f"attribute {name!r} is not one value")
+        value = file.attrs[name]
         if name == "seed":
             out[name] = int(value)
             continue
         if not isinstance(value, str) or len(value) > MAX_TEXT:
             raise ValueError(f"attribute {name!r} is not a text of at most {MAX_TEXT} characters")
         out[name] = value if name in PLAIN_HEADER else json.loads(value)
-        if default is not None and not isinstance(out[name], type(default)):
-            raise ValueError(f"attribute {name!r} is not a {type(default).__name__}")
+        _check_type(name, out[name])
     _check_lists(out)
     return out
+
+
+def _check_type(name: str, value: Any) -> None:
+    kind = type(HEADER[name])
+    if HEADER[name] is not None and not isinstance(value, kind):
+        raise ValueError(f"attribute {name!r} is not a {kind.__name__}")
 
 
 def _check_lists(header: Mapping[str, Any]) -> None:
@@ -127,6 +138,8 @@ def _check_lists(header: Mapping[str, Any]) -> None:
     for seed in header.get("seed_genomes", ()):
         if not isinstance(seed, dict) or not isinstance(seed.get("id"), str) or not isinstance(seed.get("label"), str):
             raise ValueError(f"seed genome {seed!r:.80} is not an id and a label")
+    if any(isinstance(text, (list, dict)) for text in header.get("constraints", ())):
+        raise ValueError("a constraint is not a text")
 
 
 def checked_row(table: str, row: Mapping[str, Any]) -> dict[str, Any]:
@@ -179,14 +192,43 @@ def read_table(file: h5py.File, table: str) -> dict[str, list]:
     missing = set(TABLES[table]) - set(group)
     if missing:
         raise ValueError(f"{table} lacks the column {min(missing)!r}")
-    out = {name: _read_column(group, name) for name in group}
-    lengths = {len(column) for column in out.values()}
-    if len(lengths) != 1:
-        raise ValueError(f"the columns of {table!r} differ in length")
+    columns = {name: _column(group, name) for name in group}
     for name, kind in TABLES[table].items():
-        if _kind(group[name]) != kind:
+        if _kind(columns[name]) != kind:
             raise ValueError(f"column {table}/{name} is not of kind {kind}")
-    return out
+    _check_claims(group, list(columns.values()))
+    return {name: _read_column(column) for name, column in columns.items()}
+
+
+def _check_claims(group: h5py.Group, columns: Sequence[h5py.Dataset]) -> None:
+    """Raise ValueError where a table claims more than its file can hold: a few bytes may claim any number of rows, and
+    any number of rows may name the same text. Nothing is read before."""
+    size = group.file.id.get_filesize()
+    rows = len(columns[0])
+    if any(len(column) != rows for column in columns):
+        raise ValueError(f"the columns of {group.name!r} differ in length")
+    if rows > MAX_ROWS:
+        raise ValueError(f"{group.name!r} claims {rows} rows; at most {MAX_ROWS} are read")
+    stored = [column.id.get_storage_size() for column in columns]
+    claimed = rows * sum(column.dtype.itemsize for column in columns)
+    if sum(stored) > size or sum(stored) < claimed * FEWEST_STORED:
+        raise ValueError(f"{group.name!r} claims {rows} rows, and its file holds {sum(stored)} bytes of them")
+    texts = sum(_length_of_texts(column) for column in columns if _kind(column) == TEXT)
+    if texts > size:
+        raise ValueError(f"{group.name!r} claims {texts} bytes of text in a file of {size}")
+
+
+def _length_of_texts(column: h5py.Dataset) -> int:
+    """Bytes of all texts of a column, from the references to them that its chunks hold."""
+    chunks: list[tuple[int, int]] = []
+    column.id.chunk_iter(lambda found: chunks.append((found.chunk_offset[0], found.size)))
+    total = 0
+    for first, size in chunks:
+        if size != column.chunks[0] * _REFERENCE.itemsize:
+            raise ValueError(f"column {column.name} is not of the layout")
+        _, raw = column.id.read_direct_chunk((first,))
+        total += int(np.frombuffer(raw, _REFERENCE)["length"][: len(column) - first].sum(dtype="i8"))
+    return total
 
 
 @contextmanager
@@ -199,8 +241,9 @@ def damage(path: Path) -> Iterator[None]:
     except PermissionError as error:
         raise EvonasError(f"{path} can't be read: {error.strerror}") from error
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, IndexError, OverflowError, MemoryError) as error:
+        what = str(error).splitlines()[0][:300] if str(error) else type(error).__name__
         raise EvonasError(
-            f"{path} is damaged or no evonas run: {str(error).splitlines()[0] if str(error) else type(error).__name__}",
+            f"{path} is damaged or no evonas run: {what}",
             "evonas never leaves it so: restore it from a copy, or start over with 'evonas evolve --run NAME'.",
             exit_code=EXIT_FAILED,
         ) from error
@@ -218,7 +261,8 @@ def _create_column(group: h5py.Group, name: str, kind: str, length: int) -> None
 
 
 def _kind(dataset: h5py.Dataset) -> str:
-    if h5py.check_string_dtype(dataset.dtype) is not None:
+    text = h5py.check_string_dtype(dataset.dtype)
+    if text is not None and text.length is None:
         return TEXT
     if dataset.dtype == np.dtype("f8"):
         return FLOAT
@@ -227,18 +271,24 @@ def _kind(dataset: h5py.Dataset) -> str:
     raise ValueError(f"column {dataset.name} has type {dataset.dtype}")
 
 
-def _read_column(group: h5py.Group, name: str) -> list:
+def _column(group: h5py.Group, name: str) -> h5py.Dataset:
+    """A column as evonas writes it: a chunked list without filters. Raises ValueError."""
     # Links and external storage would make a received file read other files of its reader.
     if not isinstance(group.get(name, getlink=True), h5py.HardLink):
         raise ValueError(f"column {group.name}/{name} is a link")
     dataset = group[name]
     if not isinstance(dataset, h5py.Dataset) or dataset.ndim != 1 or dataset.external or dataset.is_virtual:
         raise ValueError(f"{group.name}/{name} is not a plain column")
-    if len(dataset) > MAX_ROWS:
-        raise ValueError(f"column {group.name}/{name} claims {len(dataset)} rows; at most {MAX_ROWS} are read")
+    # Compressed rows would be a way to write very many in very few bytes.
+    if not dataset.chunks or dataset.chunks[0] > MAX_CHUNK or dataset.id.get_create_plist().get_nfilters():
+        raise ValueError(f"column {group.name}/{name} is not stored as evonas does")
+    return dataset
+
+
+def _read_column(dataset: h5py.Dataset) -> list:
     if _kind(dataset) != TEXT:
         return dataset[:].tolist()
     values = dataset.asstr()[:].tolist() if len(dataset) else []
     if any(len(value) > MAX_TEXT for value in values):
-        raise ValueError(f"column {group.name}/{name} holds a text of more than {MAX_TEXT} characters")
+        raise ValueError(f"column {dataset.name} holds a text of more than {MAX_TEXT} characters")
     return values

@@ -6,7 +6,7 @@ import itertools
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -122,12 +122,31 @@ def journal_row(evaluation: Evaluation, entry: Entry | None) -> dict[str, Any]:
 def from_journal(row: Mapping[str, Any]) -> tuple[Evaluation, Mapping[str, Any] | None]:
     """An evaluation of ``journal_row``, and its entry as ``Entries.read`` takes it. Raises ValueError, KeyError,
     TypeError or EvonasError where it is not one."""
-    record = Record.from_dict(row["record"])
-    check_id(record.genome_id)
     entry = row.get("entry")
     if not (entry is None or isinstance(entry, Mapping)):
         raise TypeError("the entry of an evaluation is a JSON object")
-    return Evaluation(int(row["sequence"]), record, float(row["finished"])), entry
+    return Evaluation(_whole(row["sequence"]), _read_record(row["record"]), _seconds(row["finished"])), entry
+
+
+def _read_record(data: Any) -> Record:
+    """The record of ``Record.to_dict``, every value of its type: JSON says nothing of that."""
+    objects = ("measures", "cost", "provenance")
+    if not isinstance(data, Mapping) or not all(isinstance(data[name], Mapping) for name in objects):
+        raise TypeError("a record is a JSON object with measures, cost and provenance")
+    measures = {
+        name: Measure(_number(m["value"]), _number(m["spread"]), _text(m["fidelity"]), _text(m["device"]))
+        for name, m in data["measures"].items()
+    }
+    return Record(
+        check_id(data["genome_id"]),
+        _whole(data["generation"]),
+        _whole(data["index"]),
+        _text(data["status"]),
+        measures,
+        _text(data["reason"]),
+        {name: _number(value) for name, value in data["cost"].items()},
+        data["provenance"],
+    )
 
 
 def genome_row(entry: Entry) -> dict[str, Any]:
@@ -147,10 +166,13 @@ def _read_entry(genome_id: str, row: Mapping[str, Any]) -> Entry:
     genes, parents = (_loads(row["genes"]), _loads(row["parents"])) if from_table else (row["genome"], row["parents"])
     if not isinstance(genes, dict) or not isinstance(parents, list):
         raise ValueError(f"genome {genome_id} is not of the layout")
+    if not all(map(_is_gene, genes.values())):
+        raise ValueError(f"a gene of {genome_id} is neither a number, a text, true, false, null nor a list of these")
     genome = Genome(genes)
     if genome.id != genome_id:
         raise ValueError(f"the genes of {genome_id} have another id")
-    return Entry(genome, tuple(map(check_id, parents)), str(row["operator"]), int(row["generation"]), str(row["label"]))
+    about = _text(row["operator"]), _whole(row["generation"]), _text(row["label"])
+    return Entry(genome, tuple(map(check_id, parents)), *about)
 
 
 def evaluation_row(evaluation: Evaluation) -> dict[str, Any]:
@@ -193,10 +215,15 @@ def read_evaluations(columns: Mapping[str, list]) -> list[Evaluation]:
     provenances = {text: _loads(text) for text in set(columns["provenance"])}
     if not all(isinstance(provenance, dict) for provenance in provenances.values()):
         raise ValueError("provenance is not a JSON object")
+    if not all(map(math.isfinite, columns["finished"])):
+        raise ValueError("an evaluation finished at no number of seconds")
     measured = [
         (name, *(columns[name + suffix] for suffix in ("", *_SUFFIXES))) for name in measured_names(list(columns))
     ]
     costs = [(name.removeprefix("cost_"), column) for name, column in columns.items() if name.startswith("cost_")]
+    for name, *found in measured:
+        _check_kinds(name, zip(found, (float, float, str, str)))
+    _check_kinds("cost", ((column, float) for _, column in costs))
     fixed = ("sequence", "genome_id", "generation", "index", "status", "reason", "finished", "provenance")
     out = []
     rows = zip(*(columns[name] for name in fixed))
@@ -213,6 +240,12 @@ def read_evaluations(columns: Mapping[str, list]) -> list[Evaluation]:
     return out
 
 
+def _check_kinds(name: str, columns: Iterable[tuple[list, type]]) -> None:
+    """The columns that a run need not have, each with what it holds; one holds values of one type."""
+    if not all(isinstance(column[0], kind) for column, kind in columns if column):
+        raise ValueError(f"the columns of {name} are not of their kinds")
+
+
 @contextmanager
 def as_value_error() -> Iterator[None]:
     """Errors of Record and Genome speak to whoever builds one; here they only say that the file is damaged."""
@@ -220,6 +253,35 @@ def as_value_error() -> Iterator[None]:
         yield
     except EvonasError as error:
         raise ValueError(error.message) from error
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ValueError(f"{value!r:.40} is not a number")
+    return float(value)
+
+
+def _seconds(value: Any) -> float:
+    if not math.isfinite(value := _number(value)):
+        raise ValueError(f"{value} is no number of seconds")
+    return value
+
+
+def _whole(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or abs(value) >= 2**63:
+        raise ValueError(f"{value!r:.40} is not a whole number")
+    return value
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{value!r:.40} is not a text")
+    return value
+
+
+def _is_gene(value: Any) -> bool:
+    values = value if isinstance(value, list) else [value]
+    return all(v is None or isinstance(v, (bool, int, float, str)) for v in values)
 
 
 def _loads(text: str) -> Any:

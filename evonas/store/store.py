@@ -390,6 +390,10 @@ def _disk(what: str, hint: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ESTALE):
+            hint = (
+                "The run's folder was moved, removed or written by someone else meanwhile; resume it where it is now."
+            )
         raise EvonasError(f"{what}: {error.strerror or error}", hint, exit_code=EXIT_FAILED) from error
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -253,3 +254,20 @@ def test_a_run_that_goes_on_is_not_resumed_a_second_time(cli, in_copy):
         assert "first" in done.sentence
         assert len(json.loads(cli("report", "first", "--format", "json").out)["front"]) > 0
     assert len(evaluations(Store.open("runs/first"))) == 8
+
+
+@linux
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_that_python_lost_comes_again(number):
+    """One that arrives in a finaliser is printed and forgotten."""
+    from evonas.cli.running import interrupts
+
+    before = signal.getsignal(number)
+    with interrupts() as check:
+        check()
+        with contextlib.suppress(KeyboardInterrupt):
+            os.kill(os.getpid(), number)
+            time.sleep(5)
+        with pytest.raises(KeyboardInterrupt):
+            check()
+    assert signal.getsignal(number) is before

@@ -337,3 +337,20 @@ def test_a_context_that_is_no_number_is_refused(tmp_path, context):
     assert not are_of(tmp_path / "w", mine.genome)
     with pytest.raises(EvonasError, match="whole number from 1"):
         load_trained(mine.genome, tmp_path / "w")
+
+
+@pytest.mark.parametrize("shape", [[0, 2**62, 2**62], [0, 2**64], [0] * 70, [0, 2**31, 2**31, 2**31]])
+def test_a_tensor_of_no_bytes_may_not_claim_any_shape(tmp_path, shape):
+    header = json.dumps({"x": {"dtype": "F32", "shape": shape, "data_offsets": [0, 0]}}).encode()
+    (tmp_path / "w").write_bytes(struct.pack("<Q", len(header)) + header)
+    with pytest.raises(EvonasError, match="'x' is not a tensor of"):
+        standalone.read_safetensors(tmp_path / "w")
+
+
+def test_messages_do_not_repeat_a_name_of_any_length(tmp_path):
+    mine = network(transformer_genome(EVERY_GENE))
+    for about, extra in (({"genome": "x" * 99_000, "context": "48"}, {}), ({}, {"y" * 99_000: torch.ones(1)})):
+        save_file({**mine.state_dict(), **extra}, tmp_path / "w", metadata=about)
+        with pytest.raises(EvonasError) as error:
+            load_trained(mine.genome, tmp_path / "w", 48)
+        assert len(str(error.value)) < 500

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -94,6 +96,49 @@ def test_a_file_that_can_not_be_used_is_as_good_as_none(genome, task, tmp_path, 
         path.write_bytes({"empty": b"", "garbage": b"x" * 100, "cut": content[: len(content) // 2]}[damage])
     fresh = Training(genome(), task, seed=3)
     assert not checkpoint.load(fresh, path) and fresh.cycles == 0
+
+
+PROGRESS = {"cycles": 1, "sequences": 32, "first_loss": 3.0}
+NO_PROGRESS = [
+    {**PROGRESS, "cycles": None}, {**PROGRESS, "cycles": "x"}, {**PROGRESS, "cycles": -1},
+    {**PROGRESS, "cycles": 1e999},
+    {**PROGRESS, "sequences": 10**400}, {**PROGRESS, "first_loss": None}, {**PROGRESS, "first_loss": [1]},
+    {**PROGRESS, "first_loss": float("nan")}, {}, [], 1, "[" * 50_000,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("progress", NO_PROGRESS, ids=lambda p: str(p)[:60])
+def test_progress_that_is_none_changes_nothing(genome, task, tmp_path, progress):
+    path = tmp_path / "x.safetensors"
+    checkpoint.save(trained(genome(), task, CYCLES[:1]), path)
+    about = {"genome": genome().id, "seed": "3"}
+    about["progress"] = progress if isinstance(progress, str) else json.dumps(progress)
+    save_file(load_file(path), path, metadata=about)
+    fresh, untouched = Training(genome(), task, seed=3), Training(genome(), task, seed=3)
+    assert not checkpoint.load(fresh, path)
+    assert fresh.cycles == 0 and fresh.first_loss is None and same(fresh, untouched)
+
+
+CHANGED_STATE = {
+    "missing": lambda name, tensor: None if name.endswith("exp_avg") else tensor,
+    "another shape": lambda name, tensor: tensor[:1].clone() if name.endswith("momentum") else tensor,
+    "another type": lambda name, tensor: tensor.long() if name.startswith("optimizer.") else tensor,
+    "a step for every weight": lambda name, tensor: tensor.repeat(3) if name.endswith("step") else tensor,
+}
+
+
+@pytest.mark.parametrize("change", CHANGED_STATE)
+def test_optimiser_state_that_does_not_fit_is_not_taken(genome, task, tmp_path, change):
+    g, path = genome(optimizer="muon"), tmp_path / "x.safetensors"
+    training = trained(g, task, CYCLES[:1])
+    checkpoint.save(training, path)
+    tensors = {name: CHANGED_STATE[change](name, tensor) for name, tensor in load_file(path).items()}
+    about = {"genome": g.id, "seed": "3", "progress": json.dumps(PROGRESS)}
+    save_file({name: t for name, t in tensors.items() if t is not None}, path, metadata=about)
+    fresh = Training(g, task, seed=3)
+    assert not checkpoint.load(fresh, path)
+    fresh.run(CYCLES[0])
+    assert same(fresh, training)
 
 
 def test_only_what_is_named_is_kept(tmp_path):

@@ -451,3 +451,19 @@ def test_the_shipped_file_with_damaged_bytes_is_read_or_refused(tmp_path_factory
         return
     genome = space.sample(np.random.default_rng(0))
     assert space.check(genome) == [] and check_transformer(genome) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"{'k' * 90_000} = 1",
+        f"[genes]\n{'k' * 90_000} = 1",
+        f"[genes]\nn_layers = {{ {'k' * 90_000} = 1 }}",
+        "kind = 'custom'\nrules = [" + "'1 > 2', " * 5_000 + "]\n[genes]\na = [1, 2]",
+    ],
+)
+def test_messages_do_not_repeat_a_file_of_any_length(tmp_path, text):
+    (tmp_path / "s.toml").write_text(text)
+    with pytest.raises(EvonasError) as error:
+        read_space(tmp_path / "s.toml")
+    assert len(str(error.value)) < 2_000

@@ -13,6 +13,7 @@ from evonas.genome import (
     LAYER_GENES,
     TRAINING_DEFAULTS,
     TRAINING_GENES,
+    Genome,
     bounded_windows,
     check_transformer,
     read_space,
@@ -138,3 +139,19 @@ def test_windows_as_long_as_the_context_are_full_attention(seed, context):
     assert {k: v for k, v in bounded.items() if k != "window"} == {k: v for k, v in genome.items() if k != "window"}
     assert bounded_windows(bounded, context) == bounded and check_transformer(bounded) == []
     assert read_space("text-cpu").bounded(context).check(bounded) == []
+
+
+def test_a_thousand_problems_are_not_all_listed():
+    with pytest.raises(EvonasError, match=r"layer 0: .*; and 1014 more") as error:
+        transformer_genome({**BASE, "n_layers": 1024, "n_heads": 7})
+    assert len(error.value.message) < 1_000
+    with pytest.raises(EvonasError) as error:
+        transformer_genome({**BASE, "x" * 100_000: 1})
+    assert len(error.value.message) < 1_000
+
+
+@pytest.mark.parametrize("gene", ["window", "kv_rank", "ffn_ratio"])
+def test_one_value_for_all_layers_is_a_problem_of_a_stored_genome(gene):
+    genes = dict(transformer_genome(BASE))
+    problems = check_transformer(Genome({**genes, gene: genes[gene][0]}))
+    assert any(problem.startswith(f"{gene} is ") for problem in problems)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from evonas.record import Measure, Record
-from evonas.report import build_report, to_json, to_markdown
+from evonas.report import build_report, png, to_json, to_markdown
 from evonas.report.against import sentence
 from evonas.report.cells import summary_lines, table_of
 from evonas.store import Store
@@ -353,3 +353,23 @@ def test_an_error_that_is_not_known_yet_is_not_told(store):
     report = build_report(Store.open(store.folder))
     assert report["rungs"][0]["error"] == {"loss": None, "latency": None}
     assert not any("Standard error" in line for line in summary_lines(report, table_of(report)))
+
+
+def test_a_header_of_the_wrong_types_is_shown_as_far_as_it_is_text(tmp_path):
+    deep: list = []
+    for _ in range(300):
+        deep = [deep]
+    with Store.create(
+        tmp_path / "odd", header(settings={"task": deep}, versions={"torch": deep, "h5py": "3"})
+    ) as store:
+        report = build_report(store)
+    assert report["task"] == "" and report["versions"] == {"torch": "", "h5py": "3"}
+
+
+def test_a_run_without_objectives_has_an_empty_front(tmp_path):
+    with Store.create(tmp_path / "none", header(())) as store:
+        store.append(SEED, Record(SEED.id, 0, 0, "ok", {"loss": Measure(1.0)}))
+        report, picture = build_report(store), png(store)
+    assert (report["front"], report["ties"], report["objectives"]) == ([], [], [])
+    assert "Nothing is on the front yet" in to_markdown(report) or report["seeds"]
+    assert picture.startswith(b"\x89PNG")

@@ -294,3 +294,15 @@ def test_a_constraint_nobody_knows_is_shown_as_it_is(tmp_path):
         report = build_report(store)
     assert [c["name"] for c in report["constraints"]] == ["", ""]
     assert "Constraints: beauty>= [31m3, 7." in " ".join(rendered(report).split())
+
+
+def test_half_characters_of_a_run_come_out_as_text(tmp_path):
+    evil = "a\ud800\x1b[2J"
+    report = {**small(tmp_path, evil), "run": evil, "task": evil, "device": evil, "versions": {evil: evil}}
+    report["front"][0]["objectives"]["loss"]["fidelity"] = evil
+    terminal = Console(file=io.StringIO(), width=100)
+    render_table(report, terminal)
+    for text in (to_json(report), to_csv(report), to_markdown(report), to_html(report), terminal.file.getvalue()):
+        text.encode("utf-8")
+        assert "\x1b" not in text
+    assert json.loads(to_json(report))["run"].startswith("a")

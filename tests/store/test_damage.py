@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 
 import h5py
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from evonas.errors import EvonasError
-from evonas.store import Store
+from evonas.store import Store, files
 from evonas.store.journal import encode_line
 
 from .conftest import HEADER, fill, genome
@@ -99,8 +100,45 @@ DAMAGE = {
     "a parent that is a number": lambda f: f["genomes/parents"].__setitem__(0, "[1]"),
     "sequence twice": lambda f: f["evaluations/sequence"].__setitem__(1, 0),
     "provenance a list": lambda f: f["evaluations/provenance"].__setitem__(0, "[]"),
+    "an attribute of many values": lambda f: f.attrs.__setitem__("device", np.zeros(1000)),
+    "a constraint that is a list": lambda f: f.attrs.__setitem__("constraints", "[[1]]"),
+    "rows that were never written": lambda f: [d.resize((4_000_000,)) for d in f["genomes"].values()],
+    "one text for many rows": lambda f: _one_text_for_many_rows(f["genomes"]),
+    "compressed rows": lambda f: _column(f, "population", "rank", np.zeros(1, "i8"), chunks=(1,), compression="gzip"),
+    "a chunk of everything": lambda f: _column(
+        f, "population", "rank", np.zeros(1, "i8"), maxshape=(None,), chunks=(10**6,)
+    ),
+    "text of fixed length": lambda f: _column(f, "genomes", "label", np.zeros(3, "S9"), chunks=(3,)),
+    "a fidelity that is a number": lambda f: _column(
+        f, "evaluations", "loss_fidelity", np.zeros(3), maxshape=(None,), chunks=(512,)
+    ),
+    "a cost that is a text": lambda f: _column(
+        f, "evaluations", "cost_seconds", ["a"] * 3, maxshape=(None,), chunks=(512,), dtype=h5py.string_dtype()
+    ),
+    "a value that is a whole number": lambda f: _column(
+        f, "evaluations", "loss", np.zeros(3, "i8"), maxshape=(None,), chunks=(512,)
+    ),
+    "an endless time": lambda f: f["evaluations/finished"].__setitem__(0, np.inf),
+    "rungs of texts": lambda f: f["generations/extra"].__setitem__(0, '{"rungs":["a"]}'),
+    "expectations that are numbers": lambda f: f["generations/extra"].__setitem__(0, '{"expected":[1]}'),
+    "an expectation without an error": lambda f: f["generations/extra"].__setitem__(
+        0, '{"expected":[{"rung":0,"of":1,"pairs":1}]}'
+    ),
+    "an error that is a text": lambda f: f["generations/extra"].__setitem__(
+        0, '{"expected":[{"rung":0,"of":1,"pairs":1,"error":{"loss":"x"}}]}'
+    ),
     "text that is not UTF-8": lambda f: f["evaluations/reason"].__setitem__(0, b"\xff\xfe"),
 }
+
+
+def _one_text_for_many_rows(table):
+    label = table["label"]
+    label[0] = "x" * 100_000
+    table.file.flush()
+    for column in table.values():
+        column.resize((512,))
+    _, chunk = label.id.read_direct_chunk((0,))
+    label.id.write_direct_chunk((0,), chunk[:16] * 512)
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
@@ -109,6 +147,22 @@ def test_hostile_contents_are_one_clear_error(run, damage):
         DAMAGE[damage](file)
     with pytest.raises(EvonasError, match="is damaged or no evonas run"):
         dict(Store.open(run).genomes)  # genomes are read when they are asked for
+
+
+MEASURE = {"value": 1.0, "spread": 0.0, "fidelity": "exact", "device": ""}
+GOOD = {
+    "sequence": 4, "finished": 0.0,
+    "record": {
+        "genome_id": genome(0).id, "generation": 1, "index": 0, "status": "ok", "measures": {"loss": MEASURE},
+        "reason": "", "cost": {}, "provenance": {},
+    },
+}  # fmt: skip
+
+
+def test_a_journal_line_written_by_hand_is_read(run):
+    with open(run / "journal.jsonl", "ab") as file:
+        file.write(encode_line(GOOD))
+    assert Store.open(run).records[-1].value("loss") == 1.0
 
 
 @pytest.mark.parametrize(
@@ -129,6 +183,25 @@ def test_hostile_contents_are_one_clear_error(run, damage):
         {"sequence": 4, "finished": 0.0, "record": {"genome_id": "x", "generation": 0, "index": 0, "status": "ok"}},
         {"sequence": 4, "finished": 0.0, "record": {"genome_id": "0" * 12, "generation": 0, "index": 0, "status": "?"}},
         {"sequence": 4, "finished": 0.0, "record": []},
+        {"header": {"settings": []}},
+        {"header": {"constraints": [[1]]}},
+        *(
+            {**GOOD, "record": {**GOOD["record"], **changes}}
+            for changes in (
+                {"measures": []},
+                {"measures": {"loss": {**MEASURE, "value": "1"}}},
+                {"measures": {"loss": {**MEASURE, "spread": None}}},
+                {"measures": {"loss": {**MEASURE, "fidelity": 3}}},
+                {"generation": "0"},
+                {"index": 2**63},
+                {"reason": None},
+                {"cost": {"seconds": "1"}},
+                {"provenance": []},
+            )
+        ),
+        {**GOOD, "finished": float("inf")},
+        {**GOOD, "sequence": "4"},
+        {**GOOD, "sequence": 4.0},
     ],
 )
 def test_a_journal_line_with_a_right_checksum_and_wrong_content(run, row):
@@ -148,7 +221,14 @@ def test_an_overlong_line_is_refused(run, monkeypatch):
         Store.open(run)
 
 
-def test_random_bytes_never_raise_anything_else(run):
+def test_a_journal_without_end_is_refused_before_it_is_read(run):
+    os.truncate(run / "journal.jsonl", 2**31)  # a hole: it takes no disk
+    with pytest.raises(EvonasError, match=r"journal\.jsonl has 2147483648 bytes; at most 1073741824 are read"):
+        Store.open(run)
+
+
+def test_random_bytes_never_raise_anything_else(run, monkeypatch):
+    monkeypatch.setattr(files, "check_readable", lambda data: None)  # a process each time
     data = (run / "population.h5").read_bytes()
     rng = random.Random(3)
     for _ in range(60):

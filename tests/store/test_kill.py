@@ -214,3 +214,23 @@ def test_sigkill_loses_no_acknowledged_evaluation(tmp_path):
         fill(store, n, n + 1)
         store.commit({"generation": 9_999}, [genome(n).id])
     assert len(Store.open(folder).records) == n + 1
+
+
+@pytest.mark.parametrize("what", ["removed", "renamed", "journal removed", "journal replaced"])
+def test_a_run_that_is_moved_underneath_is_noticed_at_once(folder, what):
+    store = Store.create(folder, HEADER)
+    fill(store, 0, 2)
+    moved = folder.with_name("moved")
+    if what == "removed":
+        shutil.rmtree(folder)
+    elif what == "renamed":
+        folder.rename(moved)
+    else:
+        (folder / "journal.jsonl").unlink()
+        if what == "journal replaced":
+            (folder / "journal.jsonl").write_bytes(b"")
+    with pytest.raises(EvonasError, match=r"can't store the evaluation of .*: (No such file|the journal was replaced)"):
+        fill(store, 2, 3)
+    store.close()
+    if what == "renamed":
+        assert len(Store.open(moved).records) == 2
