@@ -98,7 +98,7 @@ def test_it_stores_what_it_was_asked_and_what_it_found(finished, text_file):
 
 def test_the_seed_is_evaluated_in_the_first_generation_with_mutants_around_it(finished):
     store = Store.open(finished[0] / "runs" / "first")
-    first = [r for r in store.records if r.genome_id == SEED.id]
+    first = [r for r in evaluations(store) if r.genome_id == SEED.id]
     assert [(r.generation, r.index) for r in first] == [(0, 0)]
     assert store.header["seed_genomes"] == [{"id": SEED.id, "label": "hand-tuned"}]
     assert store.genomes[SEED.id].label == "hand-tuned"
