@@ -60,6 +60,7 @@ from evonas.store import Store
 
 GENERATIONS = 8
 KILLS_PER_RUN = 14  # then it may end
+IN_ONE_PROCESS = 0.7  # share of the runs that are killed
 
 
 def alone(inputs: Path, folder: Path, generations: int = GENERATIONS, **how) -> tuple[tuple, float]:
@@ -74,12 +75,12 @@ def alone(inputs: Path, folder: Path, generations: int = GENERATIONS, **how) -> 
 def kills(inputs: Path, folder: Path, options) -> dict:
     draw = random.Random(options.seed)
     expected, seconds = alone(inputs, folder / "alone")
-    modes = {"one process": 0.7, "main": 0.1, "worker": 0.1, "all": 0.1}
-    counts = {"kills": dict.fromkeys(modes, 0), "runs": 0, "lost": 0, "unreadable": 0, "different": 0, "orphans": 0}
+    none = dict.fromkeys(("one process", "main", "worker", "all"), 0)
+    counts = {"kills": none, "runs": 0, "lost": 0, "unreadable": 0, "different": 0, "orphans": 0}
     while sum(counts["kills"].values()) < options.kills:
         target, killed = folder / f"run{counts['runs']}", 0
-        # Every other run in one process; a worker takes seconds to import torch.
-        single = options.quick or draw.random() < modes["one process"]
+        # Most runs in one process; a worker takes seconds to import torch.
+        single = options.quick or draw.random() < IN_ONE_PROCESS
         kinds = ["one process"] if single else ["main", "worker", "all"]
         seldom = draw.random() < 0.5
         while True:
@@ -124,6 +125,20 @@ def _kill(run: Run, mode: str, seconds: float, draw: random.Random, counts: dict
     return 1
 
 
+def _resume(
+    run: Run, inputs: Path, target: Path, generations: int, seldom: bool, expected: tuple, counts: dict
+) -> None:
+    """Count what a run that has ended lost, and whether it ends as expected when it goes on; then remove it."""
+    try:
+        counts["lost"] += lost(target, run.said())
+        done = Run(inputs, target, generations, seldom=seldom).wait() == DONE
+        counts["different"] += not done or digest(target) != expected
+    except EvonasError as error:
+        print(f"  unreadable: {error.message}", flush=True)
+        counts["unreadable"] += 1
+    shutil.rmtree(target, ignore_errors=True)
+
+
 def writes(inputs: Path, folder: Path, options) -> dict:
     counts = {"calls": 0, "kills": 0, "lost": 0, "unreadable": 0, "different": 0}
     for seldom in (False, True):
@@ -140,15 +155,7 @@ def writes(inputs: Path, folder: Path, options) -> dict:
                 code = run.wait()
                 assert code == -signal.SIGKILL, f"call {n} of {calls}: the run ended with {code}"
                 counts["kills"] += 1
-                try:
-                    counts["lost"] += lost(target, run.said())
-                    again = Run(inputs, target, generations, seldom=seldom)
-                    done = again.wait() == DONE
-                    counts["different"] += not done or digest(target) != expected
-                except EvonasError as error:
-                    print(f"  unreadable: {error.message}", flush=True)
-                    counts["unreadable"] += 1
-                shutil.rmtree(target, ignore_errors=True)
+                _resume(run, inputs, target, generations, seldom, expected, counts)
             _say(f"writes: call {n} of {calls}, {counts}")
     return counts
 
@@ -166,14 +173,7 @@ def disk(inputs: Path, folder: Path, options) -> dict:
             counts["sizes"] += 1
             counts["refused"] += code == REFUSED
             counts["broken"] += code == BROKEN
-            try:
-                counts["lost"] += lost(target, run.said())
-                done = Run(inputs, target, GENERATIONS, seldom=seldom).wait() == DONE
-                counts["different"] += not done or digest(target) != expected
-            except EvonasError as error:
-                print(f"  unreadable at {size}: {error.message}", flush=True)
-                counts["unreadable"] += 1
-            shutil.rmtree(target, ignore_errors=True)
+            _resume(run, inputs, target, GENERATIONS, seldom, expected, counts)
             _say(f"disk: {size} of {largest} bytes, {counts}")
     return counts
 

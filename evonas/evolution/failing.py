@@ -21,7 +21,8 @@ _SKILL = 0.7  # share of pairs of a failure and another that it tells apart, eac
 class Soundness:
     """How likely a genome is not to fail, by a Gaussian process on what has failed and what has not.
 
-    It says 1 of everything until there are some failures, and as long as it does not tell them from the rest.
+    Of both the last ones count. It says 1 of everything until there are some failures, and as long as it does not tell
+    them from the rest.
     """
 
     def __init__(self, features: Features, sound: Sequence[Genome], failed: Sequence[Genome]) -> None:

@@ -70,7 +70,7 @@ class Screening:
         if not pool:
             return []
         kept = [entry for entry in pool if not _breaks(engine, entry[1])] or pool
-        sound = Soundness(self._features, [i.genome for i in latest], list(engine.failed.values()))
+        sound = Soundness(self._features, [i.genome for i in reversed(latest)], list(engine.failed.values()))
         chances = sound.of([proposal.genome for proposal, *_ in kept])
         expected = [(mean, std) for _, mean, std in kept]
         return [kept[k][0] for k in _by_gain(engine, first, parents, expected, chances, count)]

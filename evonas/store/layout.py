@@ -151,11 +151,27 @@ def checked_row(table: str, row: Mapping[str, Any]) -> dict[str, Any]:
         value = row[name]
         if kind == FLOAT and value is None:  # what JSON makes of a number that is not finite
             value = math.nan
-        types = {INT: int, FLOAT: (int, float), TEXT: str}[kind]
-        if not isinstance(value, types) or isinstance(value, bool) or (kind == INT and abs(value) >= 2**63):
-            raise ValueError(f"{table}.{name} is {value!r:.40}")
-        out[name] = float(value) if kind == FLOAT else value
+        out[name] = {INT: whole, FLOAT: number, TEXT: text}[kind](value)
     return out
+
+
+def number(value: Any) -> float:
+    """``value`` of some JSON, which says nothing of types; so with the next two. Raises ValueError."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ValueError(f"{value!r:.40} is not a number")
+    return float(value)
+
+
+def whole(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or abs(value) >= 2**63:
+        raise ValueError(f"{value!r:.40} is not a whole number")
+    return value
+
+
+def text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{value!r:.40} is not a text")
+    return value
 
 
 def create_tables(file: h5py.File) -> None:
@@ -261,8 +277,8 @@ def _create_column(group: h5py.Group, name: str, kind: str, length: int) -> None
 
 
 def _kind(dataset: h5py.Dataset) -> str:
-    text = h5py.check_string_dtype(dataset.dtype)
-    if text is not None and text.length is None:
+    found = h5py.check_string_dtype(dataset.dtype)
+    if found is not None and found.length is None:
         return TEXT
     if dataset.dtype == np.dtype("f8"):
         return FLOAT

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from ..errors import EvonasError
 from ..genome import Genome
 from ..record import Measure, Record
-from .layout import FLOAT, TABLES, TEXT, clean_text, damage, dumps, plain
+from .layout import FLOAT, TABLES, TEXT, clean_text, damage, dumps, number, plain, text, whole
 
 MAX_REASON = 4000  # characters kept of a failure's reason
 _ID = re.compile(r"[0-9a-f]{12}")
@@ -125,7 +125,7 @@ def from_journal(row: Mapping[str, Any]) -> tuple[Evaluation, Mapping[str, Any] 
     entry = row.get("entry")
     if not (entry is None or isinstance(entry, Mapping)):
         raise TypeError("the entry of an evaluation is a JSON object")
-    return Evaluation(_whole(row["sequence"]), _read_record(row["record"]), _seconds(row["finished"])), entry
+    return Evaluation(whole(row["sequence"]), _read_record(row["record"]), _seconds(row["finished"])), entry
 
 
 def _read_record(data: Any) -> Record:
@@ -134,17 +134,17 @@ def _read_record(data: Any) -> Record:
     if not isinstance(data, Mapping) or not all(isinstance(data[name], Mapping) for name in objects):
         raise TypeError("a record is a JSON object with measures, cost and provenance")
     measures = {
-        name: Measure(_number(m["value"]), _number(m["spread"]), _text(m["fidelity"]), _text(m["device"]))
+        name: Measure(number(m["value"]), number(m["spread"]), text(m["fidelity"]), text(m["device"]))
         for name, m in data["measures"].items()
     }
     return Record(
         check_id(data["genome_id"]),
-        _whole(data["generation"]),
-        _whole(data["index"]),
-        _text(data["status"]),
+        whole(data["generation"]),
+        whole(data["index"]),
+        text(data["status"]),
         measures,
-        _text(data["reason"]),
-        {name: _number(value) for name, value in data["cost"].items()},
+        text(data["reason"]),
+        {name: number(value) for name, value in data["cost"].items()},
         data["provenance"],
     )
 
@@ -171,7 +171,7 @@ def _read_entry(genome_id: str, row: Mapping[str, Any]) -> Entry:
     genome = Genome(genes)
     if genome.id != genome_id:
         raise ValueError(f"the genes of {genome_id} have another id")
-    about = _text(row["operator"]), _whole(row["generation"]), _text(row["label"])
+    about = text(row["operator"]), whole(row["generation"]), text(row["label"])
     return Entry(genome, tuple(map(check_id, parents)), *about)
 
 
@@ -255,27 +255,9 @@ def as_value_error() -> Iterator[None]:
         raise ValueError(error.message) from error
 
 
-def _number(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise ValueError(f"{value!r:.40} is not a number")
-    return float(value)
-
-
 def _seconds(value: Any) -> float:
-    if not math.isfinite(value := _number(value)):
+    if not math.isfinite(value := number(value)):
         raise ValueError(f"{value} is no number of seconds")
-    return value
-
-
-def _whole(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or abs(value) >= 2**63:
-        raise ValueError(f"{value!r:.40} is not a whole number")
-    return value
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise ValueError(f"{value!r:.40} is not a text")
     return value
 
 

@@ -187,22 +187,29 @@ class Store:
                 state.pending.append((row, members))
                 committed()
 
-    def _merge(self, pending: Sequence[tuple[dict, list[dict]]], replaced: Callable[[], None]) -> None:
-        """Take the journal and these generations into ``population.h5``; ``replaced`` is called once that has been
-        replaced. Raises OSError."""
+    def _merge(
+        self,
+        pending: Sequence[tuple[dict, list[dict]]],
+        replaced: Callable[[], None] = lambda: None,
+        header: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Take the journal, these generations and, where it changes, the header into ``population.h5``; ``replaced`` is
+        called once that has been replaced. Raises OSError."""
         state = self._state
+        header = dict(state.header if header is None else header)
         evaluations, genomes = state.merged
         rows = [row for row, _ in pending]
         members = [member for _, rows_of_members in pending for member in rows_of_members]
         extend_data(
             self._path / DATA,
-            state.header,
+            header,
             state.genomes.since(genomes),
             state.evaluations[evaluations:],
             rows,
             members,
         )
-        state.merged, state.pending = (len(state.evaluations), len(state.genomes)), []
+        state.merged, state.pending, state.header = (len(state.evaluations), len(state.genomes)), [], header
+        self._header_changed = False
         replaced()
         sync_folder(self._path)
         self._writer().clear()
@@ -218,12 +225,12 @@ class Store:
         with _disk(f"can't change the settings of run {self.name!r}", _KEPT.format(name=self.name)):
             line = encode_line({"header": new})
             if len(line) > MAX_LINE:
-                extend_data(self._path / DATA, {**self._state.header, **new})
-                sync_folder(self._path)
+                # Together with the journal: an older line of it must not come after this one.
+                self._merge(self._state.pending, header={**self._state.header, **new})
             else:
                 journal.append(line)
-        self._state.header.update(new)
-        self._header_changed = True
+                self._state.header.update(new)
+                self._header_changed = True
 
     def discard(self) -> None:
         """Close and remove a run in which nothing was evaluated; its folder too where nothing else lies in it."""
@@ -242,7 +249,7 @@ class Store:
         if self._journal is not None:
             if self._state.pending or self._header_changed:
                 with contextlib.suppress(OSError):  # it is all in the journal
-                    self._merge(self._state.pending, lambda: None)
+                    self._merge(self._state.pending)
             self._journal.close()
             self._journal = None
         if self._lock is not None:

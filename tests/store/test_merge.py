@@ -145,3 +145,23 @@ def test_members_of_a_generation_are_genomes_of_the_run(store, folder):
     (folder / "journal.jsonl").write_bytes(b"".join(map(encode_line, rows)))
     with pytest.raises(EvonasError, match="the genes of 000000000000 are missing"):
         Store.open(folder)
+
+
+def test_a_header_too_long_for_a_line_outlives_older_ones(store, folder):
+    store.set_header(notes={"text": "old"})
+    generation(store, 0)
+    long = {"text": "x" * (module.MAX_LINE + 1)}
+    store.set_header(notes=long)
+    assert merged(folder) == 1
+    store.set_header(settings={"generations": 5})
+    assert Store.open(folder).header == store.header and store.header["notes"] == long
+
+
+def test_a_header_that_was_merged_is_not_merged_again(store, folder):
+    store.set_header(notes={"text": "new"})
+    for number in range(5):
+        generation(store, number)
+    assert merged(folder) == 5
+    before = (folder / "population.h5").stat().st_ino
+    store.close()
+    assert (folder / "population.h5").stat().st_ino == before
