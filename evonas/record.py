@@ -52,7 +52,7 @@ def objective(name: str) -> Objective:
     return OBJECTIVES[name]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Measure:
     """The value of one objective.
 
@@ -81,7 +81,7 @@ class Outcome:
 MEASURED_AGAIN = "measured again"  # the reason of a record that revises another
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Record:
     """The outcome of one evaluation of one genome.
 

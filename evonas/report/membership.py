@@ -8,7 +8,7 @@ from ..evolution.selection import minimised, non_dominated
 from .compare import Comparison
 
 _DRAWS = 500
-_BEYOND = 4.0  # spreads: what is dominated by more than so many on both sides is never drawn onto the front
+_BEYOND = 4.0  # spreads: what would have to be off by more than so many, as the front would, never dominates it
 
 
 def front_probabilities(comparison: Comparison) -> dict[str, float]:
@@ -26,10 +26,10 @@ def front_probabilities(comparison: Comparison) -> dict[str, float]:
     spreads = np.array([[r.measures[n].spread for n in names] for r in records])
     spreads = np.where(np.isfinite(spreads) & (spreads > 0), spreads, 0.0)
     best, worst = values - _BEYOND * spreads, values + _BEYOND * spreads
-    out_of_reach = np.zeros(len(values), dtype=bool)
+    rivals = np.zeros(len(values), dtype=bool)
     for row in worst[front]:
-        out_of_reach |= (row < best).all(axis=1)
-    kept = np.flatnonzero(~out_of_reach)
+        rivals |= (best <= row).all(axis=1)
+    kept = np.flatnonzero(rivals)
     rng = np.random.default_rng(0)
     times = np.zeros(len(kept))
     for _ in range(_DRAWS):

@@ -3,7 +3,7 @@
 HDF5 is C code that trusts its files: on some damaged ones it crashes, on others (a free block of length 0 in a heap of
 texts, for one) it loops for ever, and on some it asks for any amount of memory; nothing in Python can stop that. So a
 file that this process has neither written nor looked at before is read once by a child, in bounded time and memory,
-which does just what a reader does, and nothing with the result. It takes some 0.2 s and the time of one reading.
+which has HDF5 do just what a reader has it do. It takes some 0.2 s, and half a second for 100,000 evaluations.
 """
 
 from __future__ import annotations
@@ -62,13 +62,13 @@ def out_of_memory(error: BaseException) -> bool:
 def _read(data: str) -> None:
     import h5py
 
-    from evonas.store.layout import TABLES, read_header, read_table
+    from evonas.store.layout import TABLES, read_header, touch_table
 
     _limit_memory(MEMORY + MEMORY_PER_BYTE * os.stat(data).st_size)
     with h5py.File(data, "r", locking=False) as file:
         read_header(file)
         for table in TABLES:
-            read_table(file, table)
+            touch_table(file, table)
 
 
 def _limit_memory(more: int) -> None:

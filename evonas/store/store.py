@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import errno
+import gc
 import importlib.metadata
 import math
 import platform
@@ -104,7 +105,11 @@ class Store:
         Raises EvonasError where there is none, it is damaged or of a newer schema, or (``write``) another
         process writes it.
         """
-        path = find_run(run)
+        with _collector_paused():
+            return cls._open(find_run(run), write)
+
+    @classmethod
+    def _open(cls, path: Path, write: bool) -> Store:
         if path.is_file():
             if write:
                 raise EvonasError(f"{path} is not in a run's folder and can only be read")
@@ -390,6 +395,19 @@ class Store:
             for k, rank in zip(points, moocore.pareto_rank(list(points.values()))):
                 ranks[k] = int(rank)
         return ranks
+
+
+@contextlib.contextmanager
+def _collector_paused() -> Iterator[None]:
+    """Hundreds of thousands of objects that all stay: looking through them for garbage again and again would take half
+    of the time."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 @contextlib.contextmanager
