@@ -45,7 +45,9 @@ class Settings:
     as {"label", "genes"}; ``timeout`` is in seconds per training, None for one from its peers; ``reuse``
     names runs whose results are taken instead of paying again; ``surrogate`` says whether a model of the objectives
     screens offspring (runs from before there was one go on without); ``precision`` is that of a training's matrix
-    products; ``goals`` are values of objectives that are good enough, written as constraints are.
+    products; ``scaled_rates`` says that learning rates are meant for trainings of ``tokens`` and taken over to other
+    lengths by ``fitness.schedule.rate_share`` (runs from before that go on without); ``goals`` are values of objectives
+    that are good enough, written as constraints are.
     """
 
     task: str
@@ -67,6 +69,7 @@ class Settings:
     surrogate: bool = False
     precision: str = "float32"
     goals: tuple[str, ...] = ()
+    scaled_rates: bool = False
 
     def __post_init__(self) -> None:
         _within("population", self.population, 2, MAX_POPULATION)
@@ -87,6 +90,11 @@ class Settings:
             )
         if self.timeout is not None and not 0 < self.timeout < float("inf"):
             raise EvonasError(f"timeout {self.timeout:g}; it takes seconds above 0")
+
+    @property
+    def horizon(self) -> int | None:
+        """Tokens of the trainings that learning rates are meant for; None: of any."""
+        return self.tokens if self.scaled_rates else None
 
     def to_dict(self) -> dict[str, Any]:
         return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}

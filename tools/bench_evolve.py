@@ -148,6 +148,7 @@ def evaluator_for(way: str, data: str | None, seed: int, tokens: int, folder: Pa
         validation_tokens=DEFAULTS["validation_tokens"],
         checkpoints=str(folder / "weights"),
         seed=seed,
+        horizon=tokens,
     )
 
 

@@ -197,14 +197,14 @@ def fidelity(options, space: SearchSpace) -> dict:
     factor = 2.0 if options.quick else options.factor
     genomes = stratified(space, count, np.random.default_rng(options.first_seed))
     with tempfile.TemporaryDirectory() as folder:
-        short = evaluator(options, tokens, DEFAULTS["rungs"], folder=Path(folder))
+        short = evaluator(options, tokens, DEFAULTS["rungs"], folder=Path(folder), horizon=tokens)
         told: dict[str, list[float]] = {g.id: [] for g in genomes}
         with make_executor("processes", short, options.workers, ONE_THREAD) as executor:
             for rung in range(len(short.rungs)):
                 left = [g for g in genomes if len(told[g.id]) == rung]
                 for key, value in _losses(executor, left, rung):
                     told[key].append(value)
-        longer = evaluator(options, round(tokens * factor))
+        longer = evaluator(options, round(tokens * factor), horizon=tokens)
         with make_executor("processes", longer, options.workers, ONE_THREAD) as executor:
             left = [g for g in genomes if len(told[g.id]) == len(short.rungs)]
             final = dict(_losses(executor, left, 0))

@@ -8,8 +8,9 @@ are trained in full, on the tokens of one such training each, evaluated on all h
 more measured latency than the seed's, which is a constraint of the search, and the most accurate at no more than half
 of it. Beside it Optuna's TPE (multivariate) and NSGA-II, over the same space with the same trainer, the same
 wall-clock, the same constraint (as their own constraints_func; what breaks it is not trained) and every candidate
-trained as long as evonas' last rung, with the seed enqueued first; their choice is trained in full just so. Needs
-optuna.
+trained as long as evonas' last rung, with the seed enqueued first; their choice is trained in full twice: with the
+learning rates of Muon taken over from the length they were found at to the full one, as evonas' are, and as found.
+Needs optuna.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ ONE_TRAINING = 2_000 * 12 * CONTEXT
 SEARCH_TRAININGS = 10
 TIMINGS, ALLOWANCE = 5, 1.02  # of the seed's latency before the search, and how far a single measurement may lie off
 WORST = 100.0
+TAKEN_OVER, AS_FOUND = "rates taken over", "as found"
 
 
 class SeededNSGA2(OptunaSearch):
@@ -98,6 +100,7 @@ def search(arm: str, options, seed: int, tokens: int, limit: float | None, secon
             validation_tokens=DEFAULTS["validation_tokens"],
             checkpoints=str(Path(folder) / "weights"),
             seed=seed,
+            horizon=tokens,
         )
         workers_env = {"OMP_NUM_THREADS": "1"}
         with make_executor("processes", evaluator, 1, workers_env) as executor:
@@ -146,11 +149,11 @@ def chosen(front, latency: float) -> dict:
     return out
 
 
-def in_full(genomes, data: str, seed: int, workers: int, tokens: int) -> dict:
-    """Genome id -> (held-out loss on all of the held-out text, latency measured alone), each trained in one cycle."""
-    evaluator = ProxyEvaluator(
-        "text", data, CONTEXT, needs=OBJECTIVES, tokens=tokens, validation_tokens=10**9, seed=seed, latency_seconds=1.0
-    )
+def in_full(genomes, data: str, seed: int, workers: int, tokens: int, horizon: int | None = None) -> dict:
+    """Genome id -> (held-out loss on all of the held-out text, latency measured alone), each trained in one cycle. With
+    a ``horizon`` learning rates are those of trainings of so many tokens, and are taken over to this length."""
+    how = {"needs": OBJECTIVES, "tokens": tokens, "validation_tokens": 10**9, "seed": seed, "horizon": horizon}
+    evaluator = ProxyEvaluator("text", data, CONTEXT, latency_seconds=1.0, **how)
     unique = {g.id: g for g in genomes if g is not None}
     with make_executor("processes", evaluator, workers, {"OMP_NUM_THREADS": "1"}) as executor:
         times = dict(executor.map_alone([Call("measure", (g,), i) for i, g in unique.items()]))
@@ -172,12 +175,15 @@ def compare(options, tokens: int, full: int) -> dict:
             bounds = (SEARCH_TRAININGS * full, None) if wall is None or ARMS[arm] is Engine else (None, wall)
             front, latency, paid, took = search(arm, options, seed, tokens, *bounds)
             wall = took if wall is None else wall  # of the first arm, unless told otherwise
-            picks = chosen(front, latency)
-            trained = in_full([*picks.values(), nanogpt], options.data, seed, options.workers, full)
             if len(base) <= seed - options.first_seed:
-                base.append(trained[nanogpt.id])
+                base.append(in_full([nanogpt], options.data, seed, options.workers, full)[nanogpt.id])
                 print(f"  seed {seed} {'nanogpt-cpu itself':16} {_pair(base[-1])}", flush=True)
-            row = {name: None if g is None else trained[g.id] for name, g in picks.items()}
+            picks, row = chosen(front, latency), {}
+            for how, horizon in ((TAKEN_OVER, tokens), (AS_FOUND, None)):
+                if ARMS[arm] is Engine and how == AS_FOUND:
+                    continue
+                trained = in_full(picks.values(), options.data, seed, options.workers, full, horizon)
+                row |= {f"{name}, {how}": None if g is None else trained[g.id] for name, g in picks.items()}
             found[arm].append({**row, "search_tokens": paid, "search_seconds": took})
             text = ", ".join(f"{name} {_pair(value)}" for name, value in row.items())
             print(f"  seed {seed} {arm:16} {text}; search {paid / full:.1f} trainings, {took:.0f} s", flush=True)
@@ -192,13 +198,13 @@ def show(figures: dict) -> None:
     print(f"\nheld-out loss after {ONE_TRAINING:,} tokens and latency, median [least - most] over seeds")
     rows = {"nanogpt-cpu": figures["nanogpt-cpu"]}
     for arm, runs in figures["arms"].items():
-        for name in ("at its latency", "at half its latency"):
+        for name in dict.fromkeys(name for run in runs for name in run if name.startswith("at ")):
             rows[f"{arm}, {name}"] = [run[name] for run in runs]
     for label, values in rows.items():
         values = np.array([v for v in values if v is not None])
         if len(values):
             cells = [f"{np.median(c):.3f} [{c.min():.3f} - {c.max():.3f}]" for c in values.T]
-            print(f"{label:38} {cells[0]:>24} nats {cells[1]:>24} ms")
+            print(f"{label:60} {cells[0]:>24} nats {cells[1]:>24} ms")
 
 
 def main() -> None:

@@ -91,6 +91,7 @@ def _longer(settings: Settings, factor: float) -> ProxyEvaluator:
         seed=settings.seed,
         device=settings.device,
         precision=settings.precision,
+        horizon=settings.horizon,
     )
 
 

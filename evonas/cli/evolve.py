@@ -176,6 +176,7 @@ def evolve(
         timeout=None if timeout is None else parse_duration(timeout),
         surrogate=surrogate,
         precision=resolve_precision(precision, device),
+        scaled_rates=True,
         reuse=tuple(str(find_run(name).resolve()) for name in reuse),
     )
     run_search(settings, wanted_space, folder, None, deadline, workers, executor, calibration, patience)

@@ -114,6 +114,7 @@ def _evaluator(settings: Settings, constraints: Sequence[Constraint], folder: Pa
         seed=settings.seed,
         device=settings.device,
         precision=settings.precision,
+        horizon=settings.horizon,
     )
 
 
@@ -173,7 +174,8 @@ def _reused(settings: Settings, evaluator: ProxyEvaluator, data: str | None, aga
 def _check_same(store: Store, settings: Settings, data: str | None) -> None:
     """A loss can be taken over only where the training would be the same to the last bit."""
     other, mine = (s.to_dict() for s in (type(settings).from_dict(store.header["settings"]), settings))
-    for key in ("task", "context", "seed", "device", "precision", "tokens", "rungs", "validation_tokens"):
+    same = "task", "context", "seed", "device", "precision", "tokens", "rungs", "validation_tokens", "scaled_rates"
+    for key in same:
         if other[key] != mine[key]:
             raise EvonasError(
                 f"run {store.name!r} can't be reused: its {key.replace('_', ' ')} is {other[key]}, not {mine[key]}",

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -30,6 +32,7 @@ _EVALUATIONS = 20
     help="Default: the run's or the genome file's, or 64; 256 on a GPU.",
 )
 @click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda", help="Where it trains.")
+@click.option("--rate-as-found", is_flag=True, help="Don't take the learning rate of a RUN:ID over to this length.")
 @precision_option
 @click.option(
     "--seed",
@@ -42,11 +45,14 @@ _EVALUATIONS = 20
 @click.option(
     "-o", "--output", type=click.Path(), metavar="DIR", help="Must not exist or be empty. Default: runs/train-NAME."
 )
-def train(reference, tokens, task, data, context, device, precision, seed, output) -> None:
+def train(reference, tokens, task, data, context, device, rate_as_found, precision, seed, output) -> None:
     """Train one genome in full and keep its best weights.
 
     The schedule runs to its end; the held-out loss is taken on all held-out data 20 times on the way. Writes
     weights.safetensors (of the lowest held-out loss), genome.json and curve.csv, and prints loss and latency.
+
+    A search finds learning rates for trainings of its own --tokens. Muon's best rate falls with the square root of the
+    length, so that of a RUN:ID is taken over to this one; genome.json has the rate that was used.
 
     \b
     evonas train my-run:3f2a
@@ -65,6 +71,8 @@ def train(reference, tokens, task, data, context, device, precision, seed, outpu
     precision = resolve_precision(precision, device)
     context = context or found.context or DEVICE_DEFAULTS[device]["context"]
     genome = bounded_windows(found.genome, context)
+    if not rate_as_found:
+        genome = _taken_over(genome, tokens, found.settings)
     task_name = found.settings.get("task", "text") if task is None else task
     of_run = data is None and task_name == found.settings.get("task")
     loaded = load_task(task_name, found.settings.get("data") if of_run else data, context)
@@ -84,6 +92,25 @@ def train(reference, tokens, task, data, context, device, precision, seed, outpu
     click.echo(f"loss     {loss:.4f} nats +- {spread:.4f} (lowest held-out), {curve[-1][1]:.4f} at the end")
     click.echo(f"latency  {latency.value:.3f} ms +- {latency.spread:.3f}, one forward pass of {context} tokens")
     click.echo(f"Wrote {folder / 'weights.safetensors'}, genome.json, curve.csv")
+
+
+def _taken_over(genome, tokens: int, settings: Mapping[str, Any]):
+    """``genome`` with the learning rate it has in a training of ``tokens``, where it is of a run with ``settings``."""
+    from ..fitness.schedule import rate_share
+
+    horizon = settings.get("tokens") if settings.get("scaled_rates") is True else None
+    if type(horizon) is not int or horizon < 1:  # of some other run
+        return genome
+    share = rate_share(genome.optimizer, tokens, horizon)
+    if share == 1:
+        return genome
+    taken = genome.replace(learning_rate=share * genome.learning_rate)
+    click.echo(
+        f"Note: learning rate {taken.learning_rate:.3g} in place of {genome.learning_rate:.3g}, which was found for "
+        f"trainings of {horizon:,} tokens (--rate-as-found keeps it)",
+        err=True,
+    )
+    return taken
 
 
 def _train(genome, task, tokens: int, seed: int, device: str, precision: str, folder: Path):

@@ -40,6 +40,7 @@ class ProxyEvaluator:
         seed: of initial weights and data order; one for the whole run, so that candidates differ in their genes only.
         device: "cpu" or "cuda".
         precision: of the matrix products of a training; see ``resolve_precision``.
+        horizon: tokens of the trainings that learning rates are meant for; None: for any. See ``rate_share``.
         latency_seconds: time spent on the repeats of one timing.
     """
 
@@ -58,11 +59,13 @@ class ProxyEvaluator:
         seed: int = 0,
         device: str = "cpu",
         precision: str = "auto",
+        horizon: int | None = None,
         latency_seconds: float = 0.1,
     ) -> None:
         self.task_name, self.data, self.context = task, data, context
         self.needs, self.validation_tokens, self.checkpoints = tuple(needs), validation_tokens, checkpoints
         self.seed, self.device, self.latency_seconds = seed, device, latency_seconds
+        self.horizon = horizon
         # "auto" is asked where it trains: this process may do without torch.
         self.precision = precision if precision == "auto" else resolve_precision(precision, device)
         self.exact_names = tuple(n for n in EXACT if n in self.needs)
@@ -119,7 +122,8 @@ class ProxyEvaluator:
         from .train import Training
 
         precision = resolve_precision(self.precision, self.device)
-        return Training(genome, self.task, seed=self.seed, device=self.device, precision=precision)
+        where = {"device": self.device, "precision": precision, "horizon": self.horizon}
+        return Training(genome, self.task, seed=self.seed, **where)
 
     def train(self, genome: Genome, rung: int = 0) -> Outcome:
         """The proxy's held-out loss at that rung. Goes on from the checkpoint of the rung below, from scratch without

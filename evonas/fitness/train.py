@@ -15,7 +15,7 @@ from ..model import Transformer, build
 from ..tasks import Task
 from .muon import Muon
 from .precision import autocast, precision_of
-from .schedule import learning_rates
+from .schedule import learning_rates, rate_share
 from .step import GraphedStep, Step, to_device
 
 VALIDATION_BATCH = 32
@@ -59,14 +59,22 @@ class Training:
     Args:
         seed: initial weights, data order, dropout. Same seed and same cycles, same result on the same device.
         precision: of matrix products, "float32" or "bfloat16"; see ``precision_of``.
+        horizon: tokens of the trainings that the genome's learning rate is meant for; None: any. See ``rate_share``.
 
     Attributes: ``cycles`` done, ``sequences`` seen in them, ``first_loss``, from which divergence is told.
     """
 
     def __init__(
-        self, genome: Genome, task: Task, *, seed: int, device: str = "cpu", precision: str = "float32"
+        self,
+        genome: Genome,
+        task: Task,
+        *,
+        seed: int,
+        device: str = "cpu",
+        precision: str = "float32",
+        horizon: int | None = None,
     ) -> None:
-        self.genome, self.task, self.seed, self.device = genome, task, seed, device
+        self.genome, self.task, self.seed, self.device, self.horizon = genome, task, seed, device, horizon
         self.precision = precision_of(genome.d_model, precision, device)
         self.cycles, self.sequences = 0, 0
         self.first_loss: float | None = None
@@ -91,7 +99,8 @@ class Training:
         """
         sizes = batches(self.genome.batch_size, max(1, tokens // self.task.context - self.sequences))
         warmup = self.genome.warmup if self.cycles == 0 else 0.0
-        peak = self.genome.learning_rate_at(self.genome.batch_size)
+        share = rate_share(self.genome.optimizer, tokens, self.horizon)
+        peak = self.genome.learning_rate_at(self.genome.batch_size) * share
         rates = learning_rates(self.genome.schedule, peak, warmup, len(sizes))
         rng = np.random.default_rng((self.seed, 1, self.cycles))
         self.model.train()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shutil
 
 import pytest
 
@@ -332,6 +333,14 @@ def test_reusing_changes_nothing_where_nothing_is_measured(cli, in_tmp_path, sma
     assert sum("reused" in r.provenance for r in store.records) == len(store.records)
 
 
+def _without_scaled_rates(run: str) -> None:
+    """As a run was before there were any."""
+    with Store.open(run, write=True) as store:
+        settings = dict(store.header["settings"])
+        assert settings.pop("scaled_rates") is True
+        store.set_header(settings=settings)
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
@@ -339,10 +348,14 @@ def test_reusing_changes_nothing_where_nothing_is_measured(cli, in_tmp_path, sma
         (("--reuse", "first", "--seed", 5), "its seed is 0, not 5"),
         (("--reuse", "first", "--tokens", 2048), "its tokens is 1024, not 2048"),
         (("--reuse", "first", "--data", "other.txt"), "other data"),
+        (("--reuse", "older"), "its scaled rates is False, not True"),
     ],
 )
 def test_a_run_that_would_train_otherwise_can_not_be_reused(cli, in_copy, small, options, said):
     (in_copy / "other.txt").write_text("quite another text " * 200)
+    if options[-1] == "older":
+        shutil.copytree("runs/first", "runs/older")
+        _without_scaled_rates("runs/older")
     assert said in cli("evolve", *small, *options, "--run", "second", code=2).sentence
     assert not (in_copy / "runs/second").exists()
 

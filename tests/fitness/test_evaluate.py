@@ -168,6 +168,19 @@ def test_each_rung_has_its_fidelity_and_pays_only_for_its_own_step(evaluator, ge
     assert losses == sorted(losses, reverse=True)
 
 
+@pytest.mark.parametrize(("optimizer", "changed"), [("muon", True), ("adamw", False)])
+def test_only_muons_rates_depend_on_the_length_and_only_below_the_horizon(evaluator, genome, optimizer, changed):
+    g = genome(optimizer=optimizer)
+    found = {}
+    for horizon in (None, 16 * 8 * 32):
+        made = evaluator("loss", tokens=16 * 8 * 32, rungs=2, horizon=horizon)
+        found[horizon, "first"] = made.train(g, 0).measures
+        alone = evaluator("loss", tokens=16 * 8 * 32, horizon=horizon)
+        found[horizon, "last alone"] = alone.train(g, 0).measures
+    assert (found[None, "first"] != found[16 * 8 * 32, "first"]) == changed
+    assert found[None, "last alone"] == found[16 * 8 * 32, "last alone"]
+
+
 @pytest.mark.parametrize("lost", ["never kept", "lost on the way", "ahead"])
 def test_where_the_checkpoint_is_not_that_of_the_rung_below_the_result_is_the_same(evaluator, genome, tmp_path, lost):
     g = genome(dropout=0.1, optimizer="muon")

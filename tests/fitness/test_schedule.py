@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evonas.fitness.schedule import FINAL_SHARE, learning_rates
+from evonas.fitness.schedule import FINAL_SHARE, learning_rates, rate_share
 from evonas.genome.transformer import SCHEDULES
 
 PEAK = 0.4
@@ -70,3 +70,18 @@ def test_constant_stays():
 @pytest.mark.parametrize("warmup", [0.0, 0.5, 1.0])
 def test_a_single_step_is_taken_at_the_peak(schedule, warmup):
     assert learning_rates(schedule, PEAK, warmup, 1) == [PEAK]
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "tokens", "horizon", "share"),
+    [
+        ("muon", 1600, 100, 0.25),
+        ("muon", 100, 100, 1.0),
+        ("muon", 25, 100, 2.0),
+        ("muon", 1600, None, 1.0),
+        ("adamw", 1600, 100, 1.0),
+        ("adamw", 25, 100, 1.0),
+    ],
+)
+def test_muons_rate_falls_with_the_square_root_of_the_length(optimizer, tokens, horizon, share):
+    assert rate_share(optimizer, tokens, horizon) == pytest.approx(share)

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import cross_entropy
 
-from evonas.fitness.train import DivergenceError, steps_for, train, validate
+from evonas.fitness.train import DivergenceError, Training, steps_for, train, validate
 from evonas.genome import read_space
 from evonas.genome.genome import REFERENCE_BATCH
 from evonas.tasks import load_task
@@ -142,6 +142,16 @@ def test_the_rate_grows_with_the_square_root_of_the_batch(genome, task, batch_si
     assert trained.steps == 1
     moved = (trained.model.norm.weight - 1).abs().max().item()
     assert moved == pytest.approx(1e-3 * math.sqrt(batch_size / REFERENCE_BATCH), rel=1e-2)
+
+
+@pytest.mark.parametrize(("optimizer", "share"), [("muon", 0.5), ("adamw", 1.0)])
+def test_a_rate_meant_for_shorter_trainings_is_taken_over(genome, task, optimizer, share):
+    """As above, of the norms, which AdamW has in either case."""
+    g = genome(batch_size=8, learning_rate=1e-3, schedule="constant", warmup=0, optimizer=optimizer)
+    training = Training(g, task, seed=0, horizon=2 * 16)
+    assert training.run(8 * 16) == 1
+    moved = (training.model.norm.weight - 1).abs().max().item()
+    assert moved == pytest.approx(share * 1e-3 * math.sqrt(8 / REFERENCE_BATCH), rel=1e-2)
 
 
 @pytest.mark.parametrize(
