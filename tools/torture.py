@@ -80,7 +80,7 @@ def kills(inputs: Path, folder: Path, options) -> dict:
     while sum(counts["kills"].values()) < options.kills:
         target, killed = folder / f"run{counts['runs']}", 0
         # Most runs in one process; a worker takes seconds to import torch.
-        single = options.quick or draw.random() < IN_ONE_PROCESS
+        single = options.quick or draw.random() < options.alone
         kinds = ["one process"] if single else ["main", "worker", "all"]
         seldom = draw.random() < 0.5
         while True:
@@ -290,6 +290,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--part", choices=PARTS, action="append", help="repeatable; all of them without")
     parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--alone", type=float, default=IN_ONE_PROCESS, help="share of killed runs in one process")
     parser.add_argument("--every", type=int, default=1, help="of the write calls, only every so many")
     parser.add_argument("--sizes", type=int, default=40, help="of the full disk")
     parser.add_argument("--generations", type=int, default=20, help="of the run with faults")
