@@ -175,27 +175,37 @@ def compare(options, tokens: int, full: int) -> dict:
             bounds = (SEARCH_TRAININGS * full, None) if wall is None or ARMS[arm] is Engine else (None, wall)
             front, latency, paid, took = search(arm, options, seed, tokens, *bounds)
             wall = took if wall is None else wall  # of the first arm, unless told otherwise
-            if len(base) <= seed - options.first_seed:
-                base.append(in_full([nanogpt], options.data, seed, options.workers, full)[nanogpt.id])
-                print(f"  seed {seed} {'nanogpt-cpu itself':16} {_pair(base[-1])}", flush=True)
             picks, row = chosen(front, latency), {}
             for how, horizon in ((TAKEN_OVER, tokens), (AS_FOUND, None)):
                 if ARMS[arm] is Engine and how == AS_FOUND:
                     continue
-                trained = in_full(picks.values(), options.data, seed, options.workers, full, horizon)
-                row |= {f"{name}, {how}": None if g is None else trained[g.id] for name, g in picks.items()}
+                # The seed's model, whose AdamW takes nothing over, is timed beside what is compared with it.
+                genomes = [*picks.values(), nanogpt]
+                trained = in_full(genomes, options.data, seed, options.workers, full, horizon)
+                if len(base) <= seed - options.first_seed:
+                    base.append(trained[nanogpt.id])
+                    print(f"  seed {seed} {'nanogpt-cpu itself':16} {_pair(base[-1])}", flush=True)
+                beside = trained[nanogpt.id][1]
+                row |= {f"{name}, {how}": _beside(g and trained[g.id], beside) for name, g in picks.items()}
             found[arm].append({**row, "search_tokens": paid, "search_seconds": took})
             text = ", ".join(f"{name} {_pair(value)}" for name, value in row.items())
             print(f"  seed {seed} {arm:16} {text}; search {paid / full:.1f} trainings, {took:.0f} s", flush=True)
     return {"nanogpt-cpu": base, "arms": found}
 
 
+def _beside(trained, latency: float):
+    """(loss, latency, its share of the seed's, which was timed beside it); None for what did not train."""
+    return None if trained is None else (*trained, trained[1] / latency)
+
+
 def _pair(value) -> str:
-    return "-" if value is None else f"{value[0]:.3f} nats {value[1]:.3f} ms"
+    if value is None:
+        return "-"
+    return f"{value[0]:.3f} nats {value[1]:.3f} ms" + "".join(f" ({share:.2f} of it)" for share in value[2:])
 
 
 def show(figures: dict) -> None:
-    print(f"\nheld-out loss after {ONE_TRAINING:,} tokens and latency, median [least - most] over seeds")
+    print(f"\nheld-out loss after {ONE_TRAINING:,} tokens, and latency, median [least - most] over seeds")
     rows = {"nanogpt-cpu": figures["nanogpt-cpu"]}
     for arm, runs in figures["arms"].items():
         for name in dict.fromkeys(name for run in runs for name in run if name.startswith("at ")):
@@ -204,7 +214,8 @@ def show(figures: dict) -> None:
         values = np.array([v for v in values if v is not None])
         if len(values):
             cells = [f"{np.median(c):.3f} [{c.min():.3f} - {c.max():.3f}]" for c in values.T]
-            print(f"{label:60} {cells[0]:>24} nats {cells[1]:>24} ms")
+            share = f"{cells[2]:>21} of the seed's" if len(cells) > 2 else ""
+            print(f"{label:60} {cells[0]:>21} nats {cells[1]:>21} ms {share}")
 
 
 def main() -> None:
