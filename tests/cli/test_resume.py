@@ -55,6 +55,20 @@ def test_it_takes_the_newest_run_and_extends_it(cli, in_copy):
     assert all(len(values) == 1 for values in latencies.values()), "measured once per architecture"
 
 
+def test_a_clock_that_was_set_back_since(cli, in_copy):
+    """Its files, and what it says of itself, are of the future."""
+    later = time.time() + 400 * 86400
+    with Store.open("runs/first", write=True) as store:
+        before = store.seconds
+        store.set_header(created="2099-01-01T00:00:00+00:00")
+    for path in Path("runs/first").iterdir():
+        os.utime(path, (later, later))
+    assert "3 generations, 4 evaluations" in cli("resume", "--generations", 3, "--executor", "serial").out
+    store = Store.open("runs/first")
+    assert store.finished == sorted(store.finished) and store.seconds >= max(store.finished) >= before
+    assert "run first" in cli("report").out
+
+
 def test_a_machine_without_bfloat16_is_told_of(cli, in_copy, monkeypatch):
     with Store.open("runs/first", write=True) as store:
         store.set_header(settings={**store.header["settings"], "precision": "bfloat16"})
