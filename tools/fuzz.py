@@ -277,6 +277,8 @@ def main() -> None:
     parser.add_argument("--scratch", help="folder for the inputs; best one in memory")
     parser.add_argument("--quick", action="store_true", help=f"{QUICK} inputs per reader: does it run?")
     options = parser.parse_args()
+    if options.scratch:
+        Path(options.scratch).mkdir(parents=True, exist_ok=True)
     if options.quick:
         options.inputs = min(options.inputs, QUICK)
     kept = tempfile.mkdtemp(prefix="evonas-fuzz-")
