@@ -149,19 +149,23 @@ def chosen(front, latency: float) -> dict:
     return out
 
 
-def in_full(genomes, data: str, seed: int, workers: int, tokens: int, horizon: int | None = None) -> dict:
+def in_full(genomes, data: str, seed: int, workers: int, tokens: int, horizon: int | None = None, beside=()) -> dict:
     """Genome id -> (held-out loss on all of the held-out text, latency measured alone), each trained in one cycle. With
-    a ``horizon`` learning rates are those of trainings of so many tokens, and are taken over to this length."""
+    a ``horizon`` learning rates are those of trainings of so many tokens, and are taken over to this length. Those
+    ``beside`` are only timed: (None, latency)."""
     how = {"needs": OBJECTIVES, "tokens": tokens, "validation_tokens": 10**9, "seed": seed, "horizon": horizon}
     evaluator = ProxyEvaluator("text", data, CONTEXT, latency_seconds=1.0, **how)
     unique = {g.id: g for g in genomes if g is not None}
+    timed = unique | {g.id: g for g in beside}
     with make_executor("processes", evaluator, workers, {"OMP_NUM_THREADS": "1"}) as executor:
-        times = dict(executor.map_alone([Call("measure", (g,), i) for i, g in unique.items()]))
+        times = dict(executor.map_alone([Call("measure", (g,), i) for i, g in timed.items()]))
         losses = dict(executor.map([Call("train", (g, 0), i) for i, g in unique.items()]))
     out = {}
-    for i in unique:
-        failed = isinstance(losses[i], Failure) or losses[i].status != "ok" or isinstance(times[i], Failure)
-        out[i] = None if failed else (losses[i].measures["loss"].value, times[i].measures["latency"].value)
+    for i, time_ in times.items():
+        outcomes = [time_, *([losses[i]] if i in losses else [])]
+        failed = any(isinstance(o, Failure) or o.status != "ok" for o in outcomes)
+        loss = losses[i].measures["loss"].value if i in losses and not failed else None
+        out[i] = None if failed else (loss, time_.measures["latency"].value)
     return out
 
 
@@ -180,9 +184,10 @@ def compare(options, tokens: int, full: int) -> dict:
                 if ARMS[arm] is Engine and how == AS_FOUND:
                     continue
                 # The seed's model, whose AdamW takes nothing over, is timed beside what is compared with it.
-                genomes = [*picks.values(), nanogpt]
-                trained = in_full(genomes, options.data, seed, options.workers, full, horizon)
-                if len(base) <= seed - options.first_seed:
+                first = len(base) <= seed - options.first_seed
+                genomes = [*picks.values(), nanogpt] if first else picks.values()
+                trained = in_full(genomes, options.data, seed, options.workers, full, horizon, beside=[nanogpt])
+                if first:
                     base.append(trained[nanogpt.id])
                     print(f"  seed {seed} {'nanogpt-cpu itself':16} {_pair(base[-1])}", flush=True)
                 beside = trained[nanogpt.id][1]

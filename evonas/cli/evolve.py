@@ -144,9 +144,10 @@ def evolve(
         raise EvonasError(
             f"run {folder.name!r} exists", f"Choose another --run, or go on with it: evonas resume {folder.name}"
         )
-    seeds = [_read_seed(reference) for reference in seed_genomes]
     device = resolve_device(device)
     defaults = DEVICE_DEFAULTS[device]
+    tokens = defaults["tokens"] if tokens is None else tokens
+    seeds = [_read_seed(reference, tokens) for reference in seed_genomes]
     if context is None:
         context = next((c for _, c, _ in seeds if c), defaults["context"])
     wanted_space = read_space(defaults["space"] if space is None else space)
@@ -169,7 +170,7 @@ def evolve(
         generations=generations_to_do(generations, budget),
         seed=seed,
         device=device,
-        tokens=defaults["tokens"] if tokens is None else tokens,
+        tokens=tokens,
         validation_tokens=max(defaults["validation_tokens"], context),
         rungs=defaults["rungs"] if rungs is None else rungs,
         seeds=tuple({"label": label, "genes": genome_to_dict(g)["genes"]} for g, label in genomes),
@@ -198,12 +199,12 @@ def _read_goals(texts: Sequence[str], objectives: Sequence[str]) -> tuple[str, .
     return tuple(map(str, goals))
 
 
-def _read_seed(reference: str) -> tuple[Genome, int | None, str]:
-    """(genome, its context or None, label) of a --seed-genome."""
+def _read_seed(reference: str, tokens: int) -> tuple[Genome, int | None, str]:
+    """(genome, its context or None, label) of a --seed-genome, for a run of so many tokens."""
     from .reference import read_and_tell
 
     found = read_and_tell(reference)
-    return found.genome, found.context, found.name
+    return found.genome_for(max(1, tokens), "--tokens differ"), found.context, found.name
 
 
 def _fit_seeds(space: SearchSpace, seeds, references, context: int, widen: bool):

@@ -29,6 +29,24 @@ class Reference:
     data: str = ""
     vocabulary: int | None = None
 
+    def genome_for(self, tokens: int, hint: str) -> Genome:
+        """The genome with the learning rate it has in trainings of ``tokens``, which is told, with the ``hint``, where
+        it differs: a run's is that of trainings of its own length."""
+        from ..fitness.schedule import rate_share
+
+        horizon = self.settings.get("tokens") if self.settings.get("scaled_rates") is True else None
+        if type(horizon) is not int or horizon < 1:
+            return self.genome
+        rate = self.genome.learning_rate
+        taken = self.genome.replace(learning_rate=rate * rate_share(self.genome.optimizer, tokens, horizon))
+        if taken != self.genome:
+            click.echo(
+                f"Note ({self.name}): learning rate {taken.learning_rate:.3g} in place of {rate:.3g}, which was found "
+                f"for trainings of {horizon:,} tokens ({hint})",
+                err=True,
+            )
+        return taken
+
 
 def read_reference(text: str) -> Reference:
     """Read a genome reference; raises EvonasError naming what is allowed. Texts of a file come back fit to print."""

@@ -5,9 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -70,9 +68,8 @@ def train(reference, tokens, task, data, context, device, rate_as_found, precisi
     device = resolve_device(device)
     precision = resolve_precision(precision, device)
     context = context or found.context or DEVICE_DEFAULTS[device]["context"]
-    genome = bounded_windows(found.genome, context)
-    if not rate_as_found:
-        genome = _taken_over(genome, tokens, found.settings)
+    genome = found.genome if rate_as_found else found.genome_for(tokens, "--rate-as-found keeps it")
+    genome = bounded_windows(genome, context)
     task_name = found.settings.get("task", "text") if task is None else task
     of_run = data is None and task_name == found.settings.get("task")
     loaded = load_task(task_name, found.settings.get("data") if of_run else data, context)
@@ -92,25 +89,6 @@ def train(reference, tokens, task, data, context, device, rate_as_found, precisi
     click.echo(f"loss     {loss:.4f} nats +- {spread:.4f} (lowest held-out), {curve[-1][1]:.4f} at the end")
     click.echo(f"latency  {latency.value:.3f} ms +- {latency.spread:.3f}, one forward pass of {context} tokens")
     click.echo(f"Wrote {folder / 'weights.safetensors'}, genome.json, curve.csv")
-
-
-def _taken_over(genome, tokens: int, settings: Mapping[str, Any]):
-    """``genome`` with the learning rate it has in a training of ``tokens``, where it is of a run with ``settings``."""
-    from ..fitness.schedule import rate_share
-
-    horizon = settings.get("tokens") if settings.get("scaled_rates") is True else None
-    if type(horizon) is not int or horizon < 1:  # of some other run
-        return genome
-    share = rate_share(genome.optimizer, tokens, horizon)
-    if share == 1:
-        return genome
-    taken = genome.replace(learning_rate=share * genome.learning_rate)
-    click.echo(
-        f"Note: learning rate {taken.learning_rate:.3g} in place of {genome.learning_rate:.3g}, which was found for "
-        f"trainings of {horizon:,} tokens (--rate-as-found keeps it)",
-        err=True,
-    )
-    return taken
 
 
 def _train(genome, task, tokens: int, seed: int, device: str, precision: str, folder: Path):

@@ -13,6 +13,7 @@ from evonas.config import Settings
 from evonas.errors import EvonasError
 from evonas.fitness import device_text
 from evonas.genome import Genome, genome_to_dict, read_space, space_from_dict, transformer_genome, write_genome
+from evonas.record import Measure, Record
 from evonas.store import Store
 
 from .conftest import SEED, evaluations
@@ -156,6 +157,18 @@ def test_a_hugging_face_config_and_a_genome_of_a_run_are_seeds_too(evolve, in_tm
     _, again = evolve("--seed-genome", f"run:{other[:8]}", "--widen", "--generations", 1, run="again")
     assert again.header["seed_genomes"] == [{"id": other, "label": f"run:{other}"}]
     assert again.record_of(other).measures == store.record_of(other).measures
+
+
+def test_a_seed_of_a_run_of_another_length_has_the_rate_for_this_one(cli, in_copy, small, space_file):
+    with Store.open("runs/first", write=True) as store:
+        genome = read_space(space_file).repair(SEED.replace(optimizer="muon", learning_rate=4e-3))
+        store.append(genome, Record(genome.id, 9, 0, "ok", {"loss": Measure(2.0)}))
+    options = (*small, "--seed-genome", f"first:{genome.id[:8]}", "--tokens", 4096, "--generations", 1, "--widen")
+    done = cli("evolve", *options, "--run", "longer")
+    assert "learning rate 0.002 in place of 0.004" in " ".join(done.err.split())
+    store = Store.open("runs/longer")
+    (seed,) = store.header["seed_genomes"]
+    assert store.genomes[seed["id"]].genome == genome.replace(learning_rate=2e-3)
 
 
 def test_goals_and_precision_are_kept_with_the_run(evolve):

@@ -106,7 +106,7 @@ def test_muons_rate_is_taken_over_from_the_length_of_the_run(cli, in_copy):
         genome = SEED.replace(optimizer="muon", learning_rate=0.008)
         store.append(genome, Record(genome.id, 9, 0, "ok", {"loss": Measure(2.0)}))
     reference = ("train", f"first:{genome.id[:8]}", "--tokens", 4096, "--device", "cpu")
-    note = "learning rate 0.004 in place of 0.008, which was found for trainings of 1,024 tokens"
+    note = "): learning rate 0.004 in place of 0.008, which was found for trainings of 1,024 tokens"
     assert note in " ".join(cli(*reference, "-o", "out").err.split())
     assert read_genome("out/genome.json").genome == genome.replace(learning_rate=0.004)
     assert "in place of" not in cli(*reference, "-o", "kept", "--rate-as-found").err
