@@ -15,8 +15,8 @@ DEVICE_DEFAULTS: dict[str, dict[str, Any]] = {
         "context": 64,
         "population": 16,
         "offspring": 8,
-        "tokens": 262_144,
-        "rungs": 3,
+        "tokens": 131_072,
+        "rungs": 2,
         "validation_tokens": 8_192,
     },
     "cuda": {
@@ -72,6 +72,7 @@ class Settings:
     scaled_rates: bool = False
 
     def __post_init__(self) -> None:
+        self._check_types()
         _within("population", self.population, 2, MAX_POPULATION)
         _within("offspring", self.offspring, 0, MAX_POPULATION)
         _within("rungs", self.rungs, 1, MAX_RUNGS)
@@ -90,6 +91,22 @@ class Settings:
             )
         if self.timeout is not None and not 0 < self.timeout < float("inf"):
             raise EvonasError(f"timeout {self.timeout:g}; it takes seconds above 0")
+
+    def _check_types(self) -> None:
+        """They may come from a run that someone else wrote."""
+        for name in ("task", "device", "precision"):
+            _expect(name, isinstance(getattr(self, name), str), "a text")
+        _expect("data", self.data is None or isinstance(self.data, str), "a text")
+        for name in ("objectives", "constraints", "reuse", "goals"):
+            value = getattr(self, name)
+            _expect(name, isinstance(value, tuple) and all(isinstance(v, str) for v in value), "a list of texts")
+        for name in ("surrogate", "scaled_rates"):
+            _expect(name, isinstance(getattr(self, name), bool), "true or false")
+        _expect("timeout", self.timeout is None or _is_number(self.timeout), "a number of seconds")
+        seeds = isinstance(self.seeds, tuple) and all(isinstance(s, Mapping) for s in self.seeds)
+        kinds = (("label", str), ("genes", Mapping))
+        named = seeds and all(isinstance(s.get(key), kind) for s in self.seeds for key, kind in kinds)
+        _expect("seeds", named, "a list of labels with genes")
 
     @property
     def horizon(self) -> int | None:
@@ -112,6 +129,15 @@ class Settings:
             return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in data.items()})
         except TypeError as error:
             raise EvonasError(f"the settings are incomplete: {error}") from None
+
+
+def _expect(name: str, fits: bool, kind: str) -> None:
+    if not fits:
+        raise EvonasError(f"the setting {name!r} is not {kind}")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _within(name: str, value: int, low: int, high: int, hint: str = "") -> None:

@@ -50,7 +50,15 @@ def test_settings_are_frozen():
         ({"seed": 2**63}, "seed is"),
         ({"objectives": ()}, "at least one"),
         ({"objectives": ("loss", "loss")}, "each once"),
-        ({"seeds": ({},) * 13}, "13 seed genomes do not fit a population of 12"),
+        ({"task": 5}, "the setting 'task' is not a text"),
+        ({"data": 5}, "the setting 'data' is not a text"),
+        ({"constraints": (5,)}, "the setting 'constraints' is not a list of texts"),
+        ({"reuse": 5}, "the setting 'reuse' is not a list of texts"),
+        ({"seeds": (5,)}, "the setting 'seeds' is not a list of labels with genes"),
+        ({"seeds": ({"label": "a"},)}, "the setting 'seeds' is not a list of labels with genes"),
+        ({"timeout": "5"}, "the setting 'timeout' is not a number of seconds"),
+        ({"scaled_rates": 1}, "the setting 'scaled_rates' is not true or false"),
+        ({"seeds": ({"label": "", "genes": {}},) * 13}, "13 seed genomes do not fit a population of 12"),
         ({"timeout": 0}, "timeout 0"),
         ({"timeout": -1.0}, "timeout -1"),
         ({"timeout": float("nan")}, "timeout nan"),
@@ -65,9 +73,9 @@ def test_values_out_of_range_are_refused(changes, words):
 
 def test_the_cure_for_too_many_seeds_works():
     with pytest.raises(EvonasError) as caught:
-        Settings(**{**VALUES, "seeds": ({},) * 13})
+        Settings(**{**VALUES, "seeds": ({"label": "", "genes": {}},) * 13})
     assert caught.value.hint == "Write --population 26."
-    assert Settings(**{**VALUES, "seeds": ({},) * 13, "population": 26}).population == 26
+    assert Settings(**{**VALUES, "seeds": ({"label": "", "genes": {}},) * 13, "population": 26}).population == 26
 
 
 def test_unknown_and_missing_keys_are_named():

@@ -278,9 +278,10 @@ def edit_hdf5(rng: Random, path: Path) -> None:
     """One to three changes of a run's file through h5py itself: contents, types, shapes, links, storage."""
     with h5py.File(path, "r+", locking=False) as file:
         for _ in range(rng.choice((1, 1, 2, 3))):
-            table = file.get(rng.choice(("genomes", "evaluations", "generations", "population")))
-            edit = rng.choice(_HDF5) if isinstance(table, h5py.Group) and len(table) else _attribute
+            name = rng.choice(("genomes", "evaluations", "generations", "population"))
             try:
+                table = file.get(name)
+                edit = rng.choice(_HDF5) if isinstance(table, h5py.Group) and len(table) else _attribute
                 edit(rng, file, table, rng.choice(list(table or "-")))
             except _CANT:  # what an edit before this one left can't take it
                 pass
@@ -319,9 +320,10 @@ def _cell(rng: Random, file: h5py.File, table: h5py.Group, name: str) -> None:
         value = rng.choice(
             [n for n in numbers if math.isfinite(n) and n == int(n)] if column.dtype.kind == "i" else numbers
         )
-        column[k] = (
-            value if column.dtype.kind == "i" else min(max(value, -(10**308)), 10**308) if value == value else value
-        )
+        with np.errstate(all="ignore"):  # an edit before this one may have made it a column of small numbers
+            column[k] = (
+                value if column.dtype.kind == "i" else min(max(value, -(10**308)), 10**308) if value == value else value
+            )
         return
     text = column.asstr(errors="replace")[k]
     if text[:1] in ("{", "["):
@@ -403,6 +405,14 @@ def _moved(rng: Random, file: h5py.File, table: h5py.Group, name: str) -> None:
         table.create_group(name)
 
 
+def _linked(rng: Random, file: h5py.File, table: h5py.Group, name: str) -> None:
+    """A link for a whole table."""
+    path = table.name
+    del file[path]
+    links = h5py.SoftLink("/genomes"), h5py.SoftLink(path), h5py.ExternalLink("population.h5", path)
+    file[path] = rng.choice((*links, h5py.ExternalLink("../x.h5", path), h5py.ExternalLink("/dev/zero", path)))
+
+
 def _packed(rng: Random, file: h5py.File, table: h5py.Group, name: str) -> None:
     """Compressed rows, few bytes for many."""
     rows = rng.choice((3, 10**5, 4 * 10**6))
@@ -442,5 +452,5 @@ def _added(rng: Random, file: h5py.File, table: h5py.Group, name: str) -> None:
 
 _HDF5: tuple[Callable, ...] = (
     _attribute, _attribute, _attribute, _cell, _cell, _cell, _cell, _genome, _retyped, _reshaped, _moved, _packed,
-    _shared_text, _dropped, _added,
+    _shared_text, _dropped, _added, _linked,
 )  # fmt: skip

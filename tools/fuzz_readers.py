@@ -8,6 +8,7 @@ a run reported in every format. That may raise EvonasError and nothing else.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import shutil
@@ -227,6 +228,7 @@ class Calibrations(JsonReader):
 
 def make_runs(folder: Path) -> list[Path]:
     """Small runs: one whole, one with rungs, failures, seeds and a journal full of generations."""
+    from evonas.config import Settings
     from evonas.genome import read_space, space_to_dict
     from evonas.record import Measure, Record, objective
     from evonas.report import membership
@@ -239,7 +241,11 @@ def make_runs(folder: Path) -> list[Path]:
     genomes = [space.sample(rng) for _ in range(6)]
     names, made = ("loss", "latency"), []
     header = {"objectives": [objective(n) for n in names], "space": space_to_dict(space), "device": "cpu", "seed": 3}
-    header |= {"settings": {"task": "text", "tokens": 4096, "generations": 4}, "command": "evonas evolve"}
+    numbers = {"population": 4, "generations": 4, "seed": 3, "tokens": 4096, "validation_tokens": 1024, "rungs": 2}
+    about = {"objectives": names, "constraints": (), "device": "cpu", "timeout": 5.0, "reuse": ("other",)}
+    seeds = ({"label": "a", "genes": dict(genomes[0])},)
+    settings = Settings(task="text", data=None, context=64, seeds=seeds, **about, **numbers)
+    header |= {"settings": settings.to_dict(), "command": "evonas evolve"}
     header |= {
         "constraints": ["latency<=9ms", "params<=1000000"],
         "seed_genomes": [{"id": genomes[0].id, "label": "a"}],
@@ -276,15 +282,21 @@ def make_runs(folder: Path) -> list[Path]:
 
 
 def use_run(run: Path, k: int) -> None:
-    """Open, read every genome, report in every format."""
+    """Open, read every genome and what a resume would, report in every format."""
     from rich.console import Console
 
+    from evonas.config import Settings
+    from evonas.errors import EvonasError
+    from evonas.genome import space_from_dict
     from evonas.report import build_report, png, render_table, to_csv, to_html, to_json, to_markdown
     from evonas.store import Store
 
     store = Store.open(run)
     dict(store.genomes)
     store.population()
+    for read, what in ((Settings.from_dict, "settings"), (space_from_dict, "space")):  # as a resume does
+        with contextlib.suppress(EvonasError):
+            read(store.header[what])
     report = build_report(store)
     for render in (to_json, to_csv, to_markdown, to_html):
         text = render(report)

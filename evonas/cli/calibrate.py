@@ -43,6 +43,7 @@ def calibrate(run, genomes, factor, budget, workers) -> None:
     from ..report.calibration import lines
     from ..store import Store, find_run
     from .options import end_of
+    from .trust import check_task_of_run
 
     if not 1 < factor <= MAX_FACTOR:
         raise EvonasError(f"--factor {factor:g}; it takes a number above 1, up to {MAX_FACTOR:g}")
@@ -55,5 +56,6 @@ def calibrate(run, genomes, factor, budget, workers) -> None:
             "Wait for it, or stop it and go on with 'evonas resume' afterwards.",
         )
     settings = Settings.from_dict(store.header["settings"])
+    check_task_of_run(settings.task, store.folder)
     summary = calibrated(store, settings, genomes, factor, deadline, workers)
     click.echo("\n".join(lines(summary)))

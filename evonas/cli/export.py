@@ -87,8 +87,7 @@ def _fresh(found, context: int | None, vocab: int | None):
 
     context = context or found.context or DEVICE_DEFAULTS["cpu"]["context"]
     if vocab is None:
-        task = load_task(found.settings.get("task", "text"), found.settings.get("data"), context)
-        vocab = task.vocab_size
+        vocab = load_task(*found.task_and_data(), context).vocab_size
     genome = bounded_windows(found.genome, context)
     return build(genome, vocab, context, generator=torch.Generator().manual_seed(0)).eval()
 

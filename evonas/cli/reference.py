@@ -28,6 +28,18 @@ class Reference:
     settings: Mapping[str, Any] = field(default_factory=dict)
     data: str = ""
     vocabulary: int | None = None
+    folder: Path | None = None  # of its run
+
+    def task_and_data(self) -> tuple[str, str | None]:
+        """Task and data of the run, "text" and None for a file. Raises EvonasError for a task that lies among the runs:
+        to use it runs its code."""
+        from .trust import check_task_of_run
+
+        if self.folder is None:
+            return "text", None
+        name, data = self.settings.get("task", "text"), self.settings.get("data")
+        check_task_of_run(name, self.folder)
+        return name, data if isinstance(data, str) else None
 
     def genome_for(self, tokens: int, hint: str) -> Genome:
         """The genome with the learning rate it has in trainings of ``tokens``, which is told, with the ``hint``, where
@@ -94,18 +106,21 @@ def _from_file(found, fallback: str) -> Reference:
 
 
 def _from_run(text: str, run: str) -> Reference:
+    from ..config import MAX_CONTEXT
     from ..store import Store, find_run, load_genome_ref
 
     genome, label = load_genome_ref(text)
-    header = Store.open(find_run(run)).header
+    store = Store.open(find_run(run))
+    header = store.header
     settings, notes = header["settings"], header["notes"]
-    size = notes.get("vocab_size")
+    size, context = notes.get("vocab_size"), settings.get("context")
     return Reference(
         genome,
         label,
-        settings.get("context"),
+        context if isinstance(context, int) and 1 <= context <= MAX_CONTEXT else None,
         f"run {run}",
         settings=settings,
         data=str(notes.get("data", "")),
+        folder=store.folder,
         vocabulary=size if isinstance(size, int) and 2 <= size <= 2**31 else None,
     )

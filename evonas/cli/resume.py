@@ -33,6 +33,7 @@ def resume(run, generations, timeout, budget, patience, workers, calibrate, exec
     from ..config import Settings, parse_duration
     from ..genome import space_from_dict
     from ..store import Store, find_run
+    from .trust import check_task_of_run
 
     deadline, calibration = end_of(budget, started), share_of(calibrate)
     folder = find_run(run)
@@ -40,6 +41,7 @@ def resume(run, generations, timeout, budget, patience, workers, calibrate, exec
         raise EvonasError(f"{folder} is not the folder of a run", "Give the run's name, as in runs/NAME.")
     with Store.open(folder, write=True) as store:
         settings = Settings.from_dict(store.header["settings"])
+        check_task_of_run(settings.task, folder)
         _check_device(settings, store)
         _tell_machine(settings, store)
         goal = _goal(settings, store, generations, budget)

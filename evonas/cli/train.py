@@ -70,10 +70,10 @@ def train(reference, tokens, task, data, context, device, rate_as_found, precisi
     context = context or found.context or DEVICE_DEFAULTS[device]["context"]
     genome = found.genome if rate_as_found else found.genome_for(tokens, "--rate-as-found keeps it")
     genome = bounded_windows(genome, context)
-    task_name = found.settings.get("task", "text") if task is None else task
-    of_run = data is None and task_name == found.settings.get("task")
-    loaded = load_task(task_name, found.settings.get("data") if of_run else data, context)
-    now = fingerprint(loaded) if of_run and found.data else None
+    of_run = task is None or task == found.settings.get("task")
+    task_name, its_data = found.task_and_data() if of_run else (task, None)
+    loaded = load_task(task_name, its_data if data is None else data, context)
+    now = fingerprint(loaded) if of_run and data is None and found.data else None
     if now is not None and now != found.data:
         click.echo(f"Note: the data is not what {found.name} was found on: {found.data} then, {now} now", err=True)
     folder = Path(output) if output is not None else runs_folder() / f"train-{found.name.replace(':', '-')}"

@@ -11,6 +11,7 @@ import torch
 from ..errors import EXIT_FAILED, EvonasError
 from ..genome import Genome, bounded_windows
 from ..model import Transformer, build
+from ..plain_files import open_plain
 from .standalone import read_header, read_safetensors
 
 MAX_CONTEXT = 2**24  # as in a genome file
@@ -38,7 +39,7 @@ def save_weights(model: Transformer, path: Path) -> None:
 def are_of(path: Path, genome: Genome) -> bool:
     """Whether the file at ``path`` says that it holds weights of ``genome``; False for what can't be read."""
     try:
-        with open(path, "rb") as file:
+        with open_plain(path) as file:
             about = read_header(file, path)[0].get("__metadata__", {})
         return about.get("genome") == bounded_windows(genome, _whole(about, "context", path)).id
     except (OSError, EvonasError):
@@ -52,6 +53,7 @@ def load_trained(genome: Genome, path: Path, context: int | None = None) -> Tran
     its context from the position embedding or else ``context``. Raises EvonasError where anything doesn't fit.
     """
     try:
+        open_plain(path).close()
         weights, about = read_safetensors(path)
     except OSError as error:
         raise EvonasError(f"{path} can't be read: {error.strerror}") from None

@@ -27,7 +27,7 @@ def save(training: Training, path: Path) -> None:
     tensors = {f"model.{name}": tensor for name, tensor in training.model.state_dict().items()}
     tensors |= {f"optimizer.{name}.{key}": tensor for name, key, tensor in _state(training)}
     progress = {"cycles": training.cycles, "sequences": training.sequences, "first_loss": training.first_loss}
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(exist_ok=True)  # not its parents: a run that was moved is not begun again where it was
     partial = path.with_suffix(f".{os.getpid()}.partial")
     try:
         save_file(
@@ -49,6 +49,8 @@ def load(training: Training, path: Path) -> bool:
     places = _places(training)
     wanted = {name: tuple(tensor.shape) for name, tensor in weights.items()}
     wanted |= {name: shape for name, (_, _, shape, _) in places.items()}
+    if not path.is_file():
+        return False
     try:
         with safe_open(path, framework="pt", device=training.device) as file:
             about = file.metadata() or {}

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import EvonasError, did_you_mean
+from ..plain_files import open_plain
 from .gene import shown
 from .genome import LAYER_GENES, Genome
 from .transformer import transformer_genome
@@ -66,14 +67,18 @@ def read_text(path: Path, what: str, limit: int = MAX_BYTES) -> str:
     if path.is_dir():
         raise EvonasError(f"{path} is a folder; {what} is a file")
     try:
-        if os.stat(path).st_size > limit:
+        with open_plain(path) as file:
+            content = file.read(limit + 1)
+        if len(content) > limit:
             raise EvonasError(f"{path} is larger than {limit // 2**10} kB, too large for {what}")
-        return path.read_bytes().decode("utf-8")
+        return content.decode("utf-8")
     except FileNotFoundError:
         raise EvonasError(f"no such file: {path}") from None
     except UnicodeDecodeError as error:
         raise EvonasError(f"{path} is not UTF-8 text (byte {error.start})") from None
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise EvonasError(f"{path} can't be read: {error.strerror or error}") from None
+    except ValueError as error:
         raise EvonasError(f"{path} can't be read: {error}") from None
 
 

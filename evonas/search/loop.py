@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from ..errors import EvonasError
 from ..evolution import Candidate, Engine
 from ..executors import Call, Executor, Failure
 from ..genome import Genome
@@ -369,7 +370,10 @@ class Search:
             return
         reference = self.store.header["reference"]
         box = None if reference is None else (reference["ideal"], reference["reference"])
-        exhausted = bool((self.store.generations[-1]["rng"] or {}).get("exhausted"))
+        if box is not None and len(box[0]) != len(self.engine.objectives):
+            raise EvonasError(f"run {self.store.name!r} is damaged: its reference point is of {len(box[0])} objectives")
+        rng = self.store.generations[-1]["rng"]
+        exhausted = isinstance(rng, dict) and bool(rng.get("exhausted"))
         self.engine.restore(told, self.store.population(), done, box, exhausted)
 
 

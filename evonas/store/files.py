@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,8 @@ from typing import Any
 import h5py
 
 from ..errors import EXIT_FAILED, EvonasError
-from .journal import read_journal, sync_folder
+from ..plain_files import open_plain
+from .journal import JournalReader, sync_folder
 from .layout import (
     append_rows,
     checked_header,
@@ -28,7 +31,6 @@ from .layout import (
 from .probe import check_readable, know
 from .rows import (
     Entries,
-    Entry,
     Evaluation,
     as_value_error,
     check_id,
@@ -64,18 +66,24 @@ class State:
 def read_state(data: Path, journal: Path | None) -> State:
     """The journal and ``population.h5`` of a run, merged. Raises EvonasError for a damaged, foreign or newer file."""
     # The journal first: a commit in between then shows as rows in both, never as rows in neither.
-    rows, good = read_journal(journal) if journal is not None else ([], 0)
-    state = _read_data(data)
-    state.journal_bytes = good
-    with damage(journal or data), as_value_error():
-        for row in rows:
-            if "record" in row:
-                _take_evaluation(row, state)
-            elif "generation" in row:
-                _take_generation(row, state)
-            else:
-                state.header.update(checked_header(dict(row["header"])))
+    if journal is None:
+        return _read_data(data)
+    with JournalReader(journal) as rows:
+        state = _read_data(data)
+        for row in rows:  # one by one: what evonas does not ask for is not kept
+            with damage(journal), as_value_error():
+                _take(row, state)
+        state.journal_bytes = rows.good
     return state
+
+
+def _take(row: Mapping[str, Any], state: State) -> None:
+    if "record" in row:
+        _take_evaluation(row, state)
+    elif "generation" in row:
+        _take_generation(row, state)
+    else:
+        state.header.update(checked_header(dict(row["header"])))
 
 
 def _take_evaluation(row: Mapping[str, Any], state: State) -> None:
@@ -115,24 +123,28 @@ def create_data(data: Path, header: Mapping[str, Any]) -> None:
     sync_folder(data.parent)
 
 
-def extend_data(
-    data: Path,
-    header: Mapping[str, Any],
-    entries: Sequence[Entry] = (),
-    evaluations: Sequence[Evaluation] = (),
-    generations: Sequence[Mapping[str, Any]] = (),
-    members: Sequence[Mapping[str, Any]] = (),
-) -> None:
-    """Replace ``population.h5`` by a copy with this header and these rows appended. Raises OSError and leaves the old
-    file."""
+Pending = Sequence[tuple[Mapping[str, Any], Sequence[Mapping[str, Any]]]]
+
+
+def extend_data(data: Path, state: State, pending: Pending, header: Mapping[str, Any]) -> None:
+    """Replace ``population.h5`` by a copy with this header and all of ``state`` and ``pending`` that it lacks. It says
+    itself what it has: an interrupt may have come between an earlier call and what was to be noted of that in
+    ``state``. Raises OSError and leaves the old file."""
     # HDF5 works in memory: a disk that fails under it leaves half-closed files, and tracebacks nobody can catch.
     with h5py.File(data, "r+", driver="core", backing_store=False) as file:
+        evaluations, genomes = len(file["evaluations/sequence"]), len(file["genomes/id"])
+        numbers = file["generations/generation"]
+        last = int(numbers[-1]) if len(numbers) else -1
+        if evaluations < state.merged[0] or genomes < state.merged[1]:
+            raise OSError(errno.ESTALE, "population.h5 was replaced by another file")
         write_header(file, header)
-        append_rows(file["genomes"], [genome_row(entry) for entry in entries])
-        rows = [evaluation_row(evaluation) for evaluation in evaluations]
-        append_rows(file["evaluations"], rows, evaluation_columns([e.record for e in evaluations]))
-        append_rows(file["generations"], generations)
-        append_rows(file["population"], members)
+        append_rows(file["genomes"], [genome_row(entry) for entry in state.genomes.since(genomes)])
+        fresh = state.evaluations[evaluations:]
+        columns = evaluation_columns([e.record for e in fresh])
+        append_rows(file["evaluations"], [evaluation_row(evaluation) for evaluation in fresh], columns)
+        lacking = [(row, members) for row, members in pending if row["generation"] > last]
+        append_rows(file["generations"], [row for row, _ in lacking])
+        append_rows(file["population"], [member for _, members in lacking for member in members])
         image = _image(file)
     _replace(data, image)
 
@@ -145,6 +157,7 @@ def _image(file: h5py.File) -> bytes:
 def _read_data(data: Path) -> State:
     try:
         with damage(data):
+            open_plain(data).close()
             check_readable(data)
             with h5py.File(data, "r", locking=False) as file:
                 state = State(read_header(file), Entries(data))
@@ -218,7 +231,8 @@ def _replace(path: Path, content: bytes) -> None:
         finally:
             os.close(fd)
         os.replace(fresh, path)
-        know(path)
+        with suppress(OSError):  # only to spare the next reader a first look
+            know(path)
     except BaseException:
         fresh.unlink(missing_ok=True)
         raise

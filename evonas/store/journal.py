@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from ..errors import EXIT_FAILED, EvonasError
+from ..plain_files import open_plain
 
 MAX_LINE = 4 * 2**20  # bytes; an evaluation takes about 2,000
-MAX_BYTES = 2**30  # of a journal; one that waits for its merge holds a sixteenth of the run
+MAX_BYTES = 2**28  # of a journal: a first generation of 100,000, or a sixteenth of a run of a million
 _HEAD, _MIDDLE, _TAIL = b'{"crc32":"', b'","row":', b"}\n"
 _BODY_AT = len(_HEAD) + 8 + len(_MIDDLE)
 
@@ -37,41 +39,55 @@ def decode_line(line: bytes) -> dict[str, Any] | None:
     return row if isinstance(row, dict) else None
 
 
-def read_journal(path: Path) -> tuple[list[dict[str, Any]], int]:
-    """The rows of a journal and the bytes they take; whatever follows is a torn last line.
+class JournalReader:
+    """The rows of a journal as it was when this was made, one by one; ``good`` says how many bytes those given so far
+    have. A missing journal has none; a torn last line is left out. In a ``with`` block.
 
-    A missing journal has no rows. Raises EvonasError for a bad line that is not the last, an overlong one, or an
-    overlong journal.
+    Raises EvonasError: at once for an overlong journal, on the way for a bad line that is not the last, or an overlong
+    one.
     """
-    rows: list[dict[str, Any]] = []
-    good = 0
-    try:
-        with open(path, "rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            if size > MAX_BYTES:
-                raise EvonasError(
-                    f"{path} has {size} bytes; at most {MAX_BYTES} are read",
-                    "evonas never lets it grow so: restore it from a copy, or remove it to go on from population.h5.",
-                    exit_code=EXIT_FAILED,
-                )
-            while line := file.readline(MAX_LINE + 1):
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.good = path, 0
+        try:
+            self._file = open_plain(path)
+        except FileNotFoundError:
+            self._file = io.BytesIO()
+        except OSError as error:
+            raise EvonasError(f"{path} can't be read: {error.strerror}", exit_code=EXIT_FAILED) from error
+        size = os.stat(self._file.fileno()).st_size if not isinstance(self._file, io.BytesIO) else 0
+        if size > MAX_BYTES:
+            self._file.close()
+            raise EvonasError(
+                f"{path} has {size} bytes; at most {MAX_BYTES} are read",
+                "evonas never lets it grow so: restore it from a copy, or remove it to go on from population.h5.",
+                exit_code=EXIT_FAILED,
+            )
+
+    def __enter__(self) -> JournalReader:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._file.close()
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        lines = 0
+        try:
+            while line := self._file.readline(MAX_LINE + 1):
                 row = decode_line(line) if len(line) <= MAX_LINE else None
                 if row is None:
-                    if len(line) > MAX_LINE or file.read(1):
+                    if len(line) > MAX_LINE or self._file.read(1):
                         raise EvonasError(
-                            f"{path}: line {len(rows) + 1} is damaged and more lines follow",
+                            f"{self.path}: line {lines + 1} is damaged and more lines follow",
                             f"Delete that line and those after it to go on from the evaluations before it; "
-                            f"what was committed to population.h5 is not touched. Good bytes: {good}.",
+                            f"what was committed to population.h5 is not touched. Good bytes: {self.good}.",
                             exit_code=EXIT_FAILED,
                         )
-                    break
-                rows.append(row)
-                good += len(line)
-    except FileNotFoundError:
-        return [], 0
-    except OSError as error:
-        raise EvonasError(f"{path} can't be read: {error.strerror}", exit_code=EXIT_FAILED) from error
-    return rows, good
+                    return
+                lines, self.good = lines + 1, self.good + len(line)
+                yield row
+        except OSError as error:
+            raise EvonasError(f"{self.path} can't be read: {error.strerror}", exit_code=EXIT_FAILED) from error
 
 
 class Journal:
@@ -99,18 +115,19 @@ class Journal:
     def append(self, line: bytes) -> None:
         if not self._usable:
             raise OSError("the journal could not be mended after an earlier disk error")
-        self._check_place()
+        self.check_place()
         try:
             view = memoryview(line)
             while view:
                 view = view[os.write(self._fd, view) :]
             os.fsync(self._fd)
-        except OSError:
+        except BaseException:  # Ctrl-C leaves half a line as well as a full disk does
             self._cut_back()
             raise
         self._end += len(line)
 
-    def _check_place(self) -> None:
+    def check_place(self) -> None:
+        """Raise OSError where the run's folder, or the journal in it, is another by now."""
         # What is written to a file that was removed, or whose folder was, is on no disk that anyone will look at.
         if not os.path.samestat(os.fstat(self._fd), os.stat(self.path)):
             raise OSError(errno.ESTALE, "the journal was replaced by another file")
@@ -130,16 +147,16 @@ class Journal:
             if self._fd < 0:
                 self._usable = False
             raise
-        if self._fd >= 0:
-            os.close(self._fd)
-        self._fd, self._end = fd, 0
+        old, self._fd, self._end = self._fd, fd, 0
+        if old >= 0:
+            os.close(old)
         sync_folder(self.path.parent)
 
     def close(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
         self._usable = False
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
 
     def _cut_back(self) -> None:
         # Without this the next line would be glued to a torn one and both would be lost.

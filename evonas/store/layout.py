@@ -138,8 +138,19 @@ def _check_lists(header: Mapping[str, Any]) -> None:
     for seed in header.get("seed_genomes", ()):
         if not isinstance(seed, dict) or not isinstance(seed.get("id"), str) or not isinstance(seed.get("label"), str):
             raise ValueError(f"seed genome {seed!r:.80} is not an id and a label")
-    if any(isinstance(text, (list, dict)) for text in header.get("constraints", ())):
+    if not all(isinstance(text, str) for text in header.get("constraints", ())):
         raise ValueError("a constraint is not a text")
+    reference = header.get("reference")
+    if reference is not None and not _is_reference(reference):
+        raise ValueError("its reference is not two points")
+
+
+def _is_reference(reference: Any) -> bool:
+    points = [reference.get(key) for key in ("ideal", "reference")] if isinstance(reference, dict) else [None]
+    if not all(isinstance(point, list) for point in points):
+        return False
+    numbers = all(type(x) in (int, float) and math.isfinite(x) for point in points for x in point)
+    return numbers and len(points[0]) == len(points[-1])
 
 
 def checked_row(table: str, row: Mapping[str, Any]) -> dict[str, Any]:
@@ -210,9 +221,9 @@ def touch_table(file: h5py.File, table: str) -> None:
 
 
 def _columns(file: h5py.File, table: str) -> dict[str, h5py.Dataset]:
-    group = file.get(table)
-    if not isinstance(group, h5py.Group):
-        raise ValueError(f"group {table!r} is missing")
+    if not isinstance(file.get(table, getlink=True), h5py.HardLink) or not isinstance(file[table], h5py.Group):
+        raise ValueError(f"group {table!r} is missing, or a link")
+    group = file[table]
     if len(group) > MAX_COLUMNS:
         raise ValueError(f"group {table!r} has {len(group)} columns")
     missing = set(TABLES[table]) - set(group)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import EXIT_FAILED, EvonasError
+from ..plain_files import open_plain
 
 try:
     import fcntl
@@ -34,19 +35,21 @@ class WriterLock:
         self._sign()
 
     def close(self) -> None:
-        if self._fd < 0:
+        fd, self._fd = self._fd, -1
+        if fd < 0:
             return
         # The file stays: removing it would let two processes lock two files of that name.
         try:
-            os.ftruncate(self._fd, 0)
+            os.ftruncate(fd, 0)
         except OSError:
             pass
-        os.close(self._fd)
-        self._fd = -1
+        finally:
+            os.close(fd)
 
     def _sign(self) -> None:
         start = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
-        text = json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "start": start})
+        holder = {"pid": os.getpid(), "host": socket.gethostname(), "start": start, "pids": _pid_namespace()}
+        text = json.dumps(holder)
         os.ftruncate(self._fd, 0)
         os.lseek(self._fd, 0, os.SEEK_SET)
         os.write(self._fd, text.encode())
@@ -55,9 +58,9 @@ class WriterLock:
 def read_holder(path: Path) -> dict[str, Any]:
     """What the lock file says of its holder; empty when it says nothing."""
     try:
-        with open(path, "rb") as file:
+        with open_plain(path) as file:
             holder = json.loads(file.read(4096))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return holder if isinstance(holder, dict) else {}
 
@@ -116,8 +119,11 @@ def _is_current(fd: int, path: Path) -> bool:
 
 
 def _is_orphaned(holder: dict[str, Any]) -> bool:
-    """Whether the named holder certainly no longer runs: it was on this host and its pid is free."""
-    pid = holder.get("pid")
+    """Whether the named holder certainly no longer runs: it was on this host and its pid is free, where pids mean the
+    same here (in two containers of one host they do not)."""
+    pid, pids = holder.get("pid"), _pid_namespace()
+    if holder.get("pids", pids) != pids:
+        return False
     # os.kill(pid, 0) asks on POSIX; on Windows it would send Ctrl-C.
     if fcntl is None or not isinstance(pid, int) or pid <= 0 or holder.get("host") != socket.gethostname():
         return False
@@ -128,6 +134,14 @@ def _is_orphaned(holder: dict[str, Any]) -> bool:
     except (PermissionError, OverflowError):
         return False
     return False
+
+
+def _pid_namespace() -> str:
+    """What tells these process numbers from those of another container; empty where there are none."""
+    try:
+        return os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return ""
 
 
 def _refusal(path: Path, holder: dict[str, Any]) -> EvonasError:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from ..errors import EvonasError
 from ..genome import Genome
 from ..record import Measure, Record
-from .layout import FLOAT, TABLES, TEXT, clean_text, damage, dumps, number, plain, text, whole
+from .layout import FLOAT, MAX_COLUMNS, TABLES, TEXT, clean_text, damage, dumps, number, plain, text, whole
 
 MAX_REASON = 4000  # characters kept of a failure's reason
 _ID = re.compile(r"[0-9a-f]{12}")
@@ -63,7 +63,7 @@ class Entries(Mapping[str, Entry]):
         self._found[entry.genome.id] = entry
 
     def read(self, genome_id: Any, row: Mapping[str, Any]) -> None:
-        """Add what a file holds: a row of the genomes table or the ``entry`` of a journal line. The first one counts;
+        """Add what a file holds: a row of the genomes table, or what ``from_journal`` gives. The first one counts;
         raises ValueError where the id is none."""
         self._found.setdefault(check_id(genome_id), row)
 
@@ -107,7 +107,7 @@ def storable(record: Record) -> Record:
         },
         reason=clean_text(record.reason)[:MAX_REASON],
         cost={name: float(value) for name, value in record.cost.items() if not math.isnan(value)},
-        provenance=plain(record.provenance),
+        provenance=_flat(plain(record.provenance)),
     )
 
 
@@ -123,8 +123,12 @@ def from_journal(row: Mapping[str, Any]) -> tuple[Evaluation, Mapping[str, Any] 
     """An evaluation of ``journal_row``, and its entry as ``Entries.read`` takes it. Raises ValueError, KeyError,
     TypeError or EvonasError where it is not one."""
     entry = row.get("entry")
-    if not (entry is None or isinstance(entry, Mapping)):
-        raise TypeError("the entry of an evaluation is a JSON object")
+    if entry is not None:
+        # As a table has it. What is nested takes many times the memory of its text.
+        entry = {
+            **{column: json.dumps(entry[name]) for column, name in (("genes", "genome"), ("parents", "parents"))},
+            **{name: entry[name] for name in ("operator", "generation", "label")},
+        }
     return Evaluation(whole(row["sequence"]), _read_record(row["record"]), _seconds(row["finished"])), entry
 
 
@@ -133,6 +137,8 @@ def _read_record(data: Any) -> Record:
     objects = ("measures", "cost", "provenance")
     if not isinstance(data, Mapping) or not all(isinstance(data[name], Mapping) for name in objects):
         raise TypeError("a record is a JSON object with measures, cost and provenance")
+    if sum(len(data[name]) for name in objects) > MAX_COLUMNS:
+        raise ValueError(f"a record of more than {MAX_COLUMNS} values")
     measures = {
         name: Measure(number(m["value"]), number(m["spread"]), text(m["fidelity"]), text(m["device"]))
         for name, m in data["measures"].items()
@@ -145,8 +151,13 @@ def _read_record(data: Any) -> Record:
         measures,
         text(data["reason"]),
         {name: number(value) for name, value in data["cost"].items()},
-        data["provenance"],
+        _flat(data["provenance"]),
     )
+
+
+def _flat(provenance: Mapping[str, Any]) -> dict[str, Any]:
+    """Provenance with anything nested as its JSON text."""
+    return {name: dumps(value) if isinstance(value, (list, dict)) else value for name, value in provenance.items()}
 
 
 def genome_row(entry: Entry) -> dict[str, Any]:
@@ -162,8 +173,7 @@ def genome_row(entry: Entry) -> dict[str, Any]:
 
 def _read_entry(genome_id: str, row: Mapping[str, Any]) -> Entry:
     """Raises ValueError where the genes or ids are not what they claim to be."""
-    from_table = "genes" in row
-    genes, parents = (_loads(row["genes"]), _loads(row["parents"])) if from_table else (row["genome"], row["parents"])
+    genes, parents = _loads(row["genes"]), _loads(row["parents"])
     if not isinstance(genes, dict) or not isinstance(parents, list):
         raise ValueError(f"genome {genome_id} is not of the layout")
     if not all(map(_is_gene, genes.values())):

@@ -84,9 +84,7 @@ class Store:
         except (OSError, EvonasError) as error:
             # A journal was opened only when there was no run: what lies here is ours.
             _remove(folder, (DATA, JOURNAL, LOCK) if journal is not None else (), made)
-            for held in (journal, lock):
-                if held is not None:
-                    held.close()
+            _close(journal, lock)
             if isinstance(error, EvonasError):
                 raise
             raise EvonasError(
@@ -94,6 +92,9 @@ class Store:
                 "Check that the folder can be written and the disk has space.",
                 exit_code=EXIT_FAILED if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO) else EXIT_USAGE,
             ) from error
+        except BaseException:  # Ctrl-C
+            _close(journal, lock)
+            raise
         store = cls(folder, State(full, Entries(folder / DATA)), lock, journal)
         store._made = made
         return store
@@ -122,9 +123,8 @@ class Store:
                 lock = WriterLock(path / LOCK)
                 state = read_state(path / DATA, path / JOURNAL)
                 journal = Journal(path / JOURNAL, state.journal_bytes)
-        except EvonasError:
-            if lock is not None:
-                lock.close()
+        except BaseException:
+            _close(journal, lock)
             raise
         return cls(path, state, lock, journal)
 
@@ -202,17 +202,8 @@ class Store:
         called once that has been replaced. Raises OSError."""
         state = self._state
         header = dict(state.header if header is None else header)
-        evaluations, genomes = state.merged
-        rows = [row for row, _ in pending]
-        members = [member for _, rows_of_members in pending for member in rows_of_members]
-        extend_data(
-            self._path / DATA,
-            header,
-            state.genomes.since(genomes),
-            state.evaluations[evaluations:],
-            rows,
-            members,
-        )
+        self._writer().check_place()  # another run may lie here by now
+        extend_data(self._path / DATA, state, pending, header)
         state.merged, state.pending, state.header = (len(state.evaluations), len(state.genomes)), [], header
         self._header_changed = False
         replaced()
@@ -251,15 +242,14 @@ class Store:
     def close(self) -> None:
         """Let go of the run, its generations merged into ``population.h5`` as far as the disk allows. Evaluations of a
         generation that is not finished stay in the journal where nothing else waits there."""
-        if self._journal is not None:
-            if self._state.pending or self._header_changed:
+        journal, lock = self._journal, self._lock
+        try:
+            if journal is not None and (self._state.pending or self._header_changed):
                 with contextlib.suppress(OSError):  # it is all in the journal
                     self._merge(self._state.pending)
-            self._journal.close()
-            self._journal = None
-        if self._lock is not None:
-            self._lock.close()
-            self._lock = None
+        finally:
+            self._journal = self._lock = None
+            _close(journal, lock)
 
     def __enter__(self) -> Store:
         return self
@@ -408,6 +398,13 @@ def _collector_paused() -> Iterator[None]:
     finally:
         if enabled:
             gc.enable()
+
+
+def _close(*held: Journal | WriterLock | None) -> None:
+    with contextlib.ExitStack() as stack:  # all of them, whatever one raises
+        for one in held:
+            if one is not None:
+                stack.callback(one.close)
 
 
 @contextlib.contextmanager

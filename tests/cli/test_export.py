@@ -130,7 +130,7 @@ WRONG = {
     "a vocabulary of trained weights": ("nanogpt-cpu --vocab 8", ["--vocab goes with --untrained only"]),
     "no context": ("nanogpt-cpu --untrained --context 0", ["--context", "1<=x"]),
     "missing weights": ("nanogpt-cpu --weights nowhere", ["nowhere can't be read", "No such file"]),
-    "a folder as weights": ("nanogpt-cpu --weights given-folder", ["given-folder", "directory"]),
+    "a folder as weights": ("nanogpt-cpu --weights given-folder", ["given-folder", "not a plain file"]),
     "a text as weights": ("nanogpt-cpu --weights given.txt", ["given.txt is no safetensors file"]),
     "an empty file as weights": ("nanogpt-cpu --weights given-empty", ["given-empty is no safetensors file"]),
     "weights of another genome": ("nanogpt-cpu --weights given-other", ["holds weights of genome", "genome.json"]),

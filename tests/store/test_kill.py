@@ -14,7 +14,7 @@ import pytest
 
 from evonas.errors import EXIT_FAILED, EvonasError
 from evonas.store import Store
-from evonas.store.journal import read_journal
+from evonas.store.journal import JournalReader
 
 from .conftest import HEADER, fill, genome
 
@@ -25,9 +25,9 @@ def test_a_journal_cut_at_any_byte_keeps_every_whole_line(store, folder, tmp_pat
     cut_file = tmp_path / "cut.jsonl"
     for size in range(len(whole) + 1):
         cut_file.write_bytes(whole[:size])
-        rows, good = read_journal(cut_file)
-        assert len(rows) == whole[:size].count(b"\n")
-        assert good == whole[:size].rfind(b"\n") + 1
+        with JournalReader(cut_file) as rows:
+            assert len(list(rows)) == whole[:size].count(b"\n")
+            assert rows.good == whole[:size].rfind(b"\n") + 1
 
 
 @pytest.mark.parametrize("tail", [b"", b"{", b'{"crc32":"', b"\0" * 700, b"garbage\n"])

@@ -137,10 +137,11 @@ def test_a_line_that_is_none_of_ours_is_damage(store, folder, row):
 
 
 def test_members_of_a_generation_are_genomes_of_the_run(store, folder):
-    from evonas.store.journal import encode_line, read_journal
+    from evonas.store.journal import JournalReader, encode_line
 
     generation(store, 0)
-    rows, _ = read_journal(folder / "journal.jsonl")
+    with JournalReader(folder / "journal.jsonl") as reader:
+        rows = list(reader)
     rows[-1]["members"][0]["genome_id"] = "0" * 12
     (folder / "journal.jsonl").write_bytes(b"".join(map(encode_line, rows)))
     with pytest.raises(EvonasError, match="the genes of 000000000000 are missing"):

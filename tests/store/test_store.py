@@ -187,15 +187,14 @@ def test_a_commit_between_the_two_reads_loses_nothing(store, folder, monkeypatch
     from evonas.store import files
 
     fill(store, 0, 3)
-    real = files.read_journal
+    real = files._read_data
 
-    def read_then_commit(path):
-        rows = real(path)
+    def commit_then_read(path):
         store.commit({"generation": 0}, [])
         fill(store, 3, 4)
-        return rows
+        return real(path)
 
-    monkeypatch.setattr(files, "read_journal", read_then_commit)
+    monkeypatch.setattr(files, "_read_data", commit_then_read)
     assert Store.open(folder).records == store.records[:3]
 
 
