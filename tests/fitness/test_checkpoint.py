@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 import torch
@@ -148,3 +149,17 @@ def test_only_what_is_named_is_kept(tmp_path):
     checkpoint.keep_only(tmp_path, ["aaaaaaaaaaaa", "dddddddddddd"])
     assert sorted(p.name for p in tmp_path.iterdir()) == ["aaaaaaaaaaaa.safetensors", "notes.txt"]
     checkpoint.keep_only(tmp_path / "absent", [])
+
+
+def test_a_run_that_was_moved_is_not_begun_again_where_it_was(genome, task, tmp_path):
+    training = Training(genome(), task, seed=0)
+    training.run(128)
+    with pytest.raises(FileNotFoundError):
+        checkpoint.save(training, tmp_path / "gone" / "weights" / "x.safetensors")
+    assert not (tmp_path / "gone").exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")
+def test_a_pipe_is_no_checkpoint(genome, task, tmp_path):
+    os.mkfifo(tmp_path / "x.safetensors")
+    assert not checkpoint.load(Training(genome(), task, seed=0), tmp_path / "x.safetensors")

@@ -88,6 +88,14 @@ DAMAGE = {
         f["evaluations"].__delitem__("index"),
         f["evaluations"].__setitem__("index", h5py.ExternalLink("population.h5", "/evaluations/generation")),
     ),
+    "an external link for a table": lambda f: (
+        f.__delitem__("evaluations"),
+        f.__setitem__("evaluations", h5py.ExternalLink("../other.h5", "/evaluations")),
+    ),
+    "a circle of links": lambda f: (
+        f.__delitem__("genomes"),
+        f.__setitem__("genomes", h5py.SoftLink("/genomes")),
+    ),
     "rows without end": lambda f: [d.resize((10**12,)) for d in f["population"].values()],
     "unknown status": lambda f: f["evaluations/status"].__setitem__(0, "fine"),
     "id not hexadecimal": lambda f: f["population/genome_id"].__setitem__(0, "../../etc/pas"),

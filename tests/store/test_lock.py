@@ -72,3 +72,32 @@ def test_a_lock_that_only_a_dead_holders_worker_keeps_is_taken_over(tmp_path):
             WriterLock(path)
         lock.close()
         holder.stdin.close()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no flock here")
+@pytest.mark.parametrize(("pids", "orphaned"), [("pid:[1]", False), (None, True)])
+def test_a_free_pid_says_nothing_of_a_holder_in_another_container(tmp_path, pids, orphaned):
+    """Two containers may share host name and folder, and number their processes each for itself."""
+    import fcntl
+
+    path = tmp_path / "lock"
+    held = os.open(path, os.O_RDWR | os.O_CREAT)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    holder = {"pid": gone.pid, "host": socket.gethostname(), "start": ""} | ({"pids": pids} if pids else {})
+    path.write_text(json.dumps(holder))
+    try:
+        if orphaned:
+            WriterLock(path).close()
+        else:
+            with pytest.raises(EvonasError, match=f"is being written by process {gone.pid}"):
+                WriterLock(path)
+    finally:
+        os.close(held)
+
+
+def test_a_lock_file_of_anything_names_nobody(tmp_path):
+    for content in (b"[" * 5000, b"\xff", b"5", b""):
+        (tmp_path / "lock").write_bytes(content)
+        assert read_holder(tmp_path / "lock") == {}
