@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import pickle
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from ..errors import EvonasError
+
+Timeout = float | Callable[[], float] | None
 
 # Why a call has no result; the names of `record.STATUSES`, and "deadline".
 FAILURES = {
@@ -97,7 +99,7 @@ class Executor(ABC):
         self._closed = False
 
     def map(
-        self, calls: Iterable[Call], timeout: float | None = None, deadline: float | None = None
+        self, calls: Iterable[Call], timeout: Timeout = None, deadline: float | None = None
     ) -> Iterator[tuple[Any, Any]]:
         """Run the calls, at most ``workers`` at a time, and yield (key, result or Failure) as they finish.
 
@@ -105,7 +107,8 @@ class Executor(ABC):
 
         Args:
             calls: taken whole before the first one starts.
-            timeout: seconds one call may take, its worker's start not included; None for no limit.
+            timeout: seconds one call may take, its worker's start not included; None for no limit. A function is
+                asked again and again: what is learned of some calls may bound the others.
             deadline: the ``time.monotonic()`` moment at which the run ends. From then on nothing starts, and
                 everything unfinished is yielded as ``Failure("deadline", ...)``.
 
@@ -116,7 +119,7 @@ class Executor(ABC):
         return self._begin(calls, timeout, deadline, alone=False)
 
     def map_alone(
-        self, calls: Iterable[Call], timeout: float | None = None, deadline: float | None = None
+        self, calls: Iterable[Call], timeout: Timeout = None, deadline: float | None = None
     ) -> Iterator[tuple[Any, Any]]:
         """Like ``map``, but one call at a time, in the order given, always in the same worker (or the one that
         replaced it), while nothing else of this executor runs or starts: for measuring time and memory."""
@@ -127,12 +130,12 @@ class Executor(ABC):
         """End all workers. May be called again; nothing else may."""
 
     @abstractmethod
-    def _run(self, calls: list[Call], timeout: float | None, deadline: float | None, alone: bool) -> Iterator:
+    def _run(self, calls: list[Call], timeout: Timeout, deadline: float | None, alone: bool) -> Iterator:
         """The generator behind ``map`` and ``map_alone``."""
 
     def _begin(self, calls, timeout, deadline, alone: bool) -> Iterator:
-        if timeout is not None and not timeout > 0:
-            raise EvonasError(f"a timeout of {timeout} s is not positive", "Give more than 0 seconds, or none.")
+        if timeout is not None and not (seconds := timeout() if callable(timeout) else timeout) > 0:
+            raise EvonasError(f"a timeout of {seconds} s is not positive", "Give more than 0 seconds, or none.")
         self._check_open()
         return self._exclusive(self._run(list(calls), timeout, deadline, alone))
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from ..errors import EXIT_FAILED, EvonasError
-from .base import MAX_ATTEMPTS, Call, Executor, Failure, WorkerTraceback, dump_call, dump_target, load_reply
+from .base import MAX_ATTEMPTS, Call, Executor, Failure, Timeout, WorkerTraceback, dump_call, dump_target, load_reply
 
 # A worker imports and unpickles the target before it is ready; longer than this, something is wrong.
 START_LIMIT = 300.0
@@ -91,7 +91,7 @@ class PoolExecutor(Executor):
         for lane in self._lanes:
             self._drop(lane)
 
-    def _run(self, calls: list[Call], timeout: float | None, deadline: float | None, alone: bool) -> Iterator:
+    def _run(self, calls: list[Call], timeout: Timeout, deadline: float | None, alone: bool) -> Iterator:
         return _Run(self, calls, timeout, deadline, alone).results()
 
     def _start(self, lane: _Lane) -> None:
@@ -149,13 +149,17 @@ class _Run:
     """One ``map`` or ``map_alone`` over the lanes of a pool."""
 
     def __init__(
-        self, pool: PoolExecutor, calls: list[Call], timeout: float | None, deadline: float | None, alone: bool
+        self, pool: PoolExecutor, calls: list[Call], timeout: Timeout, deadline: float | None, alone: bool
     ) -> None:
-        self.pool, self.timeout, self.deadline, self.alone = pool, timeout, deadline, alone
+        self.pool, self._limit, self.deadline, self.alone = pool, timeout, deadline, alone
         self.lanes = pool._lanes[:1] if alone else pool._lanes
         self.queue = deque(_Task(call) for call in calls)
         self.lonely: deque[_Task] = deque()  # ran out of memory once: run again with nothing else running
         self.finished: deque[tuple[Any, Any]] = deque()
+
+    @property
+    def timeout(self) -> float | None:
+        return self._limit() if callable(self._limit) else self._limit
 
     def results(self) -> Iterator[tuple[Any, Any]]:
         """Assign, hand out what finished, wait; so that workers are busy while the consumer is."""
@@ -190,8 +194,8 @@ class _Run:
         """Seconds until something is due: a timeout or the deadline."""
         now = time.monotonic()
         due = [] if self.deadline is None else [self.deadline]
-        if self.timeout is not None:
-            due += [lane.since + self.timeout for lane in self.lanes if lane.task is not None]
+        if (timeout := self.timeout) is not None:
+            due += [lane.since + timeout for lane in self.lanes if lane.task is not None]
         return max(0.0, min(due) - now) if due else float("inf")
 
     def _assign(self) -> None:
@@ -230,12 +234,12 @@ class _Run:
                 self._reply(lane, event.data)
             elif event.kind == "died":
                 self._died(lane, event.data)
-        if self.timeout is None:
+        if (timeout := self.timeout) is None:
             return
         now = time.monotonic()
         for lane in self.lanes:
-            if lane.task is not None and now - lane.since >= self.timeout:
-                self.finished.append(lane.task.failure("timeout", f"took longer than {self.timeout:g} s"))
+            if lane.task is not None and now - lane.since >= timeout:
+                self.finished.append(lane.task.failure("timeout", f"took longer than {timeout:g} s"))
                 self._replace(lane)
 
     def _reply(self, lane: _Lane, reply: bytes) -> None:

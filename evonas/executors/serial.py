@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from .base import MAX_ATTEMPTS, Call, Executor, Failure, dump_call, dump_target, load_reply
+from .base import MAX_ATTEMPTS, Call, Executor, Failure, Timeout, dump_call, dump_target, load_reply
 from .worker import run_call
 
 
@@ -29,7 +29,7 @@ class SerialExecutor(Executor):
         self._closed = True
         self._target = None
 
-    def _run(self, calls: list[Call], timeout: float | None, deadline: float | None, alone: bool) -> Iterator:
+    def _run(self, calls: list[Call], timeout: Timeout, deadline: float | None, alone: bool) -> Iterator:
         for call in calls:
             self._check_open()
             if deadline is not None and time.monotonic() >= deadline:

@@ -21,6 +21,7 @@ from .settling import Settled, settle
 from .verdict import MENDABLE, Verdict, bugs_at_the_end
 
 MIN_TIMEOUT, FIRST_TIMEOUT, TIMEOUT_FACTOR = 60.0, 900.0, 50.0  # seconds, seconds, times the median of its peers
+MIN_PEERS = 5  # that a median is of
 _CLOSING_MARGIN = 1.3  # of the time that the closing trainings should take
 _CLOSING_SHARE = 0.5  # of a budget, at most, for them
 STANDSTILL = 1e-3  # growth of the hypervolume, as a share, below which it counts as standing still
@@ -259,8 +260,8 @@ class Search:
         # Longest first: the workers then finish together.
         ordered = sorted(candidates, key=lambda pair: -_size(pair[0].genome) * self._step(pair[0].rung))
         calls = [Call("train", (c.genome, c.rung), k) for k, (c, _) in enumerate(ordered)]
-        timeout = self._timeout(max((c.rung for c, _ in ordered), default=0))
-        for k, result in self.executor.map(calls, timeout=timeout, deadline=deadline):
+        rung = max((c.rung for c, _ in ordered), default=0)
+        for k, result in self.executor.map(calls, timeout=lambda: self._timeout(rung), deadline=deadline):
             candidate, known = ordered[k]
             if isinstance(result, Failure):
                 if result.status == "deadline":
@@ -340,7 +341,8 @@ class Search:
     def _timeout(self, rung: int = 0) -> float:
         if self.timeout is not None:
             return self.timeout
-        medians = {r: seconds[len(seconds) // 2] for r, seconds in self._seconds.items()}
+        peers = {r: seconds for r, seconds in self._seconds.items() if len(seconds) >= MIN_PEERS}
+        medians = {r: seconds[len(seconds) // 2] for r, seconds in peers.items()}
         if not medians:
             return FIRST_TIMEOUT
         expected = max(seconds * max(1.0, self._step(rung) / self._step(r)) for r, seconds in medians.items())

@@ -223,6 +223,16 @@ def test_a_call_that_takes_too_long_is_stopped(make, backend):
 
 
 @pytest.mark.parametrize("backend", ISOLATED)
+def test_what_is_learned_of_some_calls_bounds_the_others(make, backend):
+    executor, limit, found = make(backend), [600.0], {}
+    calls = [Call("square_later", (1, 600), "slow"), *(Call("square", (i,), i) for i in range(4))]
+    for key, result in executor.map(calls, timeout=lambda: limit[0]):
+        found[key], limit[0] = result, 1.0
+    assert found.pop("slow") == Failure("timeout", "took longer than 1 s", 1)
+    assert found == {i: i * i for i in range(4)}
+
+
+@pytest.mark.parametrize("backend", ISOLATED)
 def test_the_deadline_stops_what_runs(make, backend):
     executor = make(backend)
     results(executor, [Call("square", (1,), i) for i in range(4)])  # the workers are up
