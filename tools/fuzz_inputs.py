@@ -47,7 +47,7 @@ NUMBERS = (
     0, 1, -1, 2, 3, 1024, 1025, 4097, 2**24 + 1, 2**31, 2**53, 2**63 - 1, 2**63, 2**64, 10**9, 10**400, -(10**400), 0.0,
     -0.0, 0.5, 1e-320, 1e18, 1e300, 1e308, -1e308, math.nan, math.inf, -math.inf,
 )  # fmt: skip
-_CANT = (OSError, RuntimeError, ValueError, TypeError, KeyError, AttributeError, OverflowError)
+_CANT = (OSError, RuntimeError, ValueError, TypeError, KeyError, AttributeError, OverflowError, MemoryError)
 UINTS = (0, 1, 7, 8, 255, 2**16, 2**24, 2**31 - 1, 2**31, 2**32 - 1, 2**40, 2**63 - 1, 2**63, 2**64 - 1)
 
 
@@ -354,7 +354,7 @@ def _genome(rng: Random, file: h5py.File, table: h5py.Group, name: str) -> None:
 
 
 def _retyped(rng: Random, file: h5py.File, table: h5py.Group, name: str) -> None:
-    rows = len(table[name]) if isinstance(table[name], h5py.Dataset) and table[name].ndim else 1
+    rows = min(len(table[name]), 10**6) if isinstance(table[name], h5py.Dataset) and table[name].ndim else 1
     del table[name]
     kind = rng.choice(
         ("f4", "f8", "i8", "i1", "u8", "S8", ">i8", "c16", "V8", "text", "vlen", "enum", "scalar", "matrix")
