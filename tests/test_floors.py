@@ -15,10 +15,11 @@ import pytest
 HERE = Path(__file__).resolve().parents[1]
 PACKAGE = HERE / "evonas"
 
-GROUND = {"errors", "config", "record", "genome"}
+GROUND = {"errors", "plain_files", "config", "record", "genome"}
 # Room -> the rooms it may import, besides itself and the version. DESIGN's table; a new room needs a line here.
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
+    "plain_files": set(),
     "config": {"errors"},
     "record": {"errors"},
     "genome": GROUND,
@@ -39,12 +40,23 @@ MAY_IMPORT: dict[str, set[str]] = {
         "config",
         "errors",
     },
-    "convert": {"model", "genome", "errors"},
+    "convert": {"model", "genome", "plain_files", "errors"},
     "refine": {"fitness", "store", "genome", "record", "errors"},
 }
 MAY_IMPORT["cli"] = {*MAY_IMPORT, "cli"}
 MAY_IMPORT["__main__"] = {"cli"}
-NO_TORCH = ("errors", "config", "record", "genome", "evolution", "store", "executors", "search", "report")
+NO_TORCH = (
+    "errors",
+    "plain_files",
+    "config",
+    "record",
+    "genome",
+    "evolution",
+    "store",
+    "executors",
+    "search",
+    "report",
+)
 
 
 def modules() -> list[Path]:

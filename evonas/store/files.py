@@ -214,8 +214,11 @@ def _are_expected(expected: Any) -> bool:
 
 
 def _are_errors(errors: Any) -> bool:
-    known = (int, float, type(None))
-    return errors is None or (isinstance(errors, dict) and all(type(value) in known for value in errors.values()))
+    return errors is None or (isinstance(errors, dict) and all(map(_is_error, errors.values())))
+
+
+def _is_error(value: Any) -> bool:
+    return value is None or (type(value) in (int, float) and math.isfinite(value))
 
 
 def _replace(path: Path, content: bytes) -> None:

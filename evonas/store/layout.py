@@ -138,7 +138,7 @@ def _check_lists(header: Mapping[str, Any]) -> None:
     for seed in header.get("seed_genomes", ()):
         if not isinstance(seed, dict) or not isinstance(seed.get("id"), str) or not isinstance(seed.get("label"), str):
             raise ValueError(f"seed genome {seed!r:.80} is not an id and a label")
-    if not all(isinstance(text, str) for text in header.get("constraints", ())):
+    if any(isinstance(text, (list, dict)) for text in header.get("constraints", ())):
         raise ValueError("a constraint is not a text")
     reference = header.get("reference")
     if reference is not None and not _is_reference(reference):
