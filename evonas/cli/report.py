@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from pathlib import Path
 
@@ -44,6 +45,7 @@ def report(run, form, plot_path, html_path) -> None:
     for path in filter(None, (plot_path, html_path)):
         _check_place(Path(path))
     store = Store.open(find_run(run))
+    gc.freeze()  # all of it stays until the end: not to be looked through for garbage
     built = build_report(store)
     if form == "table":
         from .terminal import output

@@ -135,6 +135,9 @@ DAMAGE = {
     "an error that is a text": lambda f: f["generations/extra"].__setitem__(
         0, '{"expected":[{"rung":0,"of":1,"pairs":1,"error":{"loss":"x"}}]}'
     ),
+    "an error that is a text and without end": lambda f: f["generations/extra"].__setitem__(
+        0, '{"expected":[{"rung":0,"of":1,"pairs":1,"error":{"loss":-1e999}}]}'
+    ),
     "text that is not UTF-8": lambda f: f["evaluations/reason"].__setitem__(0, b"\xff\xfe"),
 }
 
