@@ -55,7 +55,8 @@ class JournalReader:
             self._file = io.BytesIO()
         except OSError as error:
             raise EvonasError(f"{path} can't be read: {error.strerror}", exit_code=EXIT_FAILED) from error
-        size = os.stat(self._file.fileno()).st_size if not isinstance(self._file, io.BytesIO) else 0
+        size = self._file.seek(0, io.SEEK_END)
+        self._file.seek(0)
         if size > MAX_BYTES:
             self._file.close()
             raise EvonasError(
