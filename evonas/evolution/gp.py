@@ -15,10 +15,15 @@ from scipy.optimize import minimize
 _JITTER = 1e-8
 _STEPS = 20  # of L-BFGS; more move the predictions little
 _FITTED = 128  # points, at most, that the hyperparameters are fitted to: the cost grows with the cube
+_ALONE = 0.7  # length scale of the additive part
 
 
 class GaussianProcess:
-    """Matern 5/2 kernel with one length scale per group of inputs, a linear kernel for the trend, and noise.
+    """Matern 5/2 kernel with one length scale per group of inputs, the mean of a kernel for each group alone, a linear
+    kernel for the trend, and noise.
+
+    The additive part (Duvenaud et al. 2011, "Additive Gaussian processes") carries what a group does whatever the
+    others are: a few dozen points tell it, where the product over all groups has hardly two points close together.
 
     Hyperparameters maximise the marginal likelihood (Rasmussen and Williams 2006, eq. 5.8) with log-normal priors; the
     length scale expected beforehand grows with the square root of the number of groups (Hvarfner et al. 2024, "Vanilla
@@ -38,15 +43,15 @@ class GaussianProcess:
         self._mean, self._scale = float(y.mean()), float(y.std()) or 1.0
         self._y = (y - self._mean) / self._scale
         scale = 0.5 * math.log(self._count) - 0.7
-        # log of: length scales, size of the Matern part, of the trend, of the noise
-        self._prior = np.array([scale] * self._count + [0.0, -1.0, -2.0])
-        self._width = np.array([1.0] * self._count + [1.0, 1.0, 1.0])
+        # log of: length scales, size of the Matern part, of the trend, of the additive part, of the noise
+        self._prior = np.array([scale] * self._count + [0.0, -1.0, -1.0, -2.0])
+        self._width = np.ones(self._count + 4)
         bounds = [(p - 4.0, p + 4.0) for p in self._prior]
         some = np.unique(np.linspace(0, len(y) - 1, min(len(y), _FITTED)).round().astype(int))
         found = minimize(
             self._loss,
             self._prior,
-            args=(self._x[some], self._y[some]),
+            args=(self._x[some], self._y[some], self._additive(self._x[some], self._x[some])),
             jac=True,
             method="L-BFGS-B",
             bounds=bounds,
@@ -57,24 +62,29 @@ class GaussianProcess:
 
     def _parts(self, theta: np.ndarray):
         lengths = np.exp(theta[: self._count])[self._groups]
-        matern, trend, noise = np.exp(2 * theta[self._count :])
-        return lengths, matern, trend, noise
+        return lengths, *np.exp(2 * theta[self._count :])
 
     def _kernel(self, a: np.ndarray, b: np.ndarray, theta: np.ndarray) -> np.ndarray:
-        lengths, matern, trend, _ = self._parts(theta)
-        return matern * _matern(_distances(a / lengths, b / lengths)) + trend * (a @ b.T)
+        lengths, matern, trend, alone, _ = self._parts(theta)
+        together = matern * _matern(_distances(a / lengths, b / lengths))
+        return together + trend * (a @ b.T) + alone * self._additive(a, b)
 
-    def _loss(self, theta: np.ndarray, x: np.ndarray, y: np.ndarray) -> tuple[float, np.ndarray]:
+    def _additive(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        """The mean over groups of the kernel on that group alone (len(a), len(b)); 1 for equal points."""
+        columns = [np.flatnonzero(self._groups == g) for g in range(self._count)]
+        return sum(_matern(_distances(a[:, c] / _ALONE, b[:, c] / _ALONE)) for c in columns) / self._count
+
+    def _loss(self, theta: np.ndarray, x: np.ndarray, y: np.ndarray, additive: np.ndarray) -> tuple[float, np.ndarray]:
         """Negative log posterior of the hyperparameters and its gradient."""
-        lengths, matern, trend, noise = self._parts(theta)
+        lengths, matern, trend, alone, noise = self._parts(theta)
         z = x / lengths
         r = math.sqrt(5) * _distances(z, z)
         decay = np.exp(-r)
         k_matern = matern * (1 + r + r**2 / 3) * decay
-        k_trend = trend * (x @ x.T)
+        k_trend, k_alone = trend * (x @ x.T), alone * additive
         n = len(y)
         try:
-            factor = cho_factor(k_matern + k_trend + (noise + _JITTER) * np.eye(n), lower=True)
+            factor = cho_factor(k_matern + k_trend + k_alone + (noise + _JITTER) * np.eye(n), lower=True)
         except np.linalg.LinAlgError:
             return 1e10, np.zeros_like(theta)
         alpha = cho_solve(factor, y)
@@ -88,13 +98,13 @@ class GaussianProcess:
         gradient = np.concatenate(
             [
                 np.bincount(self._groups, weights=per_input, minlength=self._count),
-                [(w * k_matern).sum(), (w * k_trend).sum(), noise * np.trace(w)],
+                [(w * k_matern).sum(), (w * k_trend).sum(), (w * k_alone).sum(), noise * np.trace(w)],
             ]
         )
         return value, -gradient + away / self._width
 
     def _settle(self) -> None:
-        noise = self._parts(self._theta)[3]
+        noise = self._parts(self._theta)[-1]
         k = self._kernel(self._x, self._x, self._theta) + (noise + _JITTER) * np.eye(len(self._y))
         self._factor = cho_factor(k, lower=True)
         self._alpha = cho_solve(self._factor, self._y)
@@ -103,9 +113,9 @@ class GaussianProcess:
         """Mean (k,) and standard deviation (k,), without the noise, at the inputs (k, d)."""
         x = x - self._centre
         across = self._kernel(x, self._x, self._theta)
-        _, matern, trend, _ = self._parts(self._theta)
+        _, matern, trend, alone, _ = self._parts(self._theta)
         v = solve_triangular(self._factor[0], across.T, lower=True)
-        own = matern + trend * (x**2).sum(axis=1) - (v**2).sum(axis=0)
+        own = matern + alone + trend * (x**2).sum(axis=1) - (v**2).sum(axis=0)
         mean = across @ self._alpha
         return self._mean + self._scale * mean, self._scale * np.sqrt(np.maximum(own, 1e-12))
 

@@ -12,6 +12,7 @@ from ..tasks import Task
 from .precision import autocast
 
 WARM_UP = 3  # steps before a capture: kernels are chosen and optimisers make their state in them
+_AHEAD = 4  # batches that may wait for the device
 
 
 class Step:
@@ -44,12 +45,15 @@ class Step:
         self._update(to_device(x, self.device), to_device(y, self.device))
 
     def _set_rate(self, rate: float) -> None:
+        tensors = {}  # groups may share one
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 if torch.is_tensor(group["lr"]):
-                    group["lr"].fill_(rate)
+                    tensors[id(group["lr"])] = group["lr"]
                 else:
                     group["lr"] = rate
+        for tensor in tensors.values():
+            tensor.fill_(rate)
 
     def _update(self, x: torch.Tensor, y: torch.Tensor) -> None:
         for optimizer in self.optimizers:
@@ -68,7 +72,8 @@ class GraphedStep(Step):
     """A step whose kernels are launched together: a small network's single ones take longer to launch than to run.
 
     The first ``WARM_UP`` batches train op by op on a side stream, as a capture wants it; then the step is captured, and
-    from there on every batch of that shape is copied to where the graph reads it. Learning rates are tensors for that.
+    from there on every batch of that shape is copied to where the graph reads it, while the host draws the next ones.
+    Learning rates are tensors for that.
     Batches of another shape (the last one) train op by op. So does everything where a task's loss can't be captured
     (``graphed`` is False then): one that reads a value on the host, say.
     """
@@ -93,8 +98,7 @@ class GraphedStep(Step):
             super().__call__(x, y, rate)
             return
         self._set_rate(rate)
-        self._x.copy_(torch.from_numpy(np.ascontiguousarray(x)))
-        self._y.copy_(torch.from_numpy(np.ascontiguousarray(y)))
+        self._copy(x, y)
         self._graph.replay()
         self.loss, self.norm = self._captured  # an op-by-op batch in between has left its own
 
@@ -105,9 +109,22 @@ class GraphedStep(Step):
             super().__call__(x, y, rate)
         torch.cuda.current_stream().wait_stream(stream)
 
+    def _copy(self, x: np.ndarray, y: np.ndarray) -> None:
+        """Bring a batch to where the graph reads it, behind what the device has still to do, without waiting for it."""
+        *pinned, copied = self._waiting[self._steps % _AHEAD]
+        copied.synchronize()  # the batch that was there before
+        for array, source, target in zip((x, y), pinned, (self._x, self._y)):
+            source.numpy()[...] = array
+            target.copy_(source, non_blocking=True)
+        copied.record()
+
     def _capture(self, x: np.ndarray, y: np.ndarray) -> bool:
         """Record the step without running it; False where that can't be."""
         self._x, self._y = (to_device(a, self.device).clone() for a in (x, y))
+        self._waiting = [
+            (*(torch.empty(t.shape, dtype=t.dtype, pin_memory=True) for t in (self._x, self._y)), torch.cuda.Event())
+            for _ in range(_AHEAD)
+        ]
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)  # gradients then lie in the graph's own memory
         graph = torch.cuda.CUDAGraph()

@@ -24,7 +24,7 @@ def sample(n: int, seed: int = 0, noise: float = 0.0):
 
 def test_the_gradient_is_that_of_the_loss():
     gp = GaussianProcess(*sample(40, noise=0.1), GROUPS)
-    data = gp._x, gp._y
+    data = gp._x, gp._y, gp._additive(gp._x, gp._x)
     rng = np.random.default_rng(1)
     for _ in range(3):
         theta = gp._prior + rng.normal(0, 0.5, len(gp._prior))

@@ -80,7 +80,7 @@ def test_a_loss_that_asks_the_host_trains_op_by_op(genome, task):
 
 @gpu
 def test_dropout_differs_from_replay_to_replay(genome, task):
-    training = Training(genome(dropout=0.5, learning_rate=1e-9, weight_decay=0), task, seed=0, device="cuda")
+    training = Training(genome(dropout=0.5, learning_rate=1e-8, weight_decay=0), task, seed=0, device="cuda")
     batch, losses = task.batch(np.random.default_rng(0), 8), []
     for _ in range(WARM_UP + 4):
         training.step(*batch, 0.0)
