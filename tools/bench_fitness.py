@@ -197,14 +197,15 @@ def fidelity(options, space: SearchSpace) -> dict:
     factor = 2.0 if options.quick else options.factor
     genomes = stratified(space, count, np.random.default_rng(options.first_seed))
     with tempfile.TemporaryDirectory() as folder:
-        short = evaluator(options, tokens, DEFAULTS["rungs"], folder=Path(folder), horizon=tokens)
+        how = {"horizon": tokens, "device": options.device}
+        short = evaluator(options, tokens, DEFAULTS["rungs"], folder=Path(folder), **how)
         told: dict[str, list[float]] = {g.id: [] for g in genomes}
         with make_executor("processes", short, options.workers, ONE_THREAD) as executor:
             for rung in range(len(short.rungs)):
                 left = [g for g in genomes if len(told[g.id]) == rung]
                 for key, value in _losses(executor, left, rung):
                     told[key].append(value)
-        longer = evaluator(options, round(tokens * factor), horizon=tokens)
+        longer = evaluator(options, round(tokens * factor), **how)
         with make_executor("processes", longer, options.workers, ONE_THREAD) as executor:
             left = [g for g in genomes if len(told[g.id]) == len(short.rungs)]
             final = dict(_losses(executor, left, 0))
@@ -256,6 +257,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3, help="of speed")
     parser.add_argument("--genomes", type=int, default=64, help="of fidelity")
     parser.add_argument("--factor", type=float, default=20, help="of fidelity")
+    parser.add_argument("--device", default="cpu", help="that fidelity's trainings run on: cpu or cuda")
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=default_workers())
     parser.add_argument("--quick", action="store_true", help="seconds instead of hours: does it run?")

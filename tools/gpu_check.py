@@ -3,11 +3,12 @@
     python tools/gpu_check.py
     python tools/gpu_check.py --data input.txt --workers 8 --part throughput
     python tools/gpu_check.py --quick
+    nvidia-cuda-mps-control -d; python tools/gpu_check.py --part throughput     # the same with kernels side by side
 
 step: milliseconds of a training step captured as a CUDA graph, against the same step op by op, for networks from the
     small to the large end of the default space; and how far the losses of both lie apart in the end.
-throughput: candidates of a stratified sample trained per minute by processes that share the device, against one by one
-    in one process, op by op.
+throughput: candidates of a stratified sample trained per minute to the first rung by processes that share the device,
+    against one by one in one process, op by op: in the same precision, and once in float32, torch's default.
 latency: how far the stored latency of one network varies when it is measured again and again.
 memory: what a candidate that needs more memory than there is comes to, and that others train on beside it.
 
@@ -17,6 +18,7 @@ Prints a table, then one JSON object. Needs a CUDA GPU and says so where there i
 from __future__ import annotations
 
 import argparse
+import contextlib
 import datetime
 import json
 import platform
@@ -71,7 +73,7 @@ class Steps(ProxyEvaluator):
         return float(np.median(times[10:])) * 1e3, training.validate(self.validation_tokens)[0], training.step.graphed
 
 
-def evaluator(options, kind=ProxyEvaluator, tokens: int | None = None, needs=("loss",)) -> ProxyEvaluator:
+def evaluator(options, kind=ProxyEvaluator, tokens: int | None = None, needs=("loss",), **how) -> ProxyEvaluator:
     return kind(
         "text",
         options.data,
@@ -81,13 +83,14 @@ def evaluator(options, kind=ProxyEvaluator, tokens: int | None = None, needs=("l
         validation_tokens=DEFAULTS["validation_tokens"],
         seed=options.first_seed,
         device="cuda",
+        **how,
     )
 
 
 def step(options, space: SearchSpace) -> dict:
     """All in one process, so that nothing else is on the device."""
-    genomes = sorted(sample(options, space, 3 if options.quick else 8), key=_size)
-    count = 60 if options.quick else 200
+    genomes = sorted(sample(options, space, 3 if options.quick else 6), key=_size)
+    count = 40 if options.quick else 60
     timer, rows = evaluator(options, Steps), []
     for genome in genomes:
         graphed, loss, captured = timer.steps(genome, True, count)
@@ -107,36 +110,40 @@ def step(options, space: SearchSpace) -> dict:
 
 def throughput(options, space: SearchSpace) -> dict:
     tokens = 65_536 if options.quick else DEFAULTS["tokens"] // GROWTH ** (DEFAULTS["rungs"] - 1)
-    genomes, repeats = sample(options, space, 4 if options.quick else 24), 1 if options.quick else 3
+    genomes, repeats = sample(options, space, 4 if options.quick else options.genomes), 1 if options.quick else 2
     calls = [Call("train", (g, 0), g.id) for g in sorted(genomes, key=lambda g: -_size(g))]
-    many, alone = evaluator(options, tokens=tokens), evaluator(options, OpByOp, tokens)
-    times: dict[str, list[float]] = {"workers": [], "one by one": []}
+    kinds = {
+        "workers": (evaluator(options, tokens=tokens), options.workers),
+        "one by one": (evaluator(options, OpByOp, tokens), 1),
+        "and in float32": (evaluator(options, OpByOp, tokens, precision="float32"), 1),
+    }
+    times: dict[str, list[float]] = {name: [] for name in kinds}
     failed = 0
-    with (
-        make_executor("processes", many, options.workers) as pool,
-        make_executor("processes", alone, 1) as single,
-    ):
-        for executor in (pool, single):
-            list(executor.map(calls[: executor.workers]))  # started, warm
-        for _ in range(repeats):
-            for spent, executor in zip(times.values(), (pool, single)):
+    with contextlib.ExitStack() as stack:
+        executors = {name: stack.enter_context(make_executor("processes", *kind)) for name, kind in kinds.items()}
+        for executor in executors.values():
+            list(executor.map(calls[-executor.workers :]))  # started, warm
+        for done in range(repeats):
+            for name, executor in executors.items():
+                if name == "and in float32" and done:
+                    continue
                 start = time.perf_counter()
                 outcomes = [outcome for _, outcome in executor.map(calls)]
-                spent.append(time.perf_counter() - start)
+                times[name].append(time.perf_counter() - start)
                 failed += sum(isinstance(o, Failure) or o.status != "ok" for o in outcomes)
     per_minute = {name: [len(calls) / t * 60 for t in spent] for name, spent in times.items()}
-    ratio = [b / a for a, b in zip(times["workers"], times["one by one"])]
+    ratios = {name: [b / a for a, b in zip(times["workers"], times[name])] for name in list(times)[1:]}
     print(
         f"  {len(calls)} candidates of {tokens:,} tokens, {options.workers} workers, {repeats} rounds, {failed} failed"
     )
     for name, values in per_minute.items():
-        print(f"  {name:12} {np.median(values):8.1f} candidates/min [{min(values):.1f} - {max(values):.1f}]")
-    print(f"  ratio {np.median(ratio):.2f} [{min(ratio):.2f} - {max(ratio):.2f}]   goal 10")
-    return {"tokens": tokens, "workers": options.workers, "per_minute": per_minute, "ratio": ratio, "failed": failed}
+        ratio = "" if name not in ratios else f", ratio {np.median(ratios[name]):.2f}   goal 10"
+        print(f"  {name:15} {np.median(values):8.1f} candidates/min [{min(values):.1f} - {max(values):.1f}]{ratio}")
+    return {"tokens": tokens, "workers": options.workers, "per_minute": per_minute, "ratios": ratios, "failed": failed}
 
 
 def latency(options, space: SearchSpace) -> dict:
-    genomes, repeats = sample(options, space, 3 if options.quick else 12), 3 if options.quick else 10
+    genomes, repeats = sample(options, space, 3 if options.quick else 6), 3 if options.quick else 8
     timing = evaluator(options, needs=("latency", "decode_latency"))
     out = {}
     with make_executor("processes", timing, 1) as executor:
@@ -156,13 +163,13 @@ def latency(options, space: SearchSpace) -> dict:
 
 
 def memory(options, space: SearchSpace) -> dict:
-    """One candidate whose activations can't fit, among others that do."""
-    tokens = 65_536
+    """One candidate whose activations, some terabyte, can't fit, among others that do."""
     small = sample(options, space, 3)
     genes = {"n_layers": 24, "d_model": 1024, "n_heads": 8, "ffn_ratio": 4, "batch_size": 4096}
     rest = {"norm": "layernorm", "activation": "gelu", "position": "learned", "tied_embeddings": True}
     huge = transformer_genome({**genes, **rest, "learning_rate": 1e-3})
     calls = [Call("train", (g, 0), g.id) for g in (huge, *small)]
+    tokens = huge.batch_size * DEFAULTS["context"]  # its whole batch
     with make_executor("processes", evaluator(options, tokens=tokens), 2) as executor:
         found = {key: outcome.status for key, outcome in executor.map(calls)}
     others = [found[g.id] for g in small]
@@ -183,6 +190,7 @@ def main() -> None:
     parser.add_argument("--data", help="a text file; the embedded corpus without")
     parser.add_argument("--part", choices=PARTS, action="append", help="repeatable; all of them without")
     parser.add_argument("--workers", type=int, default=WORKERS, help="processes that share the device")
+    parser.add_argument("--genomes", type=int, default=12, help="of throughput")
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--quick", action="store_true", help="a minute: does it run?")
     options = parser.parse_args()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 import shlex
 import signal
 import sys
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
     from ..store import Known, Store
     from .progress import Progress
 
-_GPU_WORKERS = 4
 CHECKPOINTS = "weights"  # of trainings that may go on, in the run's folder
 
 
@@ -39,6 +37,7 @@ def run_search(
     """Run or continue a search and print how it ended. ``store`` None: make one, once all else is known to be right.
     ``calibration`` is the share of the time that is kept for a calibration after the search."""
     from ..executors import make_executor
+    from ..fitness import gpu_workers
     from ..genome import transformer_genome
     from ..record import Constraint
     from ..search import Search
@@ -57,7 +56,7 @@ def run_search(
         raise EvonasError("--calibrate tells how well losses are ranked; this search has none", "Leave it out.")
     engine = _engine(settings, space, evaluator, constraints, list(seeds))
     known = _reused(settings, evaluator, data, again=store is not None)
-    count = min(_GPU_WORKERS, os.cpu_count() or 1) if workers is None and settings.device == "cuda" else workers
+    count = gpu_workers() if workers is None and settings.device == "cuda" else workers
     env = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"} if settings.device == "cpu" else None
     progress = Progress(settings, deadline, folder)
     with contextlib.ExitStack() as stack:

@@ -1,10 +1,13 @@
-"""Which machine a time was taken on."""
+"""Which machine it is: for times taken on it, and for how much is done on it at once."""
 
 from __future__ import annotations
 
+import os
 import platform
 from functools import cache
 from pathlib import Path
+
+_GPU_WORKERS, _GPU_SHARE = 8, 8 * 10**9  # at most; bytes of the device's memory for each
 
 
 @cache
@@ -15,6 +18,14 @@ def device_text(device: str) -> str:
     import torch
 
     return torch.cuda.get_device_name()
+
+
+def gpu_workers() -> int:
+    """How many processes share the GPU where nobody says how many: a small network alone leaves most of it idle."""
+    import torch
+
+    room = torch.cuda.get_device_properties(0).total_memory // _GPU_SHARE
+    return max(1, min(_GPU_WORKERS, os.cpu_count() or 1, room))
 
 
 def _cpu_model(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:

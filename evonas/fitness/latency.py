@@ -16,6 +16,7 @@ from ..record import Measure
 from .device import device_text
 
 WARM_UP_SECONDS = 0.02
+GPU_WARM_UP_SECONDS = 0.2  # it raises its clock only under load
 MIN_REPEATS, MAX_REPEATS = 20, 2_000
 PATIENCE = 5  # times the seconds asked for, where the machine is busy
 WAITED = 0.05  # share of a repeat that a thread may wait for others
@@ -120,7 +121,7 @@ def _timed(call: Callable[[], object], device: str, seconds: float) -> Measure:
     collecting = gc.isenabled()
     gc.disable()
     try:
-        until = time.perf_counter() + WARM_UP_SECONDS
+        until = time.perf_counter() + (WARM_UP_SECONDS if device == "cpu" else GPU_WARM_UP_SECONDS)
         _repeat(call, device)
         while time.perf_counter() < until:
             _repeat(call, device)

@@ -73,9 +73,8 @@ class GraphedStep(Step):
 
     The first ``WARM_UP`` batches train op by op on a side stream, as a capture wants it; then the step is captured, and
     from there on every batch of that shape is copied to where the graph reads it, while the host draws the next ones.
-    Learning rates are tensors for that.
-    Batches of another shape (the last one) train op by op. So does everything where a task's loss can't be captured
-    (``graphed`` is False then): one that reads a value on the host, say.
+    Learning rates are tensors for that. Batches of another shape (the last one) train op by op. So does everything
+    where a task's loss can't be captured (``graphed`` is False then): one that reads a value on the host, say.
     """
 
     def __init__(self, *args, **kwargs) -> None:
@@ -109,6 +108,23 @@ class GraphedStep(Step):
             super().__call__(x, y, rate)
         torch.cuda.current_stream().wait_stream(stream)
 
+    def _update(self, x: torch.Tensor, y: torch.Tensor) -> None:
+        if self._steps != WARM_UP or self.graphed is False:
+            super()._update(x, y)
+            return
+        # What waits for the device can't be captured, and a capture that fails leaves torch's generator unusable.
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            super()._update(x, y)
+        except RuntimeError as error:
+            if "synchroniz" not in str(error):
+                raise
+            self.graphed = False
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        if self.graphed is False:
+            super()._update(x, y)
+
     def _copy(self, x: np.ndarray, y: np.ndarray) -> None:
         """Bring a batch to where the graph reads it, behind what the device has still to do, without waiting for it."""
         *pinned, copied = self._waiting[self._steps % _AHEAD]
@@ -127,15 +143,18 @@ class GraphedStep(Step):
         ]
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)  # gradients then lie in the graph's own memory
-        graph = torch.cuda.CUDAGraph()
+        generator = torch.cuda.default_generators[self._x.device.index]
+        before, graph = generator.clone_state(), torch.cuda.CUDAGraph()
         try:
             with torch.cuda.graph(graph, capture_error_mode="thread_local"):
                 self._update(self._x, self._y)
         except torch.OutOfMemoryError:
+            generator.graphsafe_set_state(before)
             raise
         except RuntimeError:
             self.graphed = False
             torch.cuda.synchronize()
+            generator.graphsafe_set_state(before)  # its own thinks that it is being captured still
             return False
         self._graph, self._captured, self.graphed = graph, (self.loss, self.norm), True
         return True

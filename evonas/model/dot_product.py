@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..genome.graph import attention_block, first_block
+from .flash import flash_attention, flash_usable
 
 
 class CausalDotProduct(nn.Module):
@@ -33,6 +34,8 @@ class CausalDotProduct(nn.Module):
     def forward(self, q_BHTE: torch.Tensor, k_BKTE: torch.Tensor, v_BKTE: torch.Tensor) -> torch.Tensor:
         """Returns y_BTHE, heads last, ready to be projected. The queries are those of the last T keys: all of them, or
         those of one of ``chunks`` that follows W earlier keys."""
+        if flash_usable(q_BHTE):
+            return flash_attention(q_BHTE, k_BKTE, v_BKTE, self.window)
         length = q_BHTE.shape[2]
         groups = q_BHTE.shape[1] // k_BKTE.shape[1]
         if groups > 1 and k_BKTE.is_cuda:

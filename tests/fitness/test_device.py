@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import platform
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from evonas.fitness import device_text
+from evonas.fitness import device_text, gpu_workers
 from evonas.fitness.device import _cpu_model
 
 
@@ -32,3 +33,11 @@ def test_it_is_one_line(monkeypatch):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 def test_a_gpu_is_named_by_its_model():
     assert device_text("cuda") == torch.cuda.get_device_name()
+
+
+@pytest.mark.parametrize(("gigabytes", "cores", "workers"), [(6, 16, 1), (16, 16, 2), (80, 16, 8), (80, 4, 4)])
+def test_as_many_share_a_gpu_as_its_memory_and_the_cores_allow(monkeypatch, gigabytes, cores, workers):
+    found = SimpleNamespace(total_memory=gigabytes * 2**30)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: found)
+    monkeypatch.setattr("os.cpu_count", lambda: cores)
+    assert gpu_workers() == workers

@@ -64,18 +64,23 @@ def test_a_captured_step_trains_as_one_op_by_op(genome, task, optimizer):
 
 
 @gpu
-def test_a_loss_that_asks_the_host_trains_op_by_op(genome, task):
-    class Asking:
+@pytest.mark.parametrize("wait", [lambda loss: loss.sum().item(), lambda loss: torch.cuda.synchronize()])
+def test_a_loss_that_waits_for_the_device_trains_op_by_op(genome, task, wait):
+    class Waiting:
         vocab_size, context, batch, validation = task.vocab_size, task.context, task.batch, task.validation
 
         @staticmethod
         def loss(logits, targets):
             loss = task.loss(logits, targets)
-            return loss * (1.0 if loss.sum().item() > 0 else 2.0)
+            wait(loss)
+            return loss
 
-    training = Training(genome(), Asking(), seed=0, device="cuda")
+    training = Training(genome(dropout=0.1), Waiting(), seed=0, device="cuda")
     training.run(TOKENS)
     assert training.step.graphed is False and training.validate(160)[0] < 10
+    after = Training(genome(dropout=0.1), task, seed=0, device="cuda")  # in the same process
+    after.run(TOKENS)
+    assert after.step.graphed is True and after.validate(160)[0] < 10
 
 
 @gpu
