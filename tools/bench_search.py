@@ -2,6 +2,7 @@
 
     python tools/bench_search.py                           # its own problems, whose fronts are known
     python tools/bench_search.py --problem deceptive --budget 500 --seeds 5
+    python tools/bench_search.py --population 10000        # what one generation costs, beside DEAP's
     python tools/bench_search.py --quick
 
 The figure is the deficit: one less the share of the known front's hypervolume, after 50, 100, 200, ... evaluations. All
@@ -315,15 +316,85 @@ def deficits(problem: str, algorithm: str, budget: int, seed: int) -> tuple[list
     return [1 - s for s in share], 1000 * spent / len(points)
 
 
+# -- what a generation costs -------------------------------------------------------------------------------------------
+
+
+def generation_evonas(n: int, generations: int, seed: int) -> list[float]:
+    """Seconds of each of some generations of ``n`` without surrogate: selection, variation, duplicates and bookkeeping,
+    on the problem "smooth" with objectives drawn at random."""
+    space, rng = space_from_dict(PROBLEMS["smooth"][0]), np.random.default_rng(seed)
+    engine = Engine(space, [Objective("f0"), Objective("f1")], population_size=n, seed=seed)
+    spent = []
+    for _ in range(generations + 1):
+        start = time.perf_counter()
+        candidates = engine.ask()
+        for candidate, (a, b) in zip(candidates, rng.random((n, 2)).tolist()):
+            engine.tell(candidate, {"f0": a, "f1": b})
+        spent.append(time.perf_counter() - start)
+    return spent[1:]
+
+
+def generation_deap(n: int, generations: int, seed: int) -> list[float]:
+    """The same by DEAP as its documentation has it: lists of whole numbers, two-point crossover, twins kept."""
+    import random
+
+    from deap import base, tools
+
+    class Fitness(base.Fitness):
+        weights = (-1.0, -1.0)
+
+    class Member(list):
+        def __init__(self, genes) -> None:
+            super().__init__(genes)
+            self.fitness = Fitness()
+
+    random.seed(seed)
+    genes, rng, spent = len(space_from_dict(PROBLEMS["smooth"][0]).genes), np.random.default_rng(seed), []
+
+    def evaluated(members):
+        for member, values in zip(members, rng.random((len(members), 2)).tolist()):
+            member.fitness.values = values
+        return members
+
+    population = evaluated([Member(random.randrange(10) for _ in range(genes)) for _ in range(n)])
+    population = tools.selNSGA2(population, n)
+    for _ in range(generations):
+        start = time.perf_counter()
+        children = [Member(member) for member in tools.selTournamentDCD(population, n - n % 4)]
+        for one, other in zip(children[::2], children[1::2]):
+            if random.random() <= 0.9:
+                tools.cxTwoPoint(one, other)
+            tools.mutUniformInt(one, 0, 9, 1 / genes)
+            tools.mutUniformInt(other, 0, 9, 1 / genes)
+        population = tools.selNSGA2(population + evaluated(children), n, nd="log")
+        spent.append(time.perf_counter() - start)
+    return spent
+
+
+def show_generations(n: int, seeds: int) -> dict:
+    print(f"one generation of {n:,}, seconds, median [least - most] over {seeds} seeds of 2 generations")
+    out = {}
+    for name, timed in (("evonas without surrogate", generation_evonas), ("DEAP, nd='log'", generation_deap)):
+        spent = [t for seed in range(seeds) for t in timed(n, 2, seed)]
+        print(f"  {name:26} {np.median(spent):8.3f} [{min(spent):.3f} - {max(spent):.3f}]", flush=True)
+        out[name] = spent
+    return out
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--problem", choices=PROBLEMS, action="append", help="repeatable; all of them without")
     parser.add_argument("--algorithm", choices=ALGORITHMS, action="append", help="repeatable; all of them without")
     parser.add_argument("--budget", type=int, default=500)
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--population", type=int, help="time generations of so many instead")
     parser.add_argument("--quick", action="store_true", help="one seed, 50 evaluations: does it run?")
     options = parser.parse_args()
     warnings.filterwarnings("ignore")
+    if options.population:
+        times = show_generations(100 if options.quick else options.population, 1 if options.quick else options.seeds)
+        print(json.dumps({"benchmark": "search", "population": options.population, "seconds": times}))
+        return
     budget, seeds = (50, 1) if options.quick else (options.budget, options.seeds)
     problems, algorithms = options.problem or list(PROBLEMS), options.algorithm or list(ALGORITHMS)
     if "misleading" in problems:

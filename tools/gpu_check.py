@@ -118,7 +118,7 @@ def throughput(options, space: SearchSpace) -> dict:
         "and in float32": (evaluator(options, OpByOp, tokens, precision="float32"), 1),
     }
     times: dict[str, list[float]] = {name: [] for name in kinds}
-    failed = 0
+    failed: list[str] = []
     with contextlib.ExitStack() as stack:
         executors = {name: stack.enter_context(make_executor("processes", *kind)) for name, kind in kinds.items()}
         for executor in executors.values():
@@ -130,11 +130,12 @@ def throughput(options, space: SearchSpace) -> dict:
                 start = time.perf_counter()
                 outcomes = [outcome for _, outcome in executor.map(calls)]
                 times[name].append(time.perf_counter() - start)
-                failed += sum(isinstance(o, Failure) or o.status != "ok" for o in outcomes)
+                failed += [o.reason for o in outcomes if isinstance(o, Failure) or o.status != "ok"]
     per_minute = {name: [len(calls) / t * 60 for t in spent] for name, spent in times.items()}
     ratios = {name: [b / a for a, b in zip(times["workers"], times[name])] for name in list(times)[1:]}
     print(
-        f"  {len(calls)} candidates of {tokens:,} tokens, {options.workers} workers, {repeats} rounds, {failed} failed"
+        f"  {len(calls)} candidates of {tokens:,} tokens, {options.workers} workers, {repeats} rounds, "
+        f"{len(failed)} failed: {'; '.join(dict.fromkeys(reason[:80] for reason in failed)) or '-'}"
     )
     for name, values in per_minute.items():
         ratio = "" if name not in ratios else f", ratio {np.median(ratios[name]):.2f}   goal 10"

@@ -16,7 +16,7 @@ from ..record import Objective
 from .candidate import Candidate, Numbering, check_goals, check_settings, finite
 from .climbing import Climbing
 from .credit import Credit
-from .environment import select_nsga2, select_nsga3, select_parents
+from .environment import Tournament, select_nsga2, select_nsga3
 from .fitness import Individual, ParetoFitness
 from .sampling import first_population
 from .selection import hypervolume, hypervolume_box, minimised, non_dominated
@@ -133,10 +133,11 @@ class Engine(Climbing):
         self.toolbox.register("mutate", mutate, share=self.credit.share)
         select = select_nsga3 if len(objectives) >= NSGA3_FROM else select_nsga2
         self.toolbox.register("select", select)
-        self.toolbox.register("select_parents", select_parents)
+        tournament = Tournament()
+        self.toolbox.register("select_parents", tournament)
         if rungs > 1:
             self.toolbox.register("select", select_by_strata, select=select, steady=self.steady)
-            self.toolbox.register("select_parents", parents_by_strata, select=select_parents, steady=self.steady)
+            self.toolbox.register("select_parents", parents_by_strata, select=tournament, steady=self.steady)
 
     # -- ask ----------------------------------------------------------------------------------------------------
 

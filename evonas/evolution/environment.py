@@ -39,16 +39,36 @@ def select_nsga3(individuals: Sequence[Individual], k: int, rng: np.random.Gener
     return list(feasible) + infeasible[: k - len(feasible)]
 
 
+class Tournament:
+    """Parents by binary tournaments on rank and crowding, different ones where the population allows.
+
+    A generation asks for parents once for every child: the order of the population is remembered while the same list,
+    which must not be changed in place, is given again.
+    """
+
+    def __init__(self) -> None:
+        self._population: Sequence[Individual] = ()
+        self._order: list[Individual] = []
+
+    def __call__(self, population: Sequence[Individual], k: int, rng: np.random.Generator) -> list[Individual]:
+        if population is not self._population:
+            feasible, infeasible = _split(population)
+            self._order = [feasible[i] for i in _nsga2_order(feasible)] + infeasible
+            self._population = population
+        taken: list[int] = []
+        while len(taken) < k:
+            before = sorted(taken) if len(taken) < len(self._order) else []
+            left = len(self._order) - len(before)
+            place = int(rng.choice(left, size=min(2, left), replace=False).min())
+            for other in before:
+                place += place >= other
+            taken.append(place)
+        return [self._order[place] for place in taken]
+
+
 def select_parents(population: Sequence[Individual], k: int, rng: np.random.Generator) -> list[Individual]:
-    """``k`` parents by binary tournaments on rank and crowding, different ones where the population allows."""
-    feasible, infeasible = _split(population)
-    order = [feasible[i] for i in _nsga2_order(feasible)] + infeasible
-    chosen: list[Individual] = []
-    while len(chosen) < k:
-        pool = [p for p in range(len(order)) if order[p] not in chosen] or list(range(len(order)))
-        pair = rng.choice(pool, size=min(2, len(pool)), replace=False)
-        chosen.append(order[min(pair)])
-    return chosen
+    """``Tournament`` of a population that is met once."""
+    return Tournament()(population, k, rng)
 
 
 def _split(individuals: Sequence[Individual]) -> tuple[list[Individual], list[Individual]]:
@@ -60,10 +80,10 @@ def _split(individuals: Sequence[Individual]) -> tuple[list[Individual], list[In
 def _nsga2_order(individuals: Sequence[Individual]) -> list[int]:
     if not individuals:
         return []
-    points = np.array([[-w for w in i.fitness.wvalues] for i in individuals])
+    points = np.negative([i.fitness.wvalues for i in individuals])
     ranks = pareto_rank(points)
     crowding = crowding_by_rank(points, ranks)
-    return sorted(range(len(individuals)), key=lambda i: (ranks[i], -crowding[i], individuals[i].index))
+    return np.lexsort(([i.index for i in individuals], -crowding, ranks)).tolist()
 
 
 def _partitions(m: int, k: int) -> int:

@@ -17,6 +17,7 @@ from .device import device_text
 
 WARM_UP_SECONDS = 0.02
 GPU_WARM_UP_SECONDS = 0.2  # it raises its clock only under load
+CAPTURE_AFTER = 3  # calls in which a GPU's libraries choose their kernels
 MIN_REPEATS, MAX_REPEATS = 20, 2_000
 PATIENCE = 5  # times the seconds asked for, where the machine is busy
 WAITED = 0.05  # share of a repeat that a thread may wait for others
@@ -24,7 +25,7 @@ CPU_THREADS = 1  # of a timed forward pass: small networks gain nothing from mor
 
 
 def forward_latency(model: Transformer, device: str, seconds: float) -> Measure:
-    """Milliseconds of one forward pass over the model's context at batch 1 (prefill)."""
+    """Milliseconds of one forward pass over the model's context at batch 1 (prefill); see ``_timed``."""
     tokens = _tokens(model, model.context, device)
     return _timed(lambda: model(tokens), device, seconds)
 
@@ -108,12 +109,13 @@ def _tokens(model: Transformer, length: int, device: str) -> torch.Tensor:
     return (torch.arange(length, device=device) % model.vocab_size).unsqueeze(0)
 
 
-@torch.inference_mode()
 def _timed(call: Callable[[], object], device: str, seconds: float) -> Measure:
     """Median milliseconds of ``call`` over about ``seconds`` of repeats, and half their interquartile range.
 
     On a CPU, a repeat during which this thread had to wait for something else (its clock ran clearly ahead of its own
-    CPU time) says nothing of the network: such repeats are left out while there are enough others, and made up for.
+    CPU time) says nothing of the network: such repeats are left out while there are enough others, and made up for. On
+    a GPU the call is captured as a CUDA graph first, as a deployed model's is: launched op by op, a small network's
+    time is that of the host's CPU, and varies with whatever else that does.
     """
     threads = torch.get_num_threads()
     if device == "cpu":
@@ -121,11 +123,14 @@ def _timed(call: Callable[[], object], device: str, seconds: float) -> Measure:
     collecting = gc.isenabled()
     gc.disable()
     try:
-        until = time.perf_counter() + (WARM_UP_SECONDS if device == "cpu" else GPU_WARM_UP_SECONDS)
-        _repeat(call, device)
-        while time.perf_counter() < until:
+        # Not inference mode on a GPU: what a capture makes then, torch's generator could not use in a training.
+        with torch.inference_mode() if device == "cpu" else torch.no_grad():
+            call = call if device == "cpu" else _captured(call)
+            until = time.perf_counter() + (WARM_UP_SECONDS if device == "cpu" else GPU_WARM_UP_SECONDS)
             _repeat(call, device)
-        times, alone = _repeats(call, device, seconds)
+            while time.perf_counter() < until:
+                _repeat(call, device)
+            times, alone = _repeats(call, device, seconds)
     finally:
         if collecting:
             gc.enable()
@@ -133,6 +138,25 @@ def _timed(call: Callable[[], object], device: str, seconds: float) -> Measure:
     kept = times[alone] if alone.sum() >= MIN_REPEATS else times
     low, median, high = np.percentile(kept, [25, 50, 75])
     return Measure(float(median), float(high - low) / 2, "measured", device_text(device))
+
+
+def _captured(call: Callable[[], object]) -> Callable[[], object]:
+    """``call`` as a CUDA graph's replay; itself where it can't be captured."""
+    stream, graph = torch.cuda.Stream(), torch.cuda.CUDAGraph()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(CAPTURE_AFTER):
+            call()
+    torch.cuda.current_stream().wait_stream(stream)
+    try:
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+            call()
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError:
+        torch.cuda.synchronize()
+        return call
+    return graph.replay
 
 
 def _repeats(call: Callable[[], object], device: str, seconds: float) -> tuple[np.ndarray, np.ndarray]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -113,7 +114,9 @@ class GraphedStep(Step):
             super()._update(x, y)
             return
         # What waits for the device can't be captured, and a capture that fails leaves torch's generator unusable.
-        torch.cuda.set_sync_debug_mode("error")
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Synchronization debug mode")  # that it does not find all
+            torch.cuda.set_sync_debug_mode("error")
         try:
             super()._update(x, y)
         except RuntimeError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 from collections.abc import Sequence
@@ -73,11 +74,22 @@ class Gene:
 
     def contains(self, value: Any) -> bool:
         """Whether the gene can take ``value``; ``True`` is not 1."""
-        options = self.options
-        if options is not None:
-            return any(_same(value, option) for option in options)
+        if self.options is not None:
+            return self._place(value) is not None
         whole = not self.is_whole or (is_number(value) and value == int(value))
         return is_number(value) and self.low <= value <= self.high and whole
+
+    @cached_property
+    def _places(self) -> dict[tuple[type, Any], int]:
+        return {(type(option), option): k for k, option in enumerate(self.options)}
+
+    def _place(self, value: Any) -> int | None:
+        """Which of the options ``value`` is."""
+        with contextlib.suppress(TypeError):  # a list has no hash
+            place = self._places.get((type(value), value))
+            if place is not None:
+                return place
+        return next((k for k, option in enumerate(self.options) if _same(value, option)), None)
 
     def nearest(self, value: Any) -> Any:
         """The allowed value closest to ``value`` (the first choice for an unknown category)."""
@@ -119,9 +131,7 @@ class Gene:
         """Position of ``value`` in [0, 1]; option k of n sits at the middle of its share, (k + 0.5) / n."""
         options = self.options
         if options is not None:
-            value = self.nearest(value)
-            k = next(i for i, option in enumerate(options) if _same(value, option))
-            return (k + 0.5) / len(options)
+            return (self._place(self.nearest(value)) + 0.5) / len(options)
         scale = math.log if self.log else float
         low, high = scale(self.low), scale(self.high)
         return (scale(min(max(float(value), self.low), self.high)) - low) / (high - low) if high > low else 0.5

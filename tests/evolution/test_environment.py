@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evonas.evolution import Individual, ParetoFitness, pareto_rank
-from evonas.evolution.environment import select_nsga2, select_nsga3, select_parents
+from evonas.evolution import environment
+from evonas.evolution.environment import Tournament, select_nsga2, select_nsga3, select_parents
 from evonas.evolution.selection import crowding_by_rank
 from evonas.genome import Genome
 
@@ -145,6 +146,18 @@ def test_parents_are_different_where_they_can_be(seed, feasible, infeasible, k):
     assert len(chosen) == k and set(chosen) <= set(people)
     assert len(set(chosen)) == min(k, len(people))
     assert indices(select_parents(people, k, rng(seed))) == indices(chosen)
+
+
+def test_a_population_is_ordered_once_however_many_children_it_has(monkeypatch):
+    orders, order = [], environment._nsga2_order
+    monkeypatch.setattr(environment, "_nsga2_order", lambda people: orders.append(len(people)) or order(people))
+    tournament, source = Tournament(), rng(5)
+    first, second = (individuals(source.random((n, 2))) for n in (30, 20))
+    for people in (first, second):
+        for _ in range(10):
+            assert set(tournament(people, 2, source)) <= set(people)
+    assert orders == [30, 20]
+    assert set(tournament(first, 30, source)) == set(first) and orders == [30, 20, 30]
 
 
 def test_better_ones_are_parents_more_often():

@@ -11,6 +11,7 @@ import torch
 from evonas.fitness import device_text, latency
 from evonas.fitness.latency import LiveTensors, decode_latency, forward_latency, forward_memory
 from evonas.fitness.latency import _timed as timed
+from evonas.fitness.train import Training
 from evonas.model import build
 
 BRIEF = 0.001  # seconds of repeats; at least 20 are made
@@ -44,6 +45,19 @@ def test_a_time_is_positive_and_finite_with_its_spread(model, measure, changes):
     found = measure(model(**changes), "cpu", BRIEF)
     assert 0 < found.value < math.inf and 0 <= found.spread < math.inf
     assert (found.fidelity, found.device) == ("measured", device_text("cpu"))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+@pytest.mark.parametrize("measure", [forward_latency, decode_latency])
+@pytest.mark.parametrize("changes", VARIANTS, ids=str)
+def test_a_pass_is_captured_on_a_gpu_and_trainings_work_after_it(model, genome, task, measure, changes, monkeypatch):
+    replays, replay = [], torch.cuda.CUDAGraph.replay
+    monkeypatch.setattr(torch.cuda.CUDAGraph, "replay", lambda graph: replays.append(1) or replay(graph))
+    found = measure(model(**changes).cuda(), "cuda", BRIEF)
+    assert 0 < found.value < math.inf and len(replays) > 20
+    training = Training(genome(dropout=0.1, **changes), task, seed=0, device="cuda")
+    training.run(16 * 8 * 12)
+    assert training.step.graphed is True and training.validate(160)[0] < 10
 
 
 @pytest.mark.parametrize("measure", [forward_latency, decode_latency])
