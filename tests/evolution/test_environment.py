@@ -10,8 +10,7 @@ from deap import tools
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evonas.evolution import Individual, ParetoFitness, pareto_rank
-from evonas.evolution import environment
+from evonas.evolution import Individual, ParetoFitness, environment, pareto_rank
 from evonas.evolution.environment import Tournament, select_nsga2, select_nsga3, select_parents
 from evonas.evolution.selection import crowding_by_rank
 from evonas.genome import Genome
