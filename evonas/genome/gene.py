@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import math
 from collections.abc import Sequence
@@ -85,10 +84,12 @@ class Gene:
 
     def _place(self, value: Any) -> int | None:
         """Which of the options ``value`` is."""
-        with contextlib.suppress(TypeError):  # a list has no hash
+        try:
             place = self._places.get((type(value), value))
-            if place is not None:
-                return place
+        except TypeError:  # a list has no hash
+            place = None
+        if place is not None:
+            return place
         return next((k for k, option in enumerate(self.options) if _same(value, option)), None)
 
     def nearest(self, value: Any) -> Any:
