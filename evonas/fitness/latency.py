@@ -14,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from ..model import Transformer
 from ..record import Measure
 from .device import device_text
+from .graph import aside, capture
 
 WARM_UP_SECONDS = 0.02
 GPU_WARM_UP_SECONDS = 0.2  # it raises its clock only under load
@@ -142,21 +143,9 @@ def _timed(call: Callable[[], object], device: str, seconds: float) -> Measure:
 
 def _captured(call: Callable[[], object]) -> Callable[[], object]:
     """``call`` as a CUDA graph's replay; itself where it can't be captured."""
-    stream, graph = torch.cuda.Stream(), torch.cuda.CUDAGraph()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        for _ in range(CAPTURE_AFTER):
-            call()
-    torch.cuda.current_stream().wait_stream(stream)
-    try:
-        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-            call()
-    except torch.OutOfMemoryError:
-        raise
-    except RuntimeError:
-        torch.cuda.synchronize()
-        return call
-    return graph.replay
+    aside(call, CAPTURE_AFTER)
+    graph = capture(call)
+    return call if graph is None else graph.replay
 
 
 def _repeats(call: Callable[[], object], device: str, seconds: float) -> tuple[np.ndarray, np.ndarray]:

@@ -10,6 +10,7 @@ import torch
 
 from ..model import Transformer
 from ..tasks import Task
+from .graph import aside, capture
 from .precision import autocast
 
 WARM_UP = 3  # steps before a capture: kernels are chosen and optimisers make their state in them
@@ -92,7 +93,7 @@ class GraphedStep(Step):
             return
         self._steps += 1
         if self._steps <= WARM_UP:
-            self._aside(x, y, rate)
+            aside(lambda: super(GraphedStep, self).__call__(x, y, rate))
             return
         if self._graph is None and not self._capture(x, y):
             super().__call__(x, y, rate)
@@ -101,13 +102,6 @@ class GraphedStep(Step):
         self._copy(x, y)
         self._graph.replay()
         self.loss, self.norm = self._captured  # an op-by-op batch in between has left its own
-
-    def _aside(self, x: np.ndarray, y: np.ndarray, rate: float) -> None:
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            super().__call__(x, y, rate)
-        torch.cuda.current_stream().wait_stream(stream)
 
     def _update(self, x: torch.Tensor, y: torch.Tensor) -> None:
         if self._steps != WARM_UP or self.graphed is False:
@@ -146,21 +140,11 @@ class GraphedStep(Step):
         ]
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)  # gradients then lie in the graph's own memory
-        generator = torch.cuda.default_generators[self._x.device.index]
-        before, graph = generator.clone_state(), torch.cuda.CUDAGraph()
-        try:
-            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-                self._update(self._x, self._y)
-        except torch.OutOfMemoryError:
-            generator.graphsafe_set_state(before)
-            raise
-        except RuntimeError:
-            self.graphed = False
-            torch.cuda.synchronize()
-            generator.graphsafe_set_state(before)  # its own thinks that it is being captured still
-            return False
-        self._graph, self._captured, self.graphed = graph, (self.loss, self.norm), True
-        return True
+        graph = capture(lambda: self._update(self._x, self._y))
+        self.graphed = graph is not None
+        if self.graphed:
+            self._graph, self._captured = graph, (self.loss, self.norm)
+        return self.graphed
 
 
 def to_device(array: np.ndarray, device: str) -> torch.Tensor:

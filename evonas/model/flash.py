@@ -47,5 +47,5 @@ def _product_dtype(q: torch.Tensor) -> torch.dtype:
 def _flash_available() -> bool:
     """torch has no public function for windows that every version we take has: its own operator is asked for."""
     packet = getattr(torch.ops.aten, "_flash_attention_forward", None)
-    known = packet is not None and "window_size_left" in str(packet.default._schema)
+    known = packet is not None and "window_size_left" in str(packet.default._schema) and torch.version.hip is None
     return known and torch.backends.cuda.is_flash_attention_available() and torch.cuda.get_device_capability() >= (8, 0)

@@ -1,0 +1,36 @@
+"""CUDA graphs: kernels recorded once and launched together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+
+def capture(run: Callable[[], object]) -> torch.cuda.CUDAGraph | None:
+    """What ``run`` launches, recorded without being run; None where that can't be, and then nothing is left of it.
+
+    Before it ``run`` should have been called a few times on a side stream. Raises torch.OutOfMemoryError.
+    """
+    generator = torch.cuda.default_generators[torch.cuda.current_device()]
+    before, graph = generator.clone_state(), torch.cuda.CUDAGraph()
+    try:
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+            run()
+    except RuntimeError as error:  # OutOfMemoryError is one
+        torch.cuda.synchronize()
+        generator.graphsafe_set_state(before)  # its own state holds itself for captured still, and refuses to draw
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
+        return None
+    return graph
+
+
+def aside(run: Callable[[], object], times: int = 1) -> None:
+    """Call ``run`` on a side stream, behind all that is launched and before all that will be."""
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(times):
+            run()
+    torch.cuda.current_stream().wait_stream(stream)
