@@ -357,7 +357,7 @@ def generation_deap(n: int, generations: int, seed: int) -> list[float]:
         return members
 
     population = evaluated([Member(random.randrange(10) for _ in range(genes)) for _ in range(n)])
-    population = tools.selNSGA2(population, n)
+    population = tools.selNSGA2(population, n, nd="log")
     for _ in range(generations):
         start = time.perf_counter()
         children = [Member(member) for member in tools.selTournamentDCD(population, n - n % 4)]
