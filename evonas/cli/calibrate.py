@@ -24,7 +24,12 @@ DEFAULT_GENOMES, MAX_FACTOR = 16, 1e6
     help="Train them so many times as long as the last rung.",
 )
 @click.option("--budget", metavar="TIME", help="Wall-clock limit: 90s, 30m, 2h. What is done by then is kept.")
-@click.option("--workers", type=int, metavar="N", help="Processes that train. Default: one per CPU; 1 on a GPU.")
+@click.option(
+    "--workers",
+    type=int,
+    metavar="N",
+    help="Processes that train. Default: one per CPU; up to 8 on a GPU, by its memory.",
+)
 def calibrate(run, genomes, factor, budget, workers) -> None:
     """Train a sample of RUN's genomes much longer and tell how well the short trainings rank them. Default: newest run.
 

@@ -55,10 +55,11 @@ def calibrated(
 def calibrate_within(store: Store, settings: Settings, seconds: float, workers: int | None) -> None:
     """As many genomes as can be trained in so many seconds; a sentence on stderr where that is too few."""
     from ..executors import default_workers
+    from ..fitness import gpu_workers
     from ..report.calibration import FEWEST, choose, seconds_per_token
 
     deadline = time.monotonic() + seconds
-    lanes = workers or (default_workers() if settings.device == "cpu" else 1)
+    lanes = workers or (default_workers() if settings.device == "cpu" else gpu_workers())
     evaluator = _longer(settings, DEFAULT_FACTOR)
     pace = seconds_per_token(store)
 
@@ -117,6 +118,7 @@ def _train(evaluator, about: dict, genes: dict, deadline, workers: int | None, k
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from ..executors import Call, Failure, make_executor
+    from ..fitness import gpu_workers
     from ..report.calibration import note
 
     waiting = {e["id"]: e for e in about["sample"] if e["long"] is None and not e["status"]}
@@ -128,7 +130,7 @@ def _train(evaluator, about: dict, genes: dict, deadline, workers: int | None, k
     console = Console(stderr=True)
     columns = (TextColumn("calibrating"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with (
-        make_executor("auto", evaluator, workers if workers is not None or on_cpu else 1, env) as executor,
+        make_executor("auto", evaluator, gpu_workers() if workers is None and not on_cpu else workers, env) as executor,
         Progress(*columns, console=console, transient=True) as bar,
     ):
         row = bar.add_task("", total=len(waiting))

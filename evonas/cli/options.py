@@ -43,7 +43,10 @@ def search_options(command):
                 " is trained to the last rung counts in it.",
             ),
             click.option(
-                "--workers", type=int, metavar="N", help="Processes that train. Default: one per CPU; 4 on a GPU."
+                "--workers",
+                type=int,
+                metavar="N",
+                help="Processes that train. Default: one per CPU; up to 8 on a GPU, by its memory.",
             ),
             click.option(
                 "--calibrate",
