@@ -30,11 +30,10 @@ import numpy as np
 from evonas.config import DEVICE_DEFAULTS, GROWTH
 from evonas.evolution import stratified
 from evonas.executors import Call, Failure, make_executor
-from evonas.fitness import ProxyEvaluator, device_text
+from evonas.fitness import ProxyEvaluator, device_text, gpu_workers
 from evonas.genome import Genome, SearchSpace, read_space, transformer_genome
 
 DEFAULTS = DEVICE_DEFAULTS["cuda"]
-WORKERS = 8
 PARTS = ("step", "throughput", "latency", "memory")
 
 
@@ -190,7 +189,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", help="a text file; the embedded corpus without")
     parser.add_argument("--part", choices=PARTS, action="append", help="repeatable; all of them without")
-    parser.add_argument("--workers", type=int, default=WORKERS, help="processes that share the device")
+    parser.add_argument("--workers", type=int, help="processes that share the device; as a search has by default")
     parser.add_argument("--genomes", type=int, default=12, help="of throughput")
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--quick", action="store_true", help="a minute: does it run?")
@@ -199,6 +198,7 @@ def main() -> None:
 
     if not torch.cuda.is_available():
         sys.exit("gpu_check: no CUDA device is to be seen here; it needs one, and a CUDA build of torch")
+    options.workers = options.workers or gpu_workers()
     space = read_space(DEFAULTS["space"]).bounded(DEFAULTS["context"])
     about = {
         "benchmark": "gpu_check", "quick": options.quick, "device": device_text("cuda"),

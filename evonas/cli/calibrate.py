@@ -6,6 +6,7 @@ import click
 
 from ..errors import EvonasError
 from .calibrating import DEFAULT_FACTOR, calibrated
+from .options import end_of, workers_option
 
 DEFAULT_GENOMES, MAX_FACTOR = 16, 1e6
 
@@ -24,12 +25,7 @@ DEFAULT_GENOMES, MAX_FACTOR = 16, 1e6
     help="Train them so many times as long as the last rung.",
 )
 @click.option("--budget", metavar="TIME", help="Wall-clock limit: 90s, 30m, 2h. What is done by then is kept.")
-@click.option(
-    "--workers",
-    type=int,
-    metavar="N",
-    help="Processes that train. Default: one per CPU; up to 8 on a GPU, by its memory.",
-)
+@workers_option
 def calibrate(run, genomes, factor, budget, workers) -> None:
     """Train a sample of RUN's genomes much longer and tell how well the short trainings rank them. Default: newest run.
 
@@ -47,7 +43,6 @@ def calibrate(run, genomes, factor, budget, workers) -> None:
     from ..config import Settings
     from ..report.calibration import lines
     from ..store import Store, find_run
-    from .options import end_of
     from .trust import check_task_of_run
 
     if not 1 < factor <= MAX_FACTOR:

@@ -9,6 +9,7 @@ import click
 
 from ..config import GROWTH
 from ..errors import EXIT_FAILED, EvonasError
+from .options import worker_count
 
 if TYPE_CHECKING:
     from ..config import Settings
@@ -55,11 +56,10 @@ def calibrated(
 def calibrate_within(store: Store, settings: Settings, seconds: float, workers: int | None) -> None:
     """As many genomes as can be trained in so many seconds; a sentence on stderr where that is too few."""
     from ..executors import default_workers
-    from ..fitness import gpu_workers
     from ..report.calibration import FEWEST, choose, seconds_per_token
 
     deadline = time.monotonic() + seconds
-    lanes = workers or (default_workers() if settings.device == "cpu" else gpu_workers())
+    lanes = worker_count(workers, settings.device) or default_workers()
     evaluator = _longer(settings, DEFAULT_FACTOR)
     pace = seconds_per_token(store)
 
@@ -118,19 +118,17 @@ def _train(evaluator, about: dict, genes: dict, deadline, workers: int | None, k
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from ..executors import Call, Failure, make_executor
-    from ..fitness import gpu_workers
     from ..report.calibration import note
 
     waiting = {e["id"]: e for e in about["sample"] if e["long"] is None and not e["status"]}
     if not waiting:
         return
     largest_first = sorted(waiting, key=lambda i: -waiting[i]["params"])
-    on_cpu = evaluator.device == "cpu"
-    env = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"} if on_cpu else None
+    env = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"} if evaluator.device == "cpu" else None
     console = Console(stderr=True)
     columns = (TextColumn("calibrating"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with (
-        make_executor("auto", evaluator, gpu_workers() if workers is None and not on_cpu else workers, env) as executor,
+        make_executor("auto", evaluator, worker_count(workers, evaluator.device), env) as executor,
         Progress(*columns, console=console, transient=True) as bar,
     ):
         row = bar.add_task("", total=len(waiting))

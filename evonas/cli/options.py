@@ -25,6 +25,21 @@ precision_option = click.option(
 )
 
 
+workers_option = click.option(
+    "--workers",
+    type=int,
+    metavar="N",
+    help="Processes that train. Default: one per CPU; up to 8 on a GPU, by its memory.",
+)
+
+
+def worker_count(workers: int | None, device: str) -> int | None:
+    """``--workers`` as ``make_executor`` takes it."""
+    from ..fitness import gpu_workers
+
+    return gpu_workers() if workers is None and device != "cpu" else workers
+
+
 def search_options(command):
     """Options that evolve and resume share."""
     for option in reversed(
@@ -42,12 +57,7 @@ def search_options(command):
                 help="Stop when the hypervolume has not grown by 0.1% in N generations. At least 20 is wise: only what"
                 " is trained to the last rung counts in it.",
             ),
-            click.option(
-                "--workers",
-                type=int,
-                metavar="N",
-                help="Processes that train. Default: one per CPU; up to 8 on a GPU, by its memory.",
-            ),
+            workers_option,
             click.option(
                 "--calibrate",
                 metavar="SHARE",

@@ -16,7 +16,7 @@ import click
 
 from ..config import GROWTH, REDUCTION
 from ..errors import EXIT_FAILED, EXIT_INTERRUPTED, EvonasError
-from .options import CLOSING_SECONDS, SETTLING_SECONDS, SETTLING_SHARE
+from .options import CLOSING_SECONDS, SETTLING_SECONDS, SETTLING_SHARE, worker_count
 
 if TYPE_CHECKING:
     from ..config import Settings
@@ -37,7 +37,6 @@ def run_search(
     """Run or continue a search and print how it ended. ``store`` None: make one, once all else is known to be right.
     ``calibration`` is the share of the time that is kept for a calibration after the search."""
     from ..executors import make_executor
-    from ..fitness import gpu_workers
     from ..genome import transformer_genome
     from ..record import Constraint
     from ..search import Search
@@ -56,7 +55,7 @@ def run_search(
         raise EvonasError("--calibrate tells how well losses are ranked; this search has none", "Leave it out.")
     engine = _engine(settings, space, evaluator, constraints, list(seeds))
     known = _reused(settings, evaluator, data, again=store is not None)
-    count = gpu_workers() if workers is None and settings.device == "cuda" else workers
+    count = worker_count(workers, settings.device)
     env = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"} if settings.device == "cpu" else None
     progress = Progress(settings, deadline, folder)
     with contextlib.ExitStack() as stack:

@@ -66,11 +66,6 @@ class Tournament:
         return [self._order[place] for place in taken]
 
 
-def select_parents(population: Sequence[Individual], k: int, rng: np.random.Generator) -> list[Individual]:
-    """``Tournament`` of a population that is met once."""
-    return Tournament()(population, k, rng)
-
-
 def _split(individuals: Sequence[Individual]) -> tuple[list[Individual], list[Individual]]:
     feasible = [i for i in individuals if i.feasible]
     infeasible = sorted((i for i in individuals if not i.feasible), key=lambda i: (i.fitness.violation, i.index))

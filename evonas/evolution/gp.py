@@ -38,6 +38,7 @@ class GaussianProcess:
     def __init__(self, x: np.ndarray, y: np.ndarray, groups: Sequence[int]) -> None:
         self._groups = np.asarray(groups, dtype=int)
         self._count = int(self._groups.max()) + 1
+        self._columns = [np.flatnonzero(self._groups == g) for g in range(self._count)]
         self._centre = x.mean(axis=0)
         self._x = x - self._centre
         self._mean, self._scale = float(y.mean()), float(y.std()) or 1.0
@@ -45,34 +46,33 @@ class GaussianProcess:
         scale = 0.5 * math.log(self._count) - 0.7
         # log of: length scales, size of the Matern part, of the trend, of the additive part, of the noise
         self._prior = np.array([scale] * self._count + [0.0, -1.0, -1.0, -2.0])
-        self._width = np.ones(self._count + 4)
         bounds = [(p - 4.0, p + 4.0) for p in self._prior]
+        additive = self._additive(self._x, self._x)
         some = np.unique(np.linspace(0, len(y) - 1, min(len(y), _FITTED)).round().astype(int))
         found = minimize(
             self._loss,
             self._prior,
-            args=(self._x[some], self._y[some], self._additive(self._x[some], self._x[some])),
+            args=(self._x[some], self._y[some], additive[np.ix_(some, some)]),
             jac=True,
             method="L-BFGS-B",
             bounds=bounds,
             options={"maxiter": _STEPS},
         )
         self._theta = found.x
-        self._settle()
+        self._settle(additive)
 
     def _parts(self, theta: np.ndarray):
         lengths = np.exp(theta[: self._count])[self._groups]
         return lengths, *np.exp(2 * theta[self._count :])
 
-    def _kernel(self, a: np.ndarray, b: np.ndarray, theta: np.ndarray) -> np.ndarray:
-        lengths, matern, trend, alone, _ = self._parts(theta)
+    def _kernel(self, a: np.ndarray, b: np.ndarray, additive: np.ndarray) -> np.ndarray:
+        lengths, matern, trend, alone, _ = self._parts(self._theta)
         together = matern * _matern(_distances(a / lengths, b / lengths))
-        return together + trend * (a @ b.T) + alone * self._additive(a, b)
+        return together + trend * (a @ b.T) + alone * additive
 
     def _additive(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         """The mean over groups of the kernel on that group alone (len(a), len(b)); 1 for equal points."""
-        columns = [np.flatnonzero(self._groups == g) for g in range(self._count)]
-        return sum(_matern(_distances(a[:, c] / _ALONE, b[:, c] / _ALONE)) for c in columns) / self._count
+        return sum(_matern(_distances(a[:, c] / _ALONE, b[:, c] / _ALONE)) for c in self._columns) / self._count
 
     def _loss(self, theta: np.ndarray, x: np.ndarray, y: np.ndarray, additive: np.ndarray) -> tuple[float, np.ndarray]:
         """Negative log posterior of the hyperparameters and its gradient."""
@@ -89,7 +89,7 @@ class GaussianProcess:
             return 1e10, np.zeros_like(theta)
         alpha = cho_solve(factor, y)
         inverse = cho_solve(factor, np.eye(n))
-        away = (theta - self._prior) / self._width
+        away = theta - self._prior
         value = 0.5 * y @ alpha + np.log(np.diag(factor[0])).sum() + 0.5 * away @ away
         w = np.outer(alpha, alpha) - inverse  # dL/dK is half of it
         m = w * (matern * 5 / 3) * (1 + r) * decay
@@ -101,18 +101,18 @@ class GaussianProcess:
                 [(w * k_matern).sum(), (w * k_trend).sum(), (w * k_alone).sum(), noise * np.trace(w)],
             ]
         )
-        return value, -gradient + away / self._width
+        return value, -gradient + away
 
-    def _settle(self) -> None:
+    def _settle(self, additive: np.ndarray) -> None:
         noise = self._parts(self._theta)[-1]
-        k = self._kernel(self._x, self._x, self._theta) + (noise + _JITTER) * np.eye(len(self._y))
+        k = self._kernel(self._x, self._x, additive) + (noise + _JITTER) * np.eye(len(self._y))
         self._factor = cho_factor(k, lower=True)
         self._alpha = cho_solve(self._factor, self._y)
 
     def predict(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Mean (k,) and standard deviation (k,), without the noise, at the inputs (k, d)."""
         x = x - self._centre
-        across = self._kernel(x, self._x, self._theta)
+        across = self._kernel(x, self._x, self._additive(x, self._x))
         _, matern, trend, alone, _ = self._parts(self._theta)
         v = solve_triangular(self._factor[0], across.T, lower=True)
         own = matern + alone + trend * (x**2).sum(axis=1) - (v**2).sum(axis=0)

@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 import torch
 
+WARM_UP = 3  # calls before a capture: libraries choose their kernels and optimisers make their state in them
+
 
 def capture(run: Callable[[], object]) -> torch.cuda.CUDAGraph | None:
     """What ``run`` launches, recorded without being run; None where that can't be, and then nothing is left of it.

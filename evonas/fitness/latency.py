@@ -14,11 +14,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from ..model import Transformer
 from ..record import Measure
 from .device import device_text
-from .graph import aside, capture
+from .graph import WARM_UP, aside, capture
 
 WARM_UP_SECONDS = 0.02
 GPU_WARM_UP_SECONDS = 0.2  # it raises its clock only under load
-CAPTURE_AFTER = 3  # calls in which a GPU's libraries choose their kernels
 MIN_REPEATS, MAX_REPEATS = 20, 2_000
 PATIENCE = 5  # times the seconds asked for, where the machine is busy
 WAITED = 0.05  # share of a repeat that a thread may wait for others
@@ -143,7 +142,7 @@ def _timed(call: Callable[[], object], device: str, seconds: float) -> Measure:
 
 def _captured(call: Callable[[], object]) -> Callable[[], object]:
     """``call`` as a CUDA graph's replay; itself where it can't be captured."""
-    aside(call, CAPTURE_AFTER)
+    aside(call, WARM_UP)
     graph = capture(call)
     return call if graph is None else graph.replay
 

@@ -10,10 +10,9 @@ import torch
 
 from ..model import Transformer
 from ..tasks import Task
-from .graph import aside, capture
+from .graph import WARM_UP, aside, capture
 from .precision import autocast
 
-WARM_UP = 3  # steps before a capture: kernels are chosen and optimisers make their state in them
 _AHEAD = 4  # batches that may wait for the device
 
 

@@ -16,8 +16,9 @@ _WIDEST_HEAD = 256
 
 def flash_usable(q_BHTE: torch.Tensor) -> bool:
     """Whether ``flash_attention`` takes these queries: on a GPU that has the kernel, in half precision, E <= 256."""
-    half = _product_dtype(q_BHTE) in (torch.bfloat16, torch.float16)
-    return q_BHTE.is_cuda and half and q_BHTE.shape[-1] <= _WIDEST_HEAD and _flash_available()
+    if not q_BHTE.is_cuda or q_BHTE.shape[-1] > _WIDEST_HEAD:
+        return False
+    return _product_dtype(q_BHTE) in (torch.bfloat16, torch.float16) and _flash_available()
 
 
 def flash_attention(

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evonas.evolution import Individual, ParetoFitness, environment, pareto_rank
-from evonas.evolution.environment import Tournament, select_nsga2, select_nsga3, select_parents
+from evonas.evolution.environment import Tournament, select_nsga2, select_nsga3
 from evonas.evolution.selection import crowding_by_rank
 from evonas.genome import Genome
 
@@ -141,10 +141,10 @@ def test_parents_are_different_where_they_can_be(seed, feasible, infeasible, k):
     people = individuals(rng(seed).random((feasible, 2)), violations=[0.1] * infeasible)
     if not people:
         return
-    chosen = select_parents(people, k, rng(seed))
+    chosen = Tournament()(people, k, rng(seed))
     assert len(chosen) == k and set(chosen) <= set(people)
     assert len(set(chosen)) == min(k, len(people))
-    assert indices(select_parents(people, k, rng(seed))) == indices(chosen)
+    assert indices(Tournament()(people, k, rng(seed))) == indices(chosen)
 
 
 def test_a_population_is_ordered_once_however_many_children_it_has(monkeypatch):
@@ -162,9 +162,9 @@ def test_a_population_is_ordered_once_however_many_children_it_has(monkeypatch):
 def test_better_ones_are_parents_more_often():
     people = individuals([[float(i), float(i)] for i in range(5)], violations=[0.1, 0.9])
     counts = np.zeros(7)
-    source = rng(4)
+    source, tournament = rng(4), Tournament()
     for _ in range(3000):
-        for parent in select_parents(people, 1, source):
+        for parent in tournament(people, 1, source):
             counts[parent.index] += 1
     # A tournament of two of seven: the best wins all its 6 of 21 pairs, the worst none.
     assert counts / counts.sum() == pytest.approx(np.arange(6, -1, -1) / 21, abs=0.03)
