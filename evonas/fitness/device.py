@@ -21,11 +21,13 @@ def device_text(device: str) -> str:
 
 
 def gpu_workers() -> int:
-    """How many processes share the GPU where nobody says how many: a small network alone leaves most of it idle."""
+    """How many processes share the GPU where nobody says how many, by its memory and the
+    cores that may be used: a small network alone leaves most of it idle."""
     import torch
 
     room = torch.cuda.get_device_properties(0).total_memory // _GPU_SHARE
-    return max(1, min(_GPU_WORKERS, os.cpu_count() or 1, room))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(_GPU_WORKERS, cores, room))
 
 
 def _cpu_model(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:

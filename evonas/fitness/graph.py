@@ -10,18 +10,19 @@ WARM_UP = 3  # calls before a capture: libraries choose their kernels and optimi
 
 
 def capture(run: Callable[[], object]) -> torch.cuda.CUDAGraph | None:
-    """What ``run`` launches, recorded without being run; None where that can't be, and then nothing is left of it.
+    """What ``run`` launches, recorded without being run; None where that can't be: trainings go on as before then.
 
     Before it ``run`` should have been called a few times on a side stream. Raises torch.OutOfMemoryError.
     """
     generator = torch.cuda.default_generators[torch.cuda.current_device()]
-    before, graph = generator.clone_state(), torch.cuda.CUDAGraph()
+    before, stream, graph = generator.clone_state(), torch.cuda.current_stream(), torch.cuda.CUDAGraph()
     try:
         with torch.cuda.graph(graph, capture_error_mode="thread_local"):
             run()
     except RuntimeError as error:  # OutOfMemoryError is one
-        torch.cuda.synchronize()
+        torch.cuda.set_stream(stream)  # where ending the capture failed, its stream is still the current one
         generator.graphsafe_set_state(before)  # its own state holds itself for captured still, and refuses to draw
+        torch.cuda.synchronize()
         if isinstance(error, torch.OutOfMemoryError):
             raise
         return None

@@ -82,12 +82,13 @@ class GraphedStep(Step):
         super().__init__(*args, **kwargs)
         self.graphed = None
         self._graph: torch.cuda.CUDAGraph | None = None
-        self._shape: tuple[int, ...] | None = None
+        self._shape: tuple[tuple[int, ...], ...] | None = None
         self._steps = 0
 
     def __call__(self, x: np.ndarray, y: np.ndarray, rate: float) -> None:
-        self._shape = self._shape or x.shape
-        if x.shape != self._shape or self.graphed is False:
+        shape = x.shape, y.shape
+        self._shape = self._shape or shape
+        if shape != self._shape or self.graphed is False:
             super().__call__(x, y, rate)
             return
         self._steps += 1

@@ -82,8 +82,9 @@ class Cache:
     def noted(self, position: int) -> torch.Tensor:
         """The ids (B, C) of the latest tokens up to that position; fewer than C at the beginning."""
         width = self._noted.shape[1]
-        slots = [t % width for t in range(max(0, position - width + 1), position + 1)]
-        return self._noted[:, slots]
+        # One by one: a list as an index would be copied to the device, which can't be captured as a CUDA graph.
+        slots = [self._noted[:, t % width] for t in range(max(0, position - width + 1), position + 1)]
+        return torch.stack(slots, dim=1)
 
     @property
     def bytes(self) -> int:

@@ -5,20 +5,26 @@ B batch, T queries, S keys, H heads, K KV heads, E head width
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 
 import torch
 import torch.nn.functional as F
 
 _WIDTH_STEP = 8  # the kernel's head widths are multiples of it
 _WIDEST_HEAD = 256
+_WIDE_HEADS, _WIDE_HEADS_ON = (192, 224), ((8, 0), (9, 0), (10, 0))  # above, up to; on these capabilities
 
 
 def flash_usable(q_BHTE: torch.Tensor) -> bool:
-    """Whether ``flash_attention`` takes these queries: on a GPU that has the kernel, in half precision, E <= 256."""
+    """Whether ``flash_attention`` takes these queries: on a GPU that has the kernel, in half precision, E <= 256.
+
+    Its gradient knows some wide heads on few GPUs only (torch's own attention has the same exception)."""
     if not q_BHTE.is_cuda or q_BHTE.shape[-1] > _WIDEST_HEAD:
         return False
-    return _product_dtype(q_BHTE) in (torch.bfloat16, torch.float16) and _flash_available()
+    if _product_dtype(q_BHTE) not in (torch.bfloat16, torch.float16) or not _flash_available(q_BHTE.device):
+        return False
+    wide = _WIDE_HEADS[0] < q_BHTE.shape[-1] <= _WIDE_HEADS[1] and torch.is_grad_enabled()
+    return not wide or torch.cuda.get_device_capability(q_BHTE.device) in _WIDE_HEADS_ON
 
 
 def flash_attention(
@@ -32,7 +38,9 @@ def flash_attention(
     """
     dtype, width, lengths = _product_dtype(q_BHTE), q_BHTE.shape[-1], (q_BHTE.shape[2], k_BKSE.shape[2])
     # Heads behind tokens, where the projections left them.
-    q, k, v = (F.pad(x.transpose(1, 2).to(dtype), (0, -width % _WIDTH_STEP)) for x in (q_BHTE, k_BKSE, v_BKSE))
+    q, k, v = (x.transpose(1, 2).to(dtype) for x in (q_BHTE, k_BKSE, v_BKSE))
+    if width % _WIDTH_STEP:  # padding copies, even where there is nothing to pad
+        q, k, v = (F.pad(x, (0, -width % _WIDTH_STEP)) for x in (q, k, v))
     sides = {} if window is None else {"window_size_left": window - 1, "window_size_right": 0}
     y_BTHE = torch.ops.aten._flash_attention_forward(
         q, k, v, None, None, *lengths, 0.0, True, False, scale=width**-0.5, **sides
@@ -44,9 +52,10 @@ def _product_dtype(q: torch.Tensor) -> torch.dtype:
     return torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else q.dtype
 
 
-@lru_cache(maxsize=1)
-def _flash_available() -> bool:
+@cache
+def _flash_available(device: torch.device) -> bool:
     """torch has no public function for windows that every version we take has: its own operator is asked for."""
     packet = getattr(torch.ops.aten, "_flash_attention_forward", None)
     known = packet is not None and "window_size_left" in str(packet.default._schema) and torch.version.hip is None
-    return known and torch.backends.cuda.is_flash_attention_available() and torch.cuda.get_device_capability() >= (8, 0)
+    new = torch.cuda.get_device_capability(device) >= (8, 0)
+    return known and new and torch.backends.cuda.is_flash_attention_available()

@@ -32,6 +32,7 @@ VARIANTS = [
     {"window": 8},
     {"window": [8, None], "n_kv_heads": 1},
     {"kv_rank": 4},
+    {"conv_width": 4},
     {"kv_rank": [4, None], "window": [None, 16], "position": "learned"},
 ]
 
