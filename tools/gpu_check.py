@@ -29,7 +29,7 @@ import numpy as np
 
 from evonas.config import DEVICE_DEFAULTS, GROWTH
 from evonas.evolution import stratified
-from evonas.executors import Call, Failure, make_executor
+from evonas.executors import Call, Failure, default_workers, make_executor
 from evonas.fitness import ProxyEvaluator, device_text, gpu_workers
 from evonas.genome import Genome, SearchSpace, read_space, transformer_genome
 
@@ -198,7 +198,7 @@ def main() -> None:
 
     if not torch.cuda.is_available():
         sys.exit("gpu_check: no CUDA device is to be seen here; it needs one, and a CUDA build of torch")
-    options.workers = options.workers or gpu_workers()
+    options.workers = options.workers or gpu_workers(default_workers())
     space = read_space(DEFAULTS["space"]).bounded(DEFAULTS["context"])
     about = {
         "benchmark": "gpu_check", "quick": options.quick, "device": device_text("cuda"),

@@ -29,15 +29,16 @@ workers_option = click.option(
     "--workers",
     type=int,
     metavar="N",
-    help="Processes that train. Default: one per CPU; up to 8 on a GPU, by its memory.",
+    help="Processes that train. Default: one per CPU; up to 8 on a GPU, by its memory and the CPUs.",
 )
 
 
 def worker_count(workers: int | None, device: str) -> int | None:
     """``--workers`` as ``make_executor`` takes it."""
+    from ..executors import default_workers
     from ..fitness import gpu_workers
 
-    return gpu_workers() if workers is None and device != "cpu" else workers
+    return gpu_workers(default_workers()) if workers is None and device != "cpu" else workers
 
 
 def search_options(command):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from functools import cache
 from pathlib import Path
@@ -20,13 +19,12 @@ def device_text(device: str) -> str:
     return torch.cuda.get_device_name()
 
 
-def gpu_workers() -> int:
-    """How many processes share the GPU where nobody says how many, by its memory and the
-    cores that may be used: a small network alone leaves most of it idle."""
+def gpu_workers(cores: int) -> int:
+    """How many processes, at most one per core, share the GPU where nobody says how many: a small network alone leaves
+    most of it idle."""
     import torch
 
     room = torch.cuda.get_device_properties(0).total_memory // _GPU_SHARE
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(_GPU_WORKERS, cores, room))
 
 

@@ -39,5 +39,4 @@ def test_a_gpu_is_named_by_its_model():
 def test_as_many_share_a_gpu_as_its_memory_and_the_cores_allow(monkeypatch, gigabytes, cores, workers):
     found = SimpleNamespace(total_memory=gigabytes * 2**30)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: found)
-    monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(cores)), raising=False)
-    assert gpu_workers() == workers
+    assert gpu_workers(cores) == workers
