@@ -1,6 +1,8 @@
 """evonas' default search against random search and Optuna's NSGA-II: same space, trainer, workers and wall-clock.
 
     python tools/bench_evolve.py --data input.txt          # tinyshakespeare, say; the embedded corpus is always run
+    python tools/bench_evolve.py --data input.txt --tokens 16384 --arm random --arm 'optuna NSGA-II' \\
+        --arm 'evonas, full length' --arm 'evonas, surrogate, full length'      # the engine alone: evaluations
     python tools/bench_evolve.py --quick
 
 The currency is the loss after the default number of training tokens. Random search and Optuna train every candidate so
@@ -102,6 +104,8 @@ class OptunaStratified(OptunaSearch):
 ARMS = {
     "evonas": (Engine, "rungs"),
     "evonas, surrogate": (Engine, "rungs"),
+    "evonas, full length": (Engine, "full"),
+    "evonas, surrogate, full length": (Engine, "full"),
     "random": (RandomSearch, "full"),
     "optuna NSGA-II": (OptunaSearch, "full"),
     "optuna NSGA-II, good start, short": (OptunaStratified, "short"),
@@ -171,7 +175,7 @@ def run_arm(arm: str, space: SearchSpace, data: str | None, seconds: float, seed
             rungs=len(evaluator.rungs),
             reduction=REDUCTION,
             known=evaluator.known,
-            surrogate=arm == "evonas, surrogate",
+            surrogate="surrogate" in arm,
         )
         end = time.monotonic() + seconds
         with (
@@ -240,49 +244,57 @@ def _figures(curves: dict[str, list[np.ndarray]], seconds: float) -> dict:
 
 
 def _reach(rows: np.ndarray, ideal: np.ndarray, reference: np.ndarray, level: float) -> dict | None:
-    """Seconds and training tokens after which the hypervolume first was ``level``."""
+    """Seconds, training tokens and trainings in full after which the hypervolume first was ``level``."""
     for k in range(1, len(rows) + 1):
         if hypervolume(rows[:k, 2:], ideal, reference) >= level:
-            return {"seconds": round(float(rows[k - 1, 0]), 1), "tokens": int(rows[k - 1, 1])}
+            return {"seconds": round(float(rows[k - 1, 0]), 1), "tokens": int(rows[k - 1, 1]), "in_full": k}
     return None
 
 
 def show(name: str, figures: dict) -> None:
     print(f"\n{name}: hypervolume, median [least - most] over seeds, at shares of the wall-clock")
-    print(f"{'':34}" + "".join(f"{s:>26.0%}" for s in SHARES) + "   s to Optuna's final, same seed")
+    print(f"{'':34}" + "".join(f"{s:>26.0%}" for s in SHARES) + "   s (trainings in full) to Optuna's final, same seed")
     for arm, found in figures["arms"].items():
         cells = []
         for values in found["hypervolume"].values():
             cells.append(f"{np.median(values):.4f} [{min(values):.4f} - {max(values):.4f}]")
-        reach = ", ".join("-" if r is None else f"{r['seconds']:.0f}" for r in found["to_optuna_final"])
+        reached = found["to_optuna_final"]
+        reach = ", ".join("-" if r is None else f"{r['seconds']:.0f} ({r['in_full']})" for r in reached)
         print(f"{arm:34}" + "".join(f"{c:>26}" for c in cells) + f"   {reach}")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", help="a text file, beside the embedded corpus")
-    parser.add_argument("--arm", choices=ARMS, action="append", help="repeatable; all of them without")
+    parser.add_argument(
+        "--arm",
+        choices=ARMS,
+        action="append",
+        help="repeatable; without it the five that are no 'evonas, ... full length'",
+    )
     parser.add_argument("--without-embedded", action="store_true", help="only --data")
     parser.add_argument("--seconds", type=float, default=360, help="wall-clock of one run")
+    parser.add_argument("--tokens", type=int, default=DEFAULTS["tokens"], help="of a training in full")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=default_workers())
     parser.add_argument("--quick", action="store_true", help="one seed, 20 s, small proxies: does it run?")
     options = parser.parse_args()
     warnings.filterwarnings("ignore")
-    full = (options.seconds, options.seeds, DEFAULTS["tokens"])
+    full = (options.seconds, options.seeds, options.tokens)
     seconds, seeds, tokens = (20.0, 1, 8192) if options.quick else full
     import optuna
     import torch
 
     versions = {"python": platform.python_version(), "torch": torch.__version__, "optuna": optuna.__version__}
     result: dict = {"benchmark": "evolve", "seconds": seconds, "seeds": seeds, "first_seed": options.first_seed}
-    result |= {"versions": versions, "defaults": DEFAULTS, "corpora": {}}
+    result |= {"tokens": tokens, "versions": versions, "defaults": DEFAULTS, "corpora": {}}
+    arms = options.arm or [arm for arm in ARMS if not (arm.startswith("evonas") and "full length" in arm)]
     corpora = {} if options.without_embedded else {"embedded corpus": None}
     corpora |= {Path(options.data).name: options.data} if options.data else {}
     for name, data in corpora.items():
         print(name, flush=True)
-        figures = compare(options.arm or list(ARMS), data, seconds, seeds, options.first_seed, options.workers, tokens)
+        figures = compare(arms, data, seconds, seeds, options.first_seed, options.workers, tokens)
         result["corpora"][name] = figures
         show(name, figures)
     print(json.dumps(result))
