@@ -197,7 +197,7 @@ def test_a_constraint_on_the_loss_is_checked_after_training(targets, tmp_path, c
 
 def test_the_infeasible_guide_the_search_towards_the_bound(targets, tmp_path, curve):
     """Only 1 width of 40 will do, and the first population does not hold it."""
-    outcome = targets.run(tmp_path / "run", curve, 12, constraints=[Constraint.parse("latency<=0.15")], seed=4)
+    outcome = targets.run(tmp_path / "run", curve, 12, constraints=[Constraint.parse("latency<=0.15")], seed=5)
     store = Store.open(tmp_path / "run")
     first = [r for r in store.records if r.generation == 0]
     assert outcome == "generations" and any(r.ok for r in store.records)
@@ -616,7 +616,7 @@ def test_a_bug_that_comes_later_costs_three_candidates_which_are_done_again(targ
 
 def test_different_errors_in_a_row_are_no_bug(targets, tmp_path, curve):
     space = targets.own_space(("fine", "raise", "measure_raise"))
-    targets.run(tmp_path / "run", curve, 4, space=space)
+    targets.run(tmp_path / "run", curve, 4, space=space, seed=7)
     statuses = [r.status for r in Store.open(tmp_path / "run").records]
     assert "error error error" in " ".join(statuses)
 

@@ -20,15 +20,16 @@ from .environment import Tournament, select_nsga2, select_nsga3
 from .fitness import Individual, ParetoFitness
 from .sampling import first_population
 from .selection import hypervolume, hypervolume_box, minimised, non_dominated
-from .strata import parents_by_strata, select_by_strata
-from .variation import MUTATIONS, mate, mutate
+from .strata import ParentsByStrata, select_by_strata
+from .variation import MUTATIONS, coder_of, mate, mate_codes, mutate, mutate_codes
 
 if TYPE_CHECKING:
     from .screening import Proposal, Screening
 
+Born = tuple[Genome, tuple[str, ...], str]  # a child, the ids of its parents, the operator that made it
 NSGA3_FROM = 4  # objectives
 _MATE, _MUTATE_CHILD = 0.6, 0.8
-_ATTEMPTS = 200
+_ATTEMPTS = (1, 9, 40, 150)  # offspring that are drawn at once for a place that is still empty
 
 
 class Engine(Climbing):
@@ -40,7 +41,7 @@ class Engine(Climbing):
         population_size: members kept, and candidates of the first generation, at least 2.
         offspring_size: candidates of every later generation; None for as many as members. Few offspring at a time
             learn from each other sooner.
-        seed: every draw comes from (seed, generation, index).
+        seed: every draw comes from it and the generation, or the candidate's place in it.
         seed_genomes: evaluated first, with mutants around them in the first population. They must lie in the space.
         screen: genome -> constraint violation that is known for free; candidates above 0 are not asked for.
         rungs: how many fidelities there are. Every genome is asked for at rung 0; of the members of the population the
@@ -127,6 +128,7 @@ class Engine(Climbing):
 
             self.screening = Screening(space, known)
         self._plan: tuple[int, list[Proposal]] | None = None  # of a generation
+        self._bred: tuple[int, list[Individual], list[Born]] | None = None  # of a generation and its parents
         self.toolbox = base.Toolbox()
         self.toolbox.register("mate", mate)
         self.credit = Credit({name: share for name, (_, share) in MUTATIONS.items()})
@@ -137,7 +139,7 @@ class Engine(Climbing):
         self.toolbox.register("select_parents", tournament)
         if rungs > 1:
             self.toolbox.register("select", select_by_strata, select=select, steady=self.steady)
-            self.toolbox.register("select_parents", parents_by_strata, select=tournament, steady=self.steady)
+            self.toolbox.register("select_parents", ParentsByStrata(tournament, self.steady))
 
     # -- ask ----------------------------------------------------------------------------------------------------
 
@@ -181,19 +183,36 @@ class Engine(Climbing):
         if generation == 0:
             self.prepare()
             return self._first[index] if index < len(self._first) else None
-        for proposal in self._planned(generation)[index : index + 1]:
-            if proposal.genome.id not in self.seen:
-                return Candidate(*proposal, generation, index)
+        for found in (
+            *self._planned(generation)[index : index + 1],
+            *self._offspring_of(generation)[index : index + 1],
+        ):
+            if self._is_new(found[0]):
+                return Candidate(*found, generation, index)
         rng = np.random.default_rng((self.seed, generation, index))
-        for _ in range(_ATTEMPTS):
-            genome, parents, operator = self.offspring(self.population, rng)
-            if genome.id not in self.seen and self.screen(genome) <= 0:
-                return Candidate(genome, parents, operator, generation, index)
-        for _ in range(_ATTEMPTS):
+        for attempts in _ATTEMPTS:
+            for found in self.offspring(self.population, attempts, rng):
+                if self._is_new(found[0]):
+                    return Candidate(*found, generation, index)
+        for _ in range(sum(_ATTEMPTS)):
             genome = self.space.sample(rng)
-            if genome.id not in self.seen and self.screen(genome) <= 0:
+            if self._is_new(genome):
                 return Candidate(genome, (), "sample", generation, index)
         return None
+
+    def _is_new(self, genome: Genome) -> bool:
+        return genome.id not in self.seen and self.screen(genome) <= 0
+
+    def _offspring_of(self, generation: int) -> list[Born]:
+        """As many as the generation has, drawn at once: that costs a fraction of drawing one by one."""
+        if not self._varies_by_arrays():
+            return []
+        bred = self._bred
+        if bred is None or bred[0] != generation or bred[1] is not self.population:
+            rng = np.random.default_rng((self.seed, generation, 2**31 + 2))
+            born = self.offspring(self.population, self._numbers.size(generation), rng)
+            bred = self._bred = generation, self.population, born
+        return bred[2]
 
     def _planned(self, generation: int) -> list[Proposal]:
         """What the surrogate proposes for that generation, from what was told when it began."""
@@ -205,20 +224,43 @@ class Engine(Climbing):
             self._plan = generation, self.screening.plan(self, generation, count)
         return self._plan[1]
 
-    def offspring(self, parents: Sequence[Individual], rng: np.random.Generator) -> tuple[Genome, tuple[str, ...], str]:
-        """(child, ids of its parents, operator) by the toolbox's selection of parents, crossover and mutation."""
+    def _varies_by_arrays(self) -> bool:
+        """Whether crossover, mutation and choice of parents are those that can do many at once."""
+        box = self.toolbox
+        return box.mate.func is mate and box.mutate.func is mutate and hasattr(box.select_parents.func, "pairs")
+
+    def offspring(self, parents: Sequence[Individual], n: int, rng: np.random.Generator) -> list[Born]:
+        """``n`` children by the toolbox's selection of parents, crossover and mutation: (genome, ids of its parents,
+        operator) of each. They may be alike, or known."""
         if not parents:
-            return self.space.sample(rng), (), "sample"
+            return [(self.space.sample(rng), (), "sample") for _ in range(n)]
+        if not self._varies_by_arrays():
+            return [self._child(parents, rng) for _ in range(n)]
+        pairs = self.toolbox.select_parents.func.pairs(parents, n, rng)
+        coder = coder_of(self.space)
+        first, second = (coder.of([i.genome for i in side]) for side in zip(*pairs))
+        mated = ~first.same(second) & (rng.random(n) < _MATE)
+        children = first[:]
+        children[mated] = mate_codes(first[mated], second[mated], coder, rng)
+        mutated = ~mated | (rng.random(n) < _MUTATE_CHILD) | children.same(first) | children.same(second)
+        share = self.toolbox.mutate.keywords.get("share")
+        children[mutated], mutations = mutate_codes(children[mutated], coder, rng, share)
+        names = np.full(n, "", dtype=object)
+        names[mutated] = mutations
+        return [
+            (genome, (a.genome.id, b.genome.id) if both else (a.genome.id,), _operator(both, name))
+            for genome, (a, b), both, name in zip(coder.decode(children), pairs, mated.tolist(), names)
+        ]
+
+    def _child(self, parents: Sequence[Individual], rng: np.random.Generator) -> Born:
         first, second = (p.genome for p in self.toolbox.select_parents(parents, 2, rng))
-        if first != second and rng.random() < _MATE:
-            child = self.toolbox.mate(first, second, self.space, rng)
-            parents = (first.id, second.id)
-            if rng.random() < _MUTATE_CHILD or child in (first, second):
-                child, name = self.toolbox.mutate(child, self.space, rng)
-                return child, parents, f"mate+{name}"
-            return child, parents, "mate"
-        child, name = self.toolbox.mutate(first, self.space, rng)
-        return child, (first.id,), name
+        if first == second or rng.random() >= _MATE:
+            child, name = self.toolbox.mutate(first, self.space, rng)
+            return child, (first.id,), name
+        child, name = self.toolbox.mate(first, second, self.space, rng), ""
+        if rng.random() < _MUTATE_CHILD or child in (first, second):
+            child, name = self.toolbox.mutate(child, self.space, rng)
+        return child, (first.id, second.id), _operator(True, name)
 
     # -- tell ---------------------------------------------------------------------------------------------------
 
@@ -430,3 +472,7 @@ class Engine(Climbing):
         if self.box is None:
             return 0.0
         return hypervolume(self._points(self._best), *self.box)
+
+
+def _operator(mated: bool, mutation: str) -> str:
+    return "+".join(part for part in ("mate" if mated else "", mutation) if part)

@@ -11,6 +11,8 @@ from deap import tools
 from .fitness import Individual
 from .selection import crowding_by_rank, pareto_rank
 
+Pair = tuple[Individual, Individual]
+
 
 def select_nsga2(individuals: Sequence[Individual], k: int, rng: np.random.Generator) -> list[Individual]:
     """The best ``k`` by Pareto rank, then crowding distance (Deb et al. 2002); feasible ones first.
@@ -50,11 +52,23 @@ class Tournament:
         self._population: Sequence[Individual] = ()
         self._order: list[Individual] = []
 
-    def __call__(self, population: Sequence[Individual], k: int, rng: np.random.Generator) -> list[Individual]:
+    def _ordered(self, population: Sequence[Individual]) -> list[Individual]:
         if population is not self._population:
             feasible, infeasible = _split(population)
             self._order = [feasible[i] for i in _nsga2_order(feasible)] + infeasible
             self._population = population
+        return self._order
+
+    def pairs(self, population: Sequence[Individual], n: int, rng: np.random.Generator) -> list[Pair]:
+        """Parents of ``n`` children at once."""
+        order = self._ordered(population)
+        first = _winners(np.full(n, len(order)), rng)
+        second = _winners(np.full(n, max(len(order) - 1, 1)), rng)
+        second += (second >= first) & (len(order) > 1)
+        return [(order[a], order[b]) for a, b in zip(first.tolist(), second.tolist())]
+
+    def __call__(self, population: Sequence[Individual], k: int, rng: np.random.Generator) -> list[Individual]:
+        self._ordered(population)
         taken: list[int] = []
         while len(taken) < k:
             before = sorted(taken) if len(taken) < len(self._order) else []
@@ -64,6 +78,17 @@ class Tournament:
                 place += place >= other
             taken.append(place)
         return [self._order[place] for place in taken]
+
+
+def distinct_places(sizes: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Two different places below each of ``sizes`` (n,), drawn evenly; twice 0 where there is only that."""
+    a = (rng.random(len(sizes)) * sizes).astype(int)
+    b = (rng.random(len(sizes)) * np.maximum(sizes - 1, 1)).astype(int)
+    return a, b + ((b >= a) & (sizes > 1))
+
+
+def _winners(sizes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    return np.minimum(*distinct_places(sizes, rng))
 
 
 def _split(individuals: Sequence[Individual]) -> tuple[list[Individual], list[Individual]]:

@@ -31,7 +31,7 @@ class Soundness:
         groups = [sorted(list(genomes)[-_LATEST:], key=lambda g: g.id) for genomes in (sound, failed)]
         if len(groups[1]) < _FEWEST or not groups[0]:
             return
-        x = np.array([features.of(genome) for group in groups for genome in group])
+        x = features.of([genome for group in groups for genome in group])
         y = np.repeat([1.0, 0.0], [len(group) for group in groups])
         model = GaussianProcess(x, y, features.groups)
         expected = model.each_left_out()
@@ -43,5 +43,5 @@ class Soundness:
         """Probability (k,) that each does not fail."""
         if self._model is None or not len(genomes):
             return np.ones(len(genomes))
-        mean, _ = self._model.predict(np.array([self._features.of(genome) for genome in genomes]))
+        mean, _ = self._model.predict(self._features.of(genomes))
         return np.clip(mean, 0.0, 1.0)

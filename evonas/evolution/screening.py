@@ -82,8 +82,7 @@ class Screening:
         pool: dict[str, tuple[Proposal, np.ndarray, np.ndarray]] = {}
         for _ in range(_ROUNDS):
             fresh: dict[str, Proposal] = {}
-            for _ in range(_PER_ROUND):
-                genome, from_, operator = engine.offspring(members, rng)
+            for genome, from_, operator in engine.offspring(members, _PER_ROUND, rng):
                 known = genome.id in engine.seen or genome.id in pool or genome.id in fresh
                 if not known and engine.screen(genome) <= 0 and surrogate.tells_of(genome):
                     fresh[genome.id] = Proposal(genome, _roots(roots, from_), operator)

@@ -12,6 +12,7 @@ from itertools import zip_longest
 
 import numpy as np
 
+from .environment import Pair, Tournament, distinct_places
 from .fitness import Individual
 
 Select = Callable[[Sequence[Individual], int, np.random.Generator], list[Individual]]
@@ -60,15 +61,32 @@ def select_by_strata(
     return [i for i in rest if id(i) not in ids][: k - len(kept)] + kept
 
 
-def parents_by_strata(
-    population: Sequence[Individual], k: int, rng: np.random.Generator, *, select: Select, steady: Steady
-) -> list[Individual]:
-    """As ``select`` chooses them, or, every other time, any: a size that looks worse has children too."""
-    feasible = [i for i in population if i.feasible]
-    m = len(feasible[0].fitness.wvalues) if feasible else 0
-    if not 0 < len(steady()) < m or rng.random() < 0.5:
-        return select(population, k, rng)
-    return [feasible[j] for j in rng.choice(len(feasible), size=k, replace=len(feasible) < k)]
+class ParentsByStrata:
+    """Parents as the tournament chooses them, or, every other time, any: a size that looks worse has children too."""
+
+    def __init__(self, tournament: Tournament, steady: Steady) -> None:
+        self._tournament, self._steady = tournament, steady
+
+    def __call__(self, population: Sequence[Individual], k: int, rng: np.random.Generator) -> list[Individual]:
+        feasible = self._any_of(population)
+        if not feasible or rng.random() < 0.5:
+            return self._tournament(population, k, rng)
+        return [feasible[j] for j in rng.choice(len(feasible), size=k, replace=len(feasible) < k)]
+
+    def pairs(self, population: Sequence[Individual], n: int, rng: np.random.Generator) -> list[Pair]:
+        """Parents of ``n`` children at once."""
+        best, feasible = self._tournament.pairs(population, n, rng), self._any_of(population)
+        if not feasible:
+            return best
+        first, second = distinct_places(np.full(n, len(feasible)), rng)
+        others = [(feasible[a], feasible[b]) for a, b in zip(first.tolist(), second.tolist())]
+        return [pair if coin else other for pair, other, coin in zip(best, others, rng.random(n) < 0.5)]
+
+    def _any_of(self, population: Sequence[Individual]) -> list[Individual]:
+        """The feasible ones, where something tells sizes apart."""
+        feasible = [i for i in population if i.feasible]
+        m = len(feasible[0].fitness.wvalues) if feasible else 0
+        return feasible if 0 < len(self._steady()) < m else []
 
 
 def interleaved(best_first: Sequence[Individual], elites: Sequence[Individual]) -> list[Individual]:

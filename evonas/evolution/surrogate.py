@@ -14,9 +14,10 @@ import numpy as np
 from ..genome import Genome, SearchSpace
 from .fitness import Individual
 from .gp import GaussianProcess
+from .variation import coder_of
 
 MAX_POINTS = 300  # that a model is fitted to
-_REMEMBERED = 5_000  # genomes whose inputs are kept
+_REMEMBERED = 5_000  # genomes of which is kept what is known
 _JUDGED = 24  # of the latest individuals, by which it is judged
 _LOG_FROM = 3.0  # times the least: positive values that span more are taken as logarithms
 
@@ -26,50 +27,39 @@ class Features:
     it, what is known of a genome without evaluating it (FLOPs, say) as logarithms. Every field is a group."""
 
     def __init__(self, space: SearchSpace, known: Callable[[Genome], Mapping[str, float]] | None) -> None:
-        self.space, self._known = space, known
-        self._rows: dict[str, tuple[np.ndarray, dict[str, float]]] = {}
-        self.groups = self._layout()
+        self._coder, self._known = coder_of(space), known
+        self._found: dict[str, dict[str, float]] = {}
+        self.groups = self._layout(space)
 
-    def _layout(self) -> list[int]:
+    def _layout(self, space: SearchSpace) -> list[int]:
         groups, group = [], -1
-        for gene in self.space.genes.values():
+        for gene in space.genes.values():
             width = 1 if gene.is_ordered else len(gene.options)
             group += 1
             groups += [group] * width
             if gene.per_layer:
                 group += 1
-                groups += [group] * (width * self.space.max_layers)
+                groups += [group] * (width * space.max_layers)
         return groups
 
-    def of(self, genome: Genome) -> np.ndarray:
-        return self._row(genome)[0]
+    def of(self, genomes: Sequence[Genome]) -> np.ndarray:
+        """Inputs (k, d)."""
+        scalars, fields = self._coder.inputs(self._coder.of(genomes))
+        parts = [scalars]
+        for rows in fields:
+            mean = rows.mean(axis=1)
+            parts += [mean, ((rows - mean[:, None]) / math.sqrt(rows.shape[1])).reshape(len(genomes), -1)]
+        return np.hstack(parts)
 
     def known(self, genome: Genome) -> dict[str, float]:
-        return self._row(genome)[1]
-
-    def _row(self, genome: Genome) -> tuple[np.ndarray, dict[str, float]]:
-        if genome.id not in self._rows:
-            if len(self._rows) >= _REMEMBERED:
-                self._rows.clear()
+        if genome.id not in self._found:
+            if len(self._found) >= _REMEMBERED:
+                self._found.clear()
             found = dict(self._known(genome)) if self._known is not None else {}
-            found = {name: float(v) for name, v in found.items() if isinstance(v, Real) and math.isfinite(v)}
-            self._rows[genome.id] = self._genes(genome), found
-        return self._rows[genome.id]
-
-    def _genes(self, genome: Genome) -> np.ndarray:
-        vector, parts, at = self.space.encode(genome), [], 0
-        for gene in self.space.genes.values():
-            width = 1 if gene.is_ordered else len(gene.options)
-            if not gene.per_layer:
-                parts.append(vector[at : at + width])
-                at += width
-                continue
-            layers = self.space.max_layers
-            rows = vector[at : at + layers * width].reshape(layers, width)
-            mean = rows.mean(axis=0)
-            parts += [mean, ((rows - mean) / math.sqrt(layers)).ravel()]
-            at += layers * width
-        return np.concatenate(parts)
+            self._found[genome.id] = {
+                name: float(v) for name, v in found.items() if isinstance(v, Real) and math.isfinite(v)
+            }
+        return self._found[genome.id]
 
 
 class Surrogate:
@@ -119,8 +109,7 @@ class Surrogate:
         return groups
 
     def _inputs(self, genomes: Sequence[Genome], rungs: Sequence[int] | None) -> np.ndarray:
-        x = np.array([self._features.of(genome) for genome in genomes])
-        columns = [x]
+        columns = [self._features.of(genomes)]
         for name, (low, high) in self._range.items():
             values = [math.log(max(self._features.known(genome).get(name, 0.0), 1e-300)) for genome in genomes]
             columns.append((np.array(values)[:, None] - low) / (high - low))

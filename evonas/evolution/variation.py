@@ -1,119 +1,186 @@
-"""Crossover and mutation that know the space. Pure functions of (genome, space, rng)."""
+"""Crossover and mutation that know the space, of one genome or of many at a time.
+
+Operators are pure functions of (codes, coder, rng) and work on arrays; see ``evonas.genome.codes``. n genomes
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from functools import lru_cache
 
 import numpy as np
 
 from ..genome import TRAINING_GENES, Genome, SearchSpace
+from ..genome.codes import Coder, Codes, taken
 from ..genome.gene import Gene
 
-Values = dict[str, Any]
+_BETWEEN = 0.3  # share of ordered genes that a child has from between its parents
+_TRIES = 20  # mutations of one genome, until it differs
+
+coder_of = lru_cache(maxsize=8)(Coder)  # by identity: spaces are not compared
 
 
 def mate(first: Genome, second: Genome, space: SearchSpace, rng: np.random.Generator) -> Genome:
-    """A child of two genomes.
+    """A child of two genomes; see ``mate_codes``."""
+    coder = coder_of(space)
+    return coder.decode(mate_codes(coder.encode([first]), coder.encode([second]), coder, rng))[0]
+
+
+def mutate(
+    genome: Genome, space: SearchSpace, rng: np.random.Generator, share: Callable[[str], float] | None = None
+) -> tuple[Genome, str]:
+    """A different genome of the space near ``genome``, and the name of the operator that made it. Where the space
+    holds nothing else nearby, ``genome`` itself comes back. ``share`` gives other shares than those of MUTATIONS."""
+    coder = coder_of(space)
+    children, names = mutate_codes(coder.encode([genome]), coder, rng, share)
+    child = coder.decode(children)[0]
+    return (genome, "none") if names[0] == "none" or child == genome else (child, names[0])
+
+
+def mate_codes(first: Codes, second: Codes, coder: Coder, rng: np.random.Generator) -> Codes:
+    """Children of n pairs, repaired.
 
     Scalar genes come from either parent, ordered ones now and then from between; layers come from one parent, with one
     aligned segment (by relative depth) taken from the other: whole layers, or a single field of them.
     """
-    base, other = (first, second) if rng.random() < 0.5 else (second, first)
-    base, other = space.genes_of(base), space.genes_of(other)
-    child: Values = dict(base)
-    for gene in space.scalar_genes:
-        if gene.name == space.length:
+    swap = rng.random(len(first)) < 0.5
+    base, other = first[:], second[:]
+    base[swap], other[swap] = second[swap], first[swap]
+    depths, other_depths = coder.depths(base), coder.depths(other)
+    draws = rng.random((3, *base.scalars.shape))
+    for k, column in enumerate(coder.scalar_columns):
+        if k == coder.length_at:
             continue
-        a, b = base[gene.name], other[gene.name]
-        if gene.is_ordered and a != b and rng.random() < 0.3:
-            u = rng.random()
-            child[gene.name] = gene.from_unit(min(u * gene.to_unit(a) + (1 - u) * gene.to_unit(b), 1 - 1e-12))
-        elif rng.random() < 0.5:
-            child[gene.name] = b
-    if space.layer_genes:
-        child.update(_exchange_segment(base, other, space, rng))
-    return space.repair(child)
+        a, b = base.scalars[:, k], other.scalars[:, k]
+        child = np.where(draws[0, :, k] < 0.5, b, a)
+        if column.gene.is_ordered:
+            u = draws[2, :, k]
+            between = column.at(np.minimum(u * column.units(a) + (1 - u) * column.units(b), 1 - 1e-12))
+            child = np.where((a != b) & (draws[1, :, k] < _BETWEEN), between, child)
+        base.scalars[:, k] = child
+    if coder.layer_columns:
+        _exchange_segments(base, other, depths, other_depths, rng)
+    return coder.repaired(base)
 
 
-def _exchange_segment(base: Values, other: Values, space: SearchSpace, rng: np.random.Generator) -> Values:
-    depth, other_depth = base[space.length], other[space.length]
-    start, stop = np.sort(rng.random(2))
-    inside = [i for i in range(depth) if start <= (i + 0.5) / depth < stop] or [int(rng.integers(depth))]
-    names = [g.name for g in space.layer_genes]
-    if rng.random() < 0.5:
-        names = [names[rng.integers(len(names))]]
-    out = {}
-    for name in names:
-        values = list(base[name])
-        for i in inside:
-            values[i] = other[name][min(int((i + 0.5) / depth * other_depth), other_depth - 1)]
-        out[name] = tuple(values)
-    return out
+def _exchange_segments(base: Codes, other: Codes, depths: np.ndarray, other_depths: np.ndarray, rng) -> None:
+    n, slots, fields = base.layers.shape
+    at = np.arange(slots)[None]
+    start, stop = np.sort(rng.random((2, n, 1)), axis=0)
+    middle = (at + 0.5) / depths[:, None]
+    inside = (start <= middle) & (middle < stop) & (at < depths[:, None])
+    one = at == (rng.random(n) * depths).astype(int)[:, None]
+    inside = np.where(inside.any(axis=1, keepdims=True), inside, one)
+    only = np.where(rng.random(n) < 0.5, rng.integers(fields, size=n), -1)  # a single field, or all
+    chosen = (only[:, None] < 0) | (only[:, None] == np.arange(fields)[None])
+    sources = np.minimum((middle * other_depths[:, None]).astype(int), other_depths[:, None] - 1)
+    exchanged = inside[:, :, None] & chosen[:, None, :]
+    base.layers = np.where(exchanged, taken(other.layers, sources), base.layers)
 
 
-def step_genes(values: Values, space: SearchSpace, rng: np.random.Generator) -> Values:
+# -- mutations: each changes codes in place, and returns how many layers are there then (n,) --------------------------
+
+
+def step_genes(codes: Codes, coder: Coder, rng: np.random.Generator) -> np.ndarray:
     """One to three genes move on their own scale; a per-layer gene in one layer."""
-    count = 1 + rng.binomial(2, 0.3)
-    for _ in range(count):
-        gene = list(space.genes.values())[rng.integers(len(space.genes))]
-        if not gene.per_layer:
-            values[gene.name] = gene.moved(values[gene.name], rng)
-            continue
-        row = list(values[gene.name])
-        i = rng.integers(len(row))
-        row[i] = gene.moved(row[i], rng)
-        values[gene.name] = tuple(row)
-    return values
+    depths = coder.depths(codes)
+    counts = 1 + rng.binomial(2, 0.3, size=len(codes))
+    for turn in range(counts.max(initial=0)):
+        rows = np.flatnonzero(counts > turn)
+        layers = (rng.random(len(rows)) * depths[rows]).astype(int)
+        for cells, column, mine in _cells(codes, coder, rng.integers(_genes(coder), size=len(rows)), rows, layers):
+            cells[mine] = column.moved(cells[mine], rng)
+    return depths
 
 
-def shift_field(values: Values, space: SearchSpace, rng: np.random.Generator) -> Values:
+def shift_field(codes: Codes, coder: Coder, rng: np.random.Generator) -> np.ndarray:
     """One field grows or shrinks: a per-layer gene by one option in every layer, or an ordered scalar gene."""
-    fields = [g for g in space.genes.values() if g.is_ordered and (g.options is None or len(g.options) > 1)]
-    if not fields:
-        return step_genes(values, space, rng)
-    gene, direction = fields[rng.integers(len(fields))], int(rng.choice((-1, 1)))
-    value = values[gene.name]
-    values[gene.name] = (
-        tuple(gene.shifted(v, direction) for v in value) if gene.per_layer else gene.shifted(value, direction)
-    )
-    return values
+    columns = [*coder.scalar_columns, *coder.layer_columns]
+    fields = np.array([k for k, c in enumerate(columns) if c.gene.is_ordered and c.varies], dtype=int)
+    if not len(fields):
+        return step_genes(codes, coder, rng)
+    depths = coder.depths(codes)
+    directions = rng.choice((-1.0, 1.0), size=len(codes))
+    for cells, column, mine in _cells(codes, coder, fields[rng.integers(len(fields), size=len(codes))]):
+        to = directions[mine].reshape(-1, *[1] * (cells.ndim - 1))
+        cells[mine] = column.shifted(cells[mine], to)
+    return depths
 
 
-def ramp_field(values: Values, space: SearchSpace, rng: np.random.Generator) -> Values:
+def ramp_field(codes: Codes, coder: Coder, rng: np.random.Generator) -> np.ndarray:
     """One per-layer field becomes a straight line through the layers, or flat, about where it was."""
-    fields = [g for g in space.layer_genes if g.is_ordered and (g.options is None or len(g.options) > 1)]
-    if not fields:
-        return step_genes(values, space, rng)
-    gene = fields[rng.integers(len(fields))]
-    units = [gene.to_unit(v) for v in values[gene.name]]
-    middle, rise = float(np.mean(units)), 0.5 * rng.standard_normal() * (rng.random() < 0.7)
-    line = middle + rise * np.linspace(-0.5, 0.5, len(units)) if len(units) > 1 else np.array([middle])
-    values[gene.name] = tuple(gene.from_unit(min(max(float(u), 0.0), 1 - 1e-12)) for u in line)
-    return values
+    layered = [len(coder.scalar_columns) + k for k, c in enumerate(coder.layer_columns) if _is_ramp(c)]
+    if not layered:
+        return step_genes(codes, coder, rng)
+    depths, at = coder.depths(codes)[:, None], np.arange(coder.max_layers)[None]
+    rises = 0.5 * rng.standard_normal(len(codes)) * (rng.random(len(codes)) < 0.7)
+    lines = np.where(depths > 1, at / np.maximum(depths - 1, 1) - 0.5, 0.0) * rises[:, None]
+    fields = np.array(layered)[rng.integers(len(layered), size=len(codes))]
+    for cells, column, mine in _cells(codes, coder, fields):
+        units = np.where(at < depths[mine], column.units(cells[mine]), 0.0)
+        middle = units.sum(axis=1, keepdims=True) / depths[mine]
+        cells[mine] = column.at(np.clip(middle + lines[mine], 0.0, 1 - 1e-12))
+    return depths[:, 0]
 
 
-def scale_sizes(values: Values, space: SearchSpace, rng: np.random.Generator) -> Values:
+def scale_sizes(codes: Codes, coder: Coder, rng: np.random.Generator) -> np.ndarray:
     """The network grows or shrinks as a whole: most of its size genes, depth among them, go the same share of their way
     to the large or the small end; layers are repeated or left out evenly. What was learned at one size is so tried at
     another at once, where single steps would have to pay one by one."""
-    end, share = float(rng.integers(2)), rng.uniform(0.2, 0.8)
-    for gene in space.genes.values():
-        if not is_size(space, gene) or rng.random() < 0.3:
+    n, before = len(codes), coder.depths(codes)
+    ends, shares = rng.integers(2, size=n).astype(float), rng.uniform(0.2, 0.8, size=n)
+    for cells, column in _fields(codes, coder):
+        if not is_size(coder.space, column.gene):
             continue
-        value = values[gene.name]
+        mine = np.flatnonzero(rng.random(n) >= 0.3)
+        end, share = (v[mine].reshape(-1, *[1] * (cells.ndim - 1)) for v in (ends, shares))
+        units = column.units(cells[mine])
+        cells[mine] = column.at(units + share * (end - units))
+    depths = coder.depths(codes)
+    if coder.layer_columns:
+        middle = (np.arange(coder.max_layers)[None] + 0.5) / depths[:, None]
+        codes.layers = taken(codes.layers, np.minimum((middle * before[:, None]).astype(int), before[:, None] - 1))
+    return depths
 
-        def moved(old: Any, gene: Gene = gene) -> Any:
-            unit = gene.to_unit(old)
-            return gene.from_unit(unit + share * (end - unit))
 
-        values[gene.name] = tuple(map(moved, value)) if gene.per_layer else moved(value)
-    if space.layer_genes:
-        depth = values[space.length]
-        for gene in space.layer_genes:
-            row = values[gene.name]
-            values[gene.name] = tuple(row[min(int((i + 0.5) / depth * len(row)), len(row) - 1)] for i in range(depth))
-    return values
+def insert_layer(codes: Codes, coder: Coder, rng: np.random.Generator) -> np.ndarray:
+    """A new layer, drawn from the space, at a random depth."""
+    depths = coder.depths(codes)
+    new = (rng.random(len(codes)) * (depths + 1)).astype(int)
+    drawn = np.stack([c.drawn(rng, len(codes)) for c in coder.layer_columns], axis=1)
+    at = np.arange(coder.max_layers)[None]
+    rows = np.where((at == new[:, None])[:, :, None], drawn[:, None], taken(codes.layers, at - (at > new[:, None])))
+    return _with_layers(codes, coder, depths, depths + 1, rows)
+
+
+def duplicate_layer(codes: Codes, coder: Coder, rng: np.random.Generator) -> np.ndarray:
+    """A copy of one layer beside it."""
+    depths, at = coder.depths(codes), np.arange(coder.max_layers)[None]
+    which = (rng.random(len(codes)) * depths).astype(int)[:, None]
+    return _with_layers(codes, coder, depths, depths + 1, taken(codes.layers, at - (at > which)))
+
+
+def remove_layer(codes: Codes, coder: Coder, rng: np.random.Generator) -> np.ndarray:
+    """One layer less."""
+    depths, at = coder.depths(codes), np.arange(coder.max_layers)[None]
+    which = (rng.random(len(codes)) * depths).astype(int)[:, None]
+    return _with_layers(codes, coder, depths, depths - 1, taken(codes.layers, at + (at >= which)))
+
+
+def redraw_gene(codes: Codes, coder: Coder, rng: np.random.Generator) -> np.ndarray:
+    """One gene drawn anew, a per-layer gene with one value for all layers."""
+    depths = coder.depths(codes)
+    for cells, column, mine in _cells(codes, coder, rng.integers(_genes(coder), size=len(codes))):
+        drawn = column.drawn(rng, len(cells[mine]))
+        cells[mine] = drawn.reshape(-1, *[1] * (cells.ndim - 1))
+    return depths
+
+
+def _with_layers(codes: Codes, coder: Coder, before: np.ndarray, after: np.ndarray, layers: np.ndarray) -> np.ndarray:
+    """Where the space has such a number of layers."""
+    there = coder.set_depths(codes, after)
+    codes.layers = np.where(there[:, None, None], layers, codes.layers)
+    return np.where(there, after, before)
 
 
 def is_size(space: SearchSpace, gene: Gene) -> bool:
@@ -123,47 +190,35 @@ def is_size(space: SearchSpace, gene: Gene) -> bool:
     return gene.is_ordered and not gene.log
 
 
-def insert_layer(values: Values, space: SearchSpace, rng: np.random.Generator) -> Values:
-    """A new layer, drawn from the space, at a random depth."""
-    at = int(rng.integers(values[space.length] + 1))
-    row = {g.name: g.sample(rng) for g in space.layer_genes}
-    return _with_layers(values, space, lambda name, old: (*old[:at], row[name], *old[at:]))
+def _is_ramp(column) -> bool:
+    return column.gene.is_ordered and column.varies
 
 
-def duplicate_layer(values: Values, space: SearchSpace, rng: np.random.Generator) -> Values:
-    """A copy of one layer beside it."""
-    at = int(rng.integers(values[space.length]))
-    return _with_layers(values, space, lambda name, old: (*old[: at + 1], old[at], *old[at + 1 :]))
+def _genes(coder: Coder) -> int:
+    return len(coder.scalar_columns) + len(coder.layer_columns)
 
 
-def remove_layer(values: Values, space: SearchSpace, rng: np.random.Generator) -> Values:
-    """One layer less."""
-    at = int(rng.integers(values[space.length]))
-    return _with_layers(values, space, lambda name, old: (*old[:at], *old[at + 1 :]))
+def _fields(codes: Codes, coder: Coder):
+    """(the codes of a gene as a view, (n,) or (n, l); its column) of each gene."""
+    for k, column in enumerate(coder.scalar_columns):
+        yield codes.scalars[:, k], column
+    for k, column in enumerate(coder.layer_columns):
+        yield codes.layers[:, :, k], column
 
 
-def redraw_gene(values: Values, space: SearchSpace, rng: np.random.Generator) -> Values:
-    """One gene drawn anew, a per-layer gene with one value for all layers."""
-    gene = list(space.genes.values())[rng.integers(len(space.genes))]
-    value = gene.sample(rng)
-    values[gene.name] = (value,) * len(values[gene.name]) if gene.per_layer else value
-    return values
-
-
-def _with_layers(values: Values, space: SearchSpace, change: Callable[[str, tuple], tuple]) -> Values:
-    out = dict(values)
-    for gene in space.layer_genes:
-        out[gene.name] = change(gene.name, values[gene.name])
-    depth = len(out[space.layer_genes[0].name])
-    length = space.genes[space.length]
-    if not length.contains(depth):
-        return values
-    out[space.length] = depth
-    return out
+def _cells(codes: Codes, coder: Coder, genes: np.ndarray, rows: np.ndarray | None = None, layers=None):
+    """(view, column, where in it) of each gene that is chosen; ``genes`` says which one for each of ``rows`` (all of
+    them without), in the layer that ``layers`` says (all of them without)."""
+    rows = np.arange(len(codes)) if rows is None else rows
+    fields = list(_fields(codes, coder))
+    for g in np.unique(genes):
+        cells, column = fields[g]
+        mine = rows[genes == g]
+        yield cells, column, (mine, layers[genes == g]) if cells.ndim == 2 and layers is not None else mine
 
 
 # Operator and its share of the mutations.
-MUTATIONS: dict[str, tuple[Callable[[Values, SearchSpace, np.random.Generator], Values], float]] = {
+MUTATIONS: dict[str, tuple[Callable[[Codes, Coder, np.random.Generator], np.ndarray], float]] = {
     "step": (step_genes, 0.34),
     "shift": (shift_field, 0.18),
     "scale": (scale_sizes, 0.08),
@@ -176,16 +231,27 @@ MUTATIONS: dict[str, tuple[Callable[[Values, SearchSpace, np.random.Generator], 
 _LAYER_MUTATIONS = ("ramp", "duplicate", "remove", "insert")
 
 
-def mutate(
-    genome: Genome, space: SearchSpace, rng: np.random.Generator, share: Callable[[str], float] | None = None
-) -> tuple[Genome, str]:
-    """A different genome of the space near ``genome``, and the name of the operator that made it. Where the space
-    holds nothing else nearby, ``genome`` itself comes back. ``share`` gives other shares than those of MUTATIONS."""
-    names = [n for n in MUTATIONS if space.layer_genes or n not in _LAYER_MUTATIONS]
+def mutate_codes(
+    codes: Codes, coder: Coder, rng: np.random.Generator, share: Callable[[str], float] | None = None
+) -> tuple[Codes, list[str]]:
+    """Mutants of n genomes, repaired, and the name of the mutation that made each; "none" where nothing else was found
+    nearby, and the genome is as it was."""
+    names = [n for n in MUTATIONS if coder.layer_columns or n not in _LAYER_MUTATIONS]
     shares = np.array([MUTATIONS[n][1] if share is None else share(n) for n in names])
-    for _ in range(20):
-        name = names[rng.choice(len(names), p=shares / shares.sum())]
-        child = space.repair(MUTATIONS[name][0](space.genes_of(genome), space, rng))
-        if child != genome:
-            return child, name
-    return genome, "none"
+    out, used = codes[:], np.full(len(codes), -1)
+    left = np.arange(len(codes))
+    for _ in range(_TRIES):
+        if not len(left):
+            break
+        chosen = rng.choice(len(names), size=len(left), p=shares / shares.sum())
+        for m in np.unique(chosen):
+            rows = left[chosen == m]
+            children = codes[rows]
+            filled = MUTATIONS[names[m]][0](children, coder, rng)
+            out[rows] = coder.fitted(children, filled)
+        used[left] = chosen
+        out[left] = coder.repaired(out[left])
+        same = out[left].same(codes[left])
+        used[left[same]] = -1
+        left = left[same]
+    return out, [names[m] if m >= 0 else "none" for m in used]

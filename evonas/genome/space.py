@@ -182,6 +182,11 @@ class SearchSpace:
             out.append(known[key])
         return out
 
+    def mended_row(self, scalars: dict, row: dict) -> dict | None:
+        """The genes of one layer, changed as little as the rules ask beside these scalar genes; None where no way is
+        found. Of both only those are needed that rules and conditions name."""
+        return self._mend_row(scalars, row, iter(range(_MAX_TRIES)))
+
     def _mend_row(self, scalars: dict, row: dict, tries: Iterator[int]) -> dict | None:
         involved = {n for r in self._layer_rules for n in r.names if n in row}
         for candidate in _by_distance([self.genes[n] for n in sorted(involved)], row, tries):

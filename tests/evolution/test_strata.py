@@ -8,7 +8,7 @@ import pytest
 from evonas.evolution import Engine
 from evonas.evolution.environment import Tournament, select_nsga2
 from evonas.evolution.fitness import Individual, ParetoFitness
-from evonas.evolution.strata import interleaved, parents_by_strata, select_by_strata, stratum_elites
+from evonas.evolution.strata import ParentsByStrata, interleaved, select_by_strata, stratum_elites
 from evonas.genome import Genome, space_from_dict
 from evonas.record import Objective
 
@@ -78,7 +78,7 @@ def test_survivors_are_of_all_sizes_and_each_once():
 def test_every_other_pair_of_parents_is_drawn_from_all():
     def draw(steady, seed: int) -> list[int]:
         rng = np.random.default_rng(seed)
-        return indices(parents_by_strata(MEMBERS, 2, rng, select=Tournament(), steady=lambda: steady))
+        return indices(ParentsByStrata(Tournament(), lambda: steady)(MEMBERS, 2, rng))
 
     drawn = [draw(TIME, seed) for seed in range(400)]
     assert all(len(set(pair)) == 2 for pair in drawn)

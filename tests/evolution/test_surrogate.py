@@ -44,7 +44,7 @@ def known(genome) -> dict[str, float]:
 def test_every_input_has_its_group_whatever_the_depth():
     features = Features(LAYERED, None)
     rng = np.random.default_rng(0)
-    rows = [features.of(LAYERED.sample(rng)) for _ in range(20)]
+    rows = features.of([LAYERED.sample(rng) for _ in range(20)])
     assert {len(row) for row in rows} == {len(features.groups)}
     # three scalar fields, and a mean and the deviations from it of two per-layer ones
     assert features.groups == [0, 1, 2, 2, 2, 3, *[4] * 4, 5, 5, *[6] * 8]
@@ -52,7 +52,7 @@ def test_every_input_has_its_group_whatever_the_depth():
 
 def test_layers_that_are_alike_deviate_nowhere():
     genome = LAYERED.repair({"depth": 2, "width": 8, "kind": "a", "heads": (2, 2), "shape": ("round", "round")})
-    row = Features(LAYERED, None).of(genome)
+    row = Features(LAYERED, None).of([genome])[0]
     assert np.abs(row[6:10]).max() < 1e-12 and np.abs(row[12:]).max() < 1e-12
 
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from evonas.evolution import mate, mutate
 from evonas.evolution.variation import (
     MUTATIONS,
+    coder_of,
     duplicate_layer,
     insert_layer,
     redraw_gene,
@@ -42,6 +43,22 @@ FLAT = custom({"a": {"low": 0.0, "high": 1.0}, "b": [1, 2, 4], "c": ["u", "v"]})
 def draw(space: SearchSpace, seed: int, n: int = 1) -> list[Genome]:
     rng = np.random.default_rng(seed)
     return [space.sample(rng) for _ in range(n)]
+
+
+def apply(operator, genome: Genome, space: SearchSpace, rng: np.random.Generator) -> dict:
+    """The genes after one mutation, before any repair."""
+    coder = coder_of(space)
+    codes = coder.encode([genome])
+    return space.genes_of(coder.decode(coder.fitted(codes, operator(codes, coder, rng)))[0])
+
+
+def changed_in(before: Genome, after: dict) -> list[str]:
+    """Genes that differ; of layers those that are in both."""
+    return [
+        n
+        for n, old in before.items()
+        if (any(a != b for a, b in zip(old, after[n])) if isinstance(old, tuple) else old != after[n])
+    ]
 
 
 def rows(genome) -> list[tuple]:
@@ -127,7 +144,7 @@ def test_ordered_genes_are_met_in_between_on_their_own_scale():
 def test_steps_move_one_to_three_genes(seed, which):
     space = LAYERED if which == "layered" else FLAT
     (genome,) = draw(space, seed)
-    changed = space.repair(step_genes(dict(genome), space, np.random.default_rng(seed)))
+    changed = space.repair(apply(step_genes, genome, space, np.random.default_rng(seed)))
     names = [n for n in genome if n != space.length and genome[n] != changed[n]]
     places = sum(sum(a != b for a, b in zip(genome[n], changed[n])) if space.genes[n].per_layer else 1 for n in names)
     if changed.get("n") == genome.get("n"):
@@ -139,7 +156,7 @@ def test_numeric_steps_are_on_the_genes_own_scale():
     ratios = []
     for start in (1e-3, 1e-1):
         genome = LAYERED.repair({"rate": start})
-        stepped = [step_genes(dict(genome), LAYERED, rng)["rate"] / start for _ in range(1500)]
+        stepped = [apply(step_genes, genome, LAYERED, rng)["rate"] / start for _ in range(1500)]
         ratios.append(np.std(np.log10([r for r in stepped if r != 1])))
     assert ratios[0] == pytest.approx(ratios[1], rel=0.25)  # the same ratios at both ends of three decades
     assert 0.3 < ratios[0] < 1.0
@@ -152,9 +169,9 @@ def test_layers_are_inserted_removed_and_duplicated(seed):
     rng = np.random.default_rng(seed)
     before = rows(genome)
 
-    inserted = insert_layer(dict(genome), LAYERED, rng)
-    duplicated = duplicate_layer(dict(genome), LAYERED, rng)
-    removed = remove_layer(dict(genome), LAYERED, rng)
+    inserted = apply(insert_layer, genome, LAYERED, rng)
+    duplicated = apply(duplicate_layer, genome, LAYERED, rng)
+    removed = apply(remove_layer, genome, LAYERED, rng)
     for values, change in ((inserted, 1), (duplicated, 1), (removed, -1)):
         if 1 <= genome.n + change <= 8:
             assert values["n"] == genome.n + change == len(values["w"])
@@ -176,8 +193,8 @@ def test_layers_are_inserted_removed_and_duplicated(seed):
 @given(seeds)
 def test_a_shift_moves_one_field_by_one_option(seed):
     (genome,) = draw(LAYERED, seed)
-    changed = shift_field(dict(genome), LAYERED, np.random.default_rng(seed))
-    different = [n for n in genome if genome[n] != changed[n]]
+    changed = apply(shift_field, genome, LAYERED, np.random.default_rng(seed))
+    different = changed_in(genome, changed)
     assert len(different) <= 1 and not {"c", "act", "g"} & set(different)  # categories have no larger and smaller
     if different == ["w"]:
         steps = {b - a for a, b in zip(genome.w, changed["w"])} - {0}
@@ -188,8 +205,8 @@ def test_a_shift_moves_one_field_by_one_option(seed):
 @given(seeds)
 def test_a_redraw_sets_one_field(seed):
     (genome,) = draw(LAYERED, seed)
-    changed = redraw_gene(dict(genome), LAYERED, np.random.default_rng(seed))
-    different = [n for n in genome if genome[n] != changed[n]]
+    changed = apply(redraw_gene, genome, LAYERED, np.random.default_rng(seed))
+    different = changed_in(genome, changed)
     assert len(different) <= 1
     if different and LAYERED.genes[different[0]].per_layer:
         assert len(set(changed[different[0]])) == 1 and len(changed[different[0]]) == genome.n
@@ -260,7 +277,7 @@ def test_operators_are_pure_functions_of_their_arguments():
 def test_scaling_moves_all_sizes_one_way_and_nothing_else(seed):
     genome, rng = draw(LAYERED, seed)[0], np.random.default_rng(seed)
     before = LAYERED.genes_of(genome)
-    after = scale_sizes(dict(before), LAYERED, rng)
+    after = apply(scale_sizes, genome, LAYERED, rng)
     assert after["rate"] == before["rate"] and after["act"] == before["act"]
     assert all(len(after[name]) == after["n"] for name in "wcg")
     larger, smaller = after["n"] > before["n"], after["n"] < before["n"]
@@ -278,5 +295,5 @@ def test_scaling_reaches_far_in_one_step():
     space = read_space("text-cpu").bounded(64)
     rng = np.random.default_rng(0)
     small = space.repair({**space.genes_of(space.sample(rng)), "d_model": 48})
-    widths = [space.repair(scale_sizes(space.genes_of(small), space, rng))["d_model"] for _ in range(60)]
+    widths = [space.repair(apply(scale_sizes, small, space, rng))["d_model"] for _ in range(60)]
     assert max(widths) >= 128 and min(widths) == 32
