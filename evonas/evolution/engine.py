@@ -21,6 +21,7 @@ from .fitness import Individual, ParetoFitness
 from .sampling import first_population
 from .selection import hypervolume, hypervolume_box, minimised, non_dominated
 from .strata import ParentsByStrata, select_by_strata
+from .trust import Trust
 from .variation import MUTATIONS, coder_of, mate, mate_codes, mutate, mutate_codes
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 Born = tuple[Genome, tuple[str, ...], str]  # a child, the ids of its parents, the operator that made it
 NSGA3_FROM = 4  # objectives
 _MATE, _MUTATE_CHILD = 0.6, 0.8
+_SCREENED = "screened+"  # before the operator of a candidate that a surrogate has chosen
 _ATTEMPTS = (1, 9, 40, 150)  # offspring that are drawn at once for a place that is still empty
 
 
@@ -127,6 +129,7 @@ class Engine(Climbing):
             from .screening import Screening  # SciPy: half a second to import
 
             self.screening = Screening(space, known)
+        self.trust = Trust(len(objectives))
         self._plan: tuple[int, list[Proposal]] | None = None  # of a generation
         self._bred: tuple[int, list[Individual], list[Born]] | None = None  # of a generation and its parents
         self.toolbox = base.Toolbox()
@@ -220,8 +223,12 @@ class Engine(Climbing):
             return []
         if self._plan is None or self._plan[0] != generation:
             # With rungs it would trust short trainings as far as selection does: half comes from variation alone.
-            count = self.offspring_size if self.rungs == 1 else max(1, self.offspring_size // 2)
-            self._plan = generation, self.screening.plan(self, generation, count)
+            count = max(1, self.offspring_size // 2)
+            if self.rungs == 1:
+                by_chance = np.random.default_rng((self.seed, generation, 2**31 + 3)).random()
+                count = int(self.offspring_size * self.trust.share(len(self.archive)) + by_chance * (1 - 1e-9))
+            found = self.screening.plan(self, generation, count) if count else []
+            self._plan = generation, [p._replace(operator=_SCREENED + p.operator) for p in found]
         return self._plan[1]
 
     def _varies_by_arrays(self) -> bool:
@@ -362,8 +369,21 @@ class Engine(Climbing):
             )
             self.credit.note(child.operator, won)
 
+    def _give_trust(self, children: Iterable[Candidate]) -> None:
+        """Of a generation: what screening and variation alone have added."""
+        if self.screening is None or self.rungs > 1:
+            return
+        points, ways = [], []
+        for child in sorted(children, key=lambda c: c.index):
+            told = self.archive.get(child.genome.id)
+            fits = told is not None and told.feasible
+            points.append(self._points([told])[0] if fits else np.full(len(self.objectives), np.nan))
+            ways.append(-1 if not child.parents else int(child.operator.startswith(_SCREENED)))
+        self.trust.note(np.array(points).reshape(-1, len(self.objectives)), np.array(ways, dtype=int), self.box)
+
     def _finish_generation(self) -> None:
-        self._give_credit(self._children.pop(self.generation, ()))
+        children = self._children.pop(self.generation, ())
+        self._give_credit(children)
         told = self._told.pop(self.generation, {})
         pool = [p for p in self.population if p.genome.id not in told]
         pool += sorted((i for i in told.values() if i is not None), key=lambda i: i.index)
@@ -373,6 +393,7 @@ class Engine(Climbing):
         del self._outstanding[self.generation]
         self._short.pop(self.generation, None)
         self.generation += 1
+        self._give_trust(children)
         # A short last generation (space exhausted) ends here: numbering goes on with the next one.
         self._asked = max(self._asked, self._numbers.start(self.generation))
         # Candidates of later generations may have been told already: the box must not depend on that.
@@ -403,9 +424,13 @@ class Engine(Climbing):
             exhausted: whether the space was.
         """
         members, children = {}, []
+        final = None if box is None else (np.array(box[0], float), np.array(box[1], float))
         for candidate, values, violation in told:
             if children and candidate.generation != children[0].generation:
                 self._give_credit(children)
+                self._give_trust(children)
+                # Drawn when the first generation with a success was done, after it was judged.
+                self.box = final if self._successes(self.rungs - 1) else None
                 children = []
             children.append(candidate)
             self.seen.add(candidate.genome.id)
@@ -416,12 +441,13 @@ class Engine(Climbing):
             if individual is not None:
                 members[candidate.genome.id] = individual
         self._give_credit(children)
+        self._give_trust(children)
         unknown = [i for i in population if i not in members]
         if unknown:
             raise EvonasError(f"population member {unknown[0]} has no evaluation to restore it from")
         self.population = [members[i] for i in population]
         self.generation, self._asked = generation, self._numbers.start(generation)
-        self.box = None if box is None else (np.array(box[0], float), np.array(box[1], float))
+        self.box = final
         self.exhausted = exhausted
         self._expect(self.population)
         self._promote()
