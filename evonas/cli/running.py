@@ -319,7 +319,7 @@ def _resume_command(
 @contextlib.contextmanager
 def interrupts() -> Iterator[Callable[[], None]]:
     """Within the block SIGTERM is a KeyboardInterrupt, as Ctrl-C is. One that comes while Python ignores exceptions (in
-    a finaliser of h5py, say) is lost: the function that is yielded raises it again."""
+    a finaliser of h5py, say) is lost: the function that is yielded raises it again, so Python need not report it."""
     came = []
 
     def interrupt(signum, frame) -> None:
@@ -330,11 +330,17 @@ def interrupts() -> Iterator[Callable[[], None]]:
         if came:
             raise KeyboardInterrupt
 
+    def report(unraisable, others=sys.unraisablehook) -> None:
+        if not (came and unraisable.exc_type is KeyboardInterrupt):
+            others(unraisable)
+
     # What a shell started in the background ignores Ctrl-C, and goes on doing so.
     numbers = [n for n in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(n) is not signal.SIG_IGN]
     before = {number: signal.signal(number, interrupt) for number in numbers}
+    hook, sys.unraisablehook = sys.unraisablehook, report
     try:
         yield check
     finally:
+        sys.unraisablehook = hook
         for number, handler in before.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
