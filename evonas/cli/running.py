@@ -330,14 +330,16 @@ def interrupts() -> Iterator[Callable[[], None]]:
         if came:
             raise KeyboardInterrupt
 
-    def report(unraisable, others=sys.unraisablehook) -> None:
+    hook = sys.unraisablehook
+
+    def report(unraisable) -> None:
         if not (came and unraisable.exc_type is KeyboardInterrupt):
-            others(unraisable)
+            hook(unraisable)
 
     # What a shell started in the background ignores Ctrl-C, and goes on doing so.
     numbers = [n for n in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(n) is not signal.SIG_IGN]
     before = {number: signal.signal(number, interrupt) for number in numbers}
-    hook, sys.unraisablehook = sys.unraisablehook, report
+    sys.unraisablehook = report
     try:
         yield check
     finally:

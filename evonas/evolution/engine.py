@@ -13,6 +13,7 @@ from deap import base
 from ..errors import EvonasError
 from ..genome import Genome, SearchSpace
 from ..record import Objective
+from .breeding import Proposal, breeds_at_once, offspring
 from .candidate import Candidate, Numbering, check_goals, check_settings, finite
 from .climbing import Climbing
 from .credit import Credit
@@ -22,14 +23,12 @@ from .sampling import first_population
 from .selection import hypervolume, hypervolume_box, minimised, non_dominated
 from .strata import ParentsByStrata, select_by_strata
 from .trust import Trust
-from .variation import MUTATIONS, coder_of, mate, mate_codes, mutate, mutate_codes
+from .variation import MUTATIONS, mate, mutate
 
 if TYPE_CHECKING:
-    from .screening import Proposal, Screening
+    from .screening import Screening
 
-Born = tuple[Genome, tuple[str, ...], str]  # a child, the ids of its parents, the operator that made it
 NSGA3_FROM = 4  # objectives
-_MATE, _MUTATE_CHILD = 0.6, 0.8
 _SCREENED = "screened+"  # before the operator of a candidate that a surrogate has chosen
 _ATTEMPTS = (1, 9, 40, 150)  # offspring that are drawn at once for a place that is still empty
 
@@ -131,7 +130,7 @@ class Engine(Climbing):
             self.screening = Screening(space, known)
         self.trust = Trust(len(objectives))
         self._plan: tuple[int, list[Proposal]] | None = None  # of a generation
-        self._bred: tuple[int, list[Individual], list[Born]] | None = None  # of a generation and its parents
+        self._brood: tuple[int, list[Individual], list[Proposal]] | None = None  # of a generation and its parents
         self.toolbox = base.Toolbox()
         self.toolbox.register("mate", mate)
         self.credit = Credit({name: share for name, (_, share) in MUTATIONS.items()})
@@ -186,17 +185,15 @@ class Engine(Climbing):
         if generation == 0:
             self.prepare()
             return self._first[index] if index < len(self._first) else None
-        for found in (
-            *self._planned(generation)[index : index + 1],
-            *self._offspring_of(generation)[index : index + 1],
-        ):
-            if self._is_new(found[0]):
-                return Candidate(*found, generation, index)
+        for found in (self._planned, self._bred):
+            for proposal in found(generation)[index : index + 1]:
+                if self._is_new(proposal.genome):
+                    return Candidate(*proposal, generation, index)
         rng = np.random.default_rng((self.seed, generation, index))
         for attempts in _ATTEMPTS:
-            for found in self.offspring(self.population, attempts, rng):
-                if self._is_new(found[0]):
-                    return Candidate(*found, generation, index)
+            for proposal in offspring(self.toolbox, self.space, self.population, attempts, rng):
+                if self._is_new(proposal.genome):
+                    return Candidate(*proposal, generation, index)
         for _ in range(sum(_ATTEMPTS)):
             genome = self.space.sample(rng)
             if self._is_new(genome):
@@ -206,16 +203,15 @@ class Engine(Climbing):
     def _is_new(self, genome: Genome) -> bool:
         return genome.id not in self.seen and self.screen(genome) <= 0
 
-    def _offspring_of(self, generation: int) -> list[Born]:
-        """As many as the generation has, drawn at once: that costs a fraction of drawing one by one."""
-        if not self._varies_by_arrays():
+    def _bred(self, generation: int) -> list[Proposal]:
+        """As many children as the generation has, drawn at once: that costs a fraction of drawing one by one."""
+        if not breeds_at_once(self.toolbox):
             return []
-        bred = self._bred
-        if bred is None or bred[0] != generation or bred[1] is not self.population:
+        if self._brood is None or self._brood[0] != generation or self._brood[1] is not self.population:
             rng = np.random.default_rng((self.seed, generation, 2**31 + 2))
-            born = self.offspring(self.population, self._numbers.size(generation), rng)
-            bred = self._bred = generation, self.population, born
-        return bred[2]
+            born = offspring(self.toolbox, self.space, self.population, self._numbers.size(generation), rng)
+            self._brood = generation, self.population, born
+        return self._brood[2]
 
     def _planned(self, generation: int) -> list[Proposal]:
         """What the surrogate proposes for that generation, from what was told when it began."""
@@ -226,48 +222,10 @@ class Engine(Climbing):
             count = max(1, self.offspring_size // 2)
             if self.rungs == 1:
                 by_chance = np.random.default_rng((self.seed, generation, 2**31 + 3)).random()
-                count = int(self.offspring_size * self.trust.share(len(self.archive)) + by_chance * (1 - 1e-9))
+                count = int(self.offspring_size * self.trust.share(len(self.archive)) + by_chance)
             found = self.screening.plan(self, generation, count) if count else []
             self._plan = generation, [p._replace(operator=_SCREENED + p.operator) for p in found]
         return self._plan[1]
-
-    def _varies_by_arrays(self) -> bool:
-        """Whether crossover, mutation and choice of parents are those that can do many at once."""
-        box = self.toolbox
-        return box.mate.func is mate and box.mutate.func is mutate and hasattr(box.select_parents.func, "pairs")
-
-    def offspring(self, parents: Sequence[Individual], n: int, rng: np.random.Generator) -> list[Born]:
-        """``n`` children by the toolbox's selection of parents, crossover and mutation: (genome, ids of its parents,
-        operator) of each. They may be alike, or known."""
-        if not parents:
-            return [(self.space.sample(rng), (), "sample") for _ in range(n)]
-        if not self._varies_by_arrays():
-            return [self._child(parents, rng) for _ in range(n)]
-        pairs = self.toolbox.select_parents.func.pairs(parents, n, rng)
-        coder = coder_of(self.space)
-        first, second = (coder.of([i.genome for i in side]) for side in zip(*pairs))
-        mated = ~first.same(second) & (rng.random(n) < _MATE)
-        children = first[:]
-        children[mated] = mate_codes(first[mated], second[mated], coder, rng)
-        mutated = ~mated | (rng.random(n) < _MUTATE_CHILD) | children.same(first) | children.same(second)
-        share = self.toolbox.mutate.keywords.get("share")
-        children[mutated], mutations = mutate_codes(children[mutated], coder, rng, share)
-        names = np.full(n, "", dtype=object)
-        names[mutated] = mutations
-        return [
-            (genome, (a.genome.id, b.genome.id) if both else (a.genome.id,), _operator(both, name))
-            for genome, (a, b), both, name in zip(coder.decode(children), pairs, mated.tolist(), names)
-        ]
-
-    def _child(self, parents: Sequence[Individual], rng: np.random.Generator) -> Born:
-        first, second = (p.genome for p in self.toolbox.select_parents(parents, 2, rng))
-        if first == second or rng.random() >= _MATE:
-            child, name = self.toolbox.mutate(first, self.space, rng)
-            return child, (first.id,), name
-        child, name = self.toolbox.mate(first, second, self.space, rng), ""
-        if rng.random() < _MUTATE_CHILD or child in (first, second):
-            child, name = self.toolbox.mutate(child, self.space, rng)
-        return child, (first.id, second.id), _operator(True, name)
 
     # -- tell ---------------------------------------------------------------------------------------------------
 
@@ -353,9 +311,16 @@ class Engine(Climbing):
         waits = self._outstanding.get(generation, {None}) or any(c.generation == generation for c in self._promoted)
         return not waits and asked >= size
 
-    def _give_credit(self, children: Iterable[Candidate]) -> None:
+    def _judge(self, children: Iterable[Candidate]) -> None:
+        """What a generation tells of the ways that have made it."""
+        children = sorted(children, key=lambda c: c.index)
+        self._give_credit(children)
+        if self.screening is not None and self.rungs == 1:
+            self._give_trust(children)
+
+    def _give_credit(self, children: Sequence[Candidate]) -> None:
         """Of a generation: a mutation has won where neither parent dominates its child, at the first rung."""
-        for child in sorted(children, key=lambda c: c.index):
+        for child in children:
             if child.rung or not child.parents:
                 continue
             born = self.archive.get(child.genome.id)
@@ -369,12 +334,10 @@ class Engine(Climbing):
             )
             self.credit.note(child.operator, won)
 
-    def _give_trust(self, children: Iterable[Candidate]) -> None:
+    def _give_trust(self, children: Sequence[Candidate]) -> None:
         """Of a generation: what screening and variation alone have added."""
-        if self.screening is None or self.rungs > 1:
-            return
         points, ways = [], []
-        for child in sorted(children, key=lambda c: c.index):
+        for child in children:
             told = self.archive.get(child.genome.id)
             fits = told is not None and told.feasible
             points.append(self._points([told])[0] if fits else np.full(len(self.objectives), np.nan))
@@ -382,8 +345,7 @@ class Engine(Climbing):
         self.trust.note(np.array(points).reshape(-1, len(self.objectives)), np.array(ways, dtype=int), self.box)
 
     def _finish_generation(self) -> None:
-        children = self._children.pop(self.generation, ())
-        self._give_credit(children)
+        self._judge(self._children.pop(self.generation, ()))
         told = self._told.pop(self.generation, {})
         pool = [p for p in self.population if p.genome.id not in told]
         pool += sorted((i for i in told.values() if i is not None), key=lambda i: i.index)
@@ -393,7 +355,6 @@ class Engine(Climbing):
         del self._outstanding[self.generation]
         self._short.pop(self.generation, None)
         self.generation += 1
-        self._give_trust(children)
         # A short last generation (space exhausted) ends here: numbering goes on with the next one.
         self._asked = max(self._asked, self._numbers.start(self.generation))
         # Candidates of later generations may have been told already: the box must not depend on that.
@@ -427,10 +388,8 @@ class Engine(Climbing):
         final = None if box is None else (np.array(box[0], float), np.array(box[1], float))
         for candidate, values, violation in told:
             if children and candidate.generation != children[0].generation:
-                self._give_credit(children)
-                self._give_trust(children)
-                # Drawn when the first generation with a success was done, after it was judged.
-                self.box = final if self._successes(self.rungs - 1) else None
+                self._judge(children)
+                self.box = final if self._best else None  # drawn after the first generation with a success was judged
                 children = []
             children.append(candidate)
             self.seen.add(candidate.genome.id)
@@ -440,8 +399,7 @@ class Engine(Climbing):
                 self._climbed[candidate.genome.id] = candidate.rung
             if individual is not None:
                 members[candidate.genome.id] = individual
-        self._give_credit(children)
-        self._give_trust(children)
+        self._judge(children)
         unknown = [i for i in population if i not in members]
         if unknown:
             raise EvonasError(f"population member {unknown[0]} has no evaluation to restore it from")
@@ -498,7 +456,3 @@ class Engine(Climbing):
         if self.box is None:
             return 0.0
         return hypervolume(self._points(self._best), *self.box)
-
-
-def _operator(mated: bool, mutation: str) -> str:
-    return "+".join(part for part in ("mate" if mated else "", mutation) if part)

@@ -62,8 +62,8 @@ class Tournament:
     def pairs(self, population: Sequence[Individual], n: int, rng: np.random.Generator) -> list[Pair]:
         """Parents of ``n`` children at once."""
         order = self._ordered(population)
-        first = _winners(np.full(n, len(order)), rng)
-        second = _winners(np.full(n, max(len(order) - 1, 1)), rng)
+        first = _winners(n, len(order), rng)
+        second = _winners(n, max(len(order) - 1, 1), rng)
         second += (second >= first) & (len(order) > 1)
         return [(order[a], order[b]) for a, b in zip(first.tolist(), second.tolist())]
 
@@ -80,15 +80,14 @@ class Tournament:
         return [self._order[place] for place in taken]
 
 
-def distinct_places(sizes: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Two different places below each of ``sizes`` (n,), drawn evenly; twice 0 where there is only that."""
-    a = (rng.random(len(sizes)) * sizes).astype(int)
-    b = (rng.random(len(sizes)) * np.maximum(sizes - 1, 1)).astype(int)
-    return a, b + ((b >= a) & (sizes > 1))
+def distinct_places(n: int, size: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """``n`` times two different places below ``size``, drawn evenly; twice 0 where there is only that."""
+    a, b = ((rng.random(n) * most).astype(int) for most in (size, max(size - 1, 1)))
+    return a, b + ((b >= a) & (size > 1))
 
 
-def _winners(sizes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    return np.minimum(*distinct_places(sizes, rng))
+def _winners(n: int, size: int, rng: np.random.Generator) -> np.ndarray:
+    return np.minimum(*distinct_places(n, size, rng))
 
 
 def _split(individuals: Sequence[Individual]) -> tuple[list[Individual], list[Individual]]:

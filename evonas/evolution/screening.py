@@ -5,12 +5,13 @@ from __future__ import annotations
 import heapq
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
 from ..genome import Genome, SearchSpace
+from .breeding import Proposal, offspring
 from .failing import Soundness
 from .fitness import Individual, ParetoFitness
 from .selection import hypervolume, hypervolume_box, minimised, non_dominated
@@ -24,14 +25,6 @@ _LATEST = 250  # individuals, besides the population, that a model is fitted to
 _ROUNDS, _PER_ROUND = 4, 48  # of the inner evolution
 _OPTIMISM = 0.5  # standard deviations
 _NO_SKILL, _FULL_SKILL = 0.1, 0.5  # Kendall's tau: below it no share of the offspring is chosen so, above it all
-
-
-class Proposal(NamedTuple):
-    """``parents`` are told genomes; between them and this one may lie some that were never asked for."""
-
-    genome: Genome
-    parents: tuple[str, ...]
-    operator: str
 
 
 class Screening:
@@ -82,7 +75,7 @@ class Screening:
         pool: dict[str, tuple[Proposal, np.ndarray, np.ndarray]] = {}
         for _ in range(_ROUNDS):
             fresh: dict[str, Proposal] = {}
-            for genome, from_, operator in engine.offspring(members, _PER_ROUND, rng):
+            for genome, from_, operator in offspring(engine.toolbox, engine.space, members, _PER_ROUND, rng):
                 known = genome.id in engine.seen or genome.id in pool or genome.id in fresh
                 if not known and engine.screen(genome) <= 0 and surrogate.tells_of(genome):
                     fresh[genome.id] = Proposal(genome, _roots(roots, from_), operator)

@@ -78,7 +78,7 @@ class ParentsByStrata:
         best, feasible = self._tournament.pairs(population, n, rng), self._any_of(population)
         if not feasible:
             return best
-        first, second = distinct_places(np.full(n, len(feasible)), rng)
+        first, second = distinct_places(n, len(feasible), rng)
         others = [(feasible[a], feasible[b]) for a, b in zip(first.tolist(), second.tolist())]
         return [pair if coin else other for pair, other, coin in zip(best, others, rng.random(n) < 0.5)]
 

@@ -14,7 +14,6 @@ import numpy as np
 from ..genome import Genome, SearchSpace
 from .fitness import Individual
 from .gp import GaussianProcess
-from .variation import coder_of
 
 MAX_POINTS = 300  # that a model is fitted to
 _REMEMBERED = 5_000  # genomes of which is kept what is known
@@ -27,7 +26,7 @@ class Features:
     it, what is known of a genome without evaluating it (FLOPs, say) as logarithms. Every field is a group."""
 
     def __init__(self, space: SearchSpace, known: Callable[[Genome], Mapping[str, float]] | None) -> None:
-        self._coder, self._known = coder_of(space), known
+        self._coder, self._known = space.coder, known
         self._found: dict[str, dict[str, float]] = {}
         self.groups = self._layout(space)
 

@@ -6,7 +6,6 @@ Operators are pure functions of (codes, coder, rng) and work on arrays; see ``ev
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
 
 import numpy as np
 
@@ -17,12 +16,10 @@ from ..genome.gene import Gene
 _BETWEEN = 0.3  # share of ordered genes that a child has from between its parents
 _TRIES = 20  # mutations of one genome, until it differs
 
-coder_of = lru_cache(maxsize=8)(Coder)  # by identity: spaces are not compared
-
 
 def mate(first: Genome, second: Genome, space: SearchSpace, rng: np.random.Generator) -> Genome:
     """A child of two genomes; see ``mate_codes``."""
-    coder = coder_of(space)
+    coder = space.coder
     return coder.decode(mate_codes(coder.encode([first]), coder.encode([second]), coder, rng))[0]
 
 
@@ -31,7 +28,7 @@ def mutate(
 ) -> tuple[Genome, str]:
     """A different genome of the space near ``genome``, and the name of the operator that made it. Where the space
     holds nothing else nearby, ``genome`` itself comes back. ``share`` gives other shares than those of MUTATIONS."""
-    coder = coder_of(space)
+    coder = space.coder
     children, names = mutate_codes(coder.encode([genome]), coder, rng, share)
     child = coder.decode(children)[0]
     return (genome, "none") if names[0] == "none" or child == genome else (child, names[0])
@@ -88,15 +85,14 @@ def step_genes(codes: Codes, coder: Coder, rng: np.random.Generator) -> np.ndarr
     for turn in range(counts.max(initial=0)):
         rows = np.flatnonzero(counts > turn)
         layers = (rng.random(len(rows)) * depths[rows]).astype(int)
-        for cells, column, mine in _cells(codes, coder, rng.integers(_genes(coder), size=len(rows)), rows, layers):
+        for cells, column, mine in _cells(codes, coder, rng.integers(len(coder.columns), size=len(rows)), rows, layers):
             cells[mine] = column.moved(cells[mine], rng)
     return depths
 
 
 def shift_field(codes: Codes, coder: Coder, rng: np.random.Generator) -> np.ndarray:
     """One field grows or shrinks: a per-layer gene by one option in every layer, or an ordered scalar gene."""
-    columns = [*coder.scalar_columns, *coder.layer_columns]
-    fields = np.array([k for k, c in enumerate(columns) if c.gene.is_ordered and c.varies], dtype=int)
+    fields = np.array([k for k, c in enumerate(coder.columns) if c.has_neighbours], dtype=int)
     if not len(fields):
         return step_genes(codes, coder, rng)
     depths = coder.depths(codes)
@@ -109,7 +105,7 @@ def shift_field(codes: Codes, coder: Coder, rng: np.random.Generator) -> np.ndar
 
 def ramp_field(codes: Codes, coder: Coder, rng: np.random.Generator) -> np.ndarray:
     """One per-layer field becomes a straight line through the layers, or flat, about where it was."""
-    layered = [len(coder.scalar_columns) + k for k, c in enumerate(coder.layer_columns) if _is_ramp(c)]
+    layered = [k for k, c in enumerate(coder.columns) if c.gene.per_layer and c.has_neighbours]
     if not layered:
         return step_genes(codes, coder, rng)
     depths, at = coder.depths(codes)[:, None], np.arange(coder.max_layers)[None]
@@ -170,7 +166,7 @@ def remove_layer(codes: Codes, coder: Coder, rng: np.random.Generator) -> np.nda
 def redraw_gene(codes: Codes, coder: Coder, rng: np.random.Generator) -> np.ndarray:
     """One gene drawn anew, a per-layer gene with one value for all layers."""
     depths = coder.depths(codes)
-    for cells, column, mine in _cells(codes, coder, rng.integers(_genes(coder), size=len(codes))):
+    for cells, column, mine in _cells(codes, coder, rng.integers(len(coder.columns), size=len(codes))):
         drawn = column.drawn(rng, len(cells[mine]))
         cells[mine] = drawn.reshape(-1, *[1] * (cells.ndim - 1))
     return depths
@@ -188,14 +184,6 @@ def is_size(space: SearchSpace, gene: Gene) -> bool:
     if space.kind == "transformer" and gene.name in TRAINING_GENES:
         return False
     return gene.is_ordered and not gene.log
-
-
-def _is_ramp(column) -> bool:
-    return column.gene.is_ordered and column.varies
-
-
-def _genes(coder: Coder) -> int:
-    return len(coder.scalar_columns) + len(coder.layer_columns)
 
 
 def _fields(codes: Codes, coder: Coder):

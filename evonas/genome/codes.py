@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .column import Column
 from .genome import Genome
-from .space import SearchSpace
+
+if TYPE_CHECKING:
+    from .space import SearchSpace
 
 _DENSE = 2**20  # combinations, up to which a table has a place for each
 _REMEMBERED = 200_000  # combinations, beyond which a table is emptied
@@ -63,6 +65,7 @@ class Coder:
         self.space = space
         self.scalar_columns = [Column(g) for g in space.scalar_genes]
         self.layer_columns = [Column(g) for g in space.layer_genes]
+        self.columns = [*self.scalar_columns, *self.layer_columns]  # in the order of the space's genes
         self._scalar_at = {g.name: k for k, g in enumerate(space.scalar_genes)}
         self._layer_at = {g.name: k for k, g in enumerate(space.layer_genes)}
         self.length_at = self._scalar_at.get(space.length) if space.layer_genes else None
@@ -240,10 +243,10 @@ class _Table:
         """(answers (k, width), mask (k,) of those that are not None) for rows (k, c)."""
         if self._dense is not None:
             keys = rows.astype(int) @ self._steps
-            unknown = np.unique(keys[self._dense[keys] < 0], return_index=True)
-            if len(unknown[0]):
-                missing = np.flatnonzero(self._dense[keys] < 0)[unknown[1]]
-                self._dense[unknown[0]] = self._added(rows[missing])
+            missing = np.flatnonzero(self._dense[keys] < 0)
+            if len(missing):
+                new, first = np.unique(keys[missing], return_index=True)
+                self._dense[new] = self._added(rows[missing[first]])
             places = self._dense[keys]
         else:
             if len(self._sparse) > _REMEMBERED:

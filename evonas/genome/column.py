@@ -28,8 +28,9 @@ class Column:
             self._low, self._extent = ends[0], ends[1] - ends[0]
 
     @property
-    def varies(self) -> bool:
-        return self.size is None or self.size > 1
+    def has_neighbours(self) -> bool:
+        """Whether values have larger and smaller ones beside them."""
+        return self.gene.is_ordered and self.size != 1
 
     def code(self, value: Any) -> float:
         """The code of the allowed value that is nearest to ``value``."""

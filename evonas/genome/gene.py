@@ -140,34 +140,6 @@ class Gene:
     def sample(self, rng: np.random.Generator) -> Any:
         return self.from_unit(rng.random())
 
-    def moved(self, value: Any, rng: np.random.Generator, scale: float = 0.15) -> Any:
-        """A different value near ``value``: a Gaussian step of ``scale`` of the range on the gene's own scale,
-        at least one option; another category, drawn evenly, for a categorical gene."""
-        options = self.options
-        if options is None:
-            return self._moved_in_range(value, scale * rng.standard_normal())
-        if len(options) == 1:
-            return options[0]
-        if not self.is_ordered:
-            others = [o for o in options if not _same(o, value)]
-            return others[rng.integers(len(others))]
-        step = scale * rng.standard_normal()
-        step = math.copysign(max(abs(step), 1.0 / len(options)), step)
-        moved = self.from_unit(_reflected(self.to_unit(value) + step))
-        if _same(moved, value):
-            k = options.index(moved)
-            return options[k + 1] if k == 0 else options[k - 1]
-        return moved
-
-    def _moved_in_range(self, value: Any, step: float) -> Any:
-        # Values are rounded, so that a short step may lead nowhere: lengthen it until it leads somewhere.
-        for _ in range(20):
-            moved = self.from_unit(_reflected(self.to_unit(value) + step))
-            if moved != value:
-                return moved
-            step = 2 * step or 0.01
-        return _plain(self.high if value == self.low else self.low)
-
     def shifted(self, value: Any, direction: int) -> Any:
         """The next larger (+1) or smaller (-1) value of an ordered gene, itself at the end of its range."""
         options = self.options
@@ -232,12 +204,6 @@ def listed(problems: Sequence[str], most: int = 10) -> str:
     """Problems in one line: a genome of a thousand layers may have as many."""
     more = f"; and {len(problems) - most} more" if len(problems) > most else ""
     return "; ".join(problems[:most]) + more
-
-
-def _reflected(u: float) -> float:
-    """``u`` folded back into [0, 1) at both ends."""
-    u %= 2.0
-    return min(2.0 - u if u > 1.0 else u, 1 - 1e-12)
 
 
 def _same(a: Any, b: Any) -> bool:

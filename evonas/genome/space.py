@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,6 +14,9 @@ from ..errors import EvonasError, did_you_mean
 from .gene import MAX_OPTIONS, Gene, listed, shown
 from .genome import UNWRITTEN, Genome
 from .rules import Rule
+
+if TYPE_CHECKING:
+    from .codes import Coder
 
 # What a repair tries: positions on a continuous gene, combinations of values for a given number of changed genes,
 # and candidates in all. They bound the time that a hostile space can take.
@@ -98,6 +102,16 @@ class SearchSpace:
 
     def __repr__(self) -> str:
         return f"SearchSpace({self.name or self.kind}, {len(self.genes)} genes)"
+
+    @cached_property
+    def coder(self) -> Coder:
+        """Genomes of this space as arrays, many at a time."""
+        from .codes import Coder
+
+        return Coder(self)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "coder"}  # made again where it is used
 
     @property
     def max_layers(self) -> int:
@@ -283,22 +297,9 @@ class SearchSpace:
         """A vector in [0, 1]: ordered genes on their own scale, categories one-hot; per-layer genes take
         ``max_layers`` places, those of absent layers filled with the mean of the present ones (neutral), or, without
         ``per_layer``, one place for the mean. Inactive genes count as at rest."""
-        values = self.genes_of(genome)
-        scalars = self._settled({g.name: values[g.name] for g in self.scalar_genes})
-        depth = range(scalars[self.length] if self.layer_genes else 0)
-        layers = [self._settled({g.name: values[g.name][i] for g in self.layer_genes}, scalars) for i in depth]
-        parts: list[float] = []
-        for gene in self.genes.values():
-            if not gene.per_layer:
-                parts += _unit_vector(gene, scalars[gene.name])
-                continue
-            rows = np.array([_unit_vector(gene, row[gene.name]) for row in layers])
-            if not per_layer:
-                parts += rows.mean(axis=0).tolist()
-                continue
-            padding = np.repeat(rows.mean(axis=0, keepdims=True), self.max_layers - len(rows), axis=0)
-            parts += np.concatenate([rows, padding]).ravel().tolist()
-        return np.array(parts)
+        scalars, fields = self.coder.inputs(self.coder.repaired(self.coder.encode([genome])))
+        parts = [block[0].ravel() if per_layer else block[0].mean(axis=0) for block in fields]
+        return np.concatenate([scalars[0], *parts])
 
     # -- other spaces -------------------------------------------------------------------------------------------
 
@@ -347,12 +348,6 @@ def _bounded(window: Gene, context: int) -> Gene:
     if options is None or all(w is None or w < context for w in options):
         return window
     return Gene("window", window.per_layer, (*(w for w in options if w is not None and w < context), None))
-
-
-def _unit_vector(gene: Gene, value: Any) -> list[float]:
-    if gene.is_ordered:
-        return [gene.to_unit(value)]
-    return [float(option == value) for option in gene.options]
 
 
 def _adjacent(gene: Gene, value: Any) -> list[Any]:

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from evonas.cli.running import interrupts
 from evonas.config import MAX_GENERATIONS
 from evonas.store import Store
 
@@ -273,9 +274,7 @@ def test_a_run_that_goes_on_is_not_resumed_a_second_time(cli, in_copy):
 @linux
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_that_python_lost_comes_again(number):
-    """One that arrives in a finaliser is printed and forgotten."""
-    from evonas.cli.running import interrupts
-
+    """As one does that arrives in a finaliser."""
     before = signal.signal(number, signal.SIG_DFL)  # it may be ignored here: what runs in the background ignores Ctrl-C
     try:
         with interrupts() as check:
@@ -288,3 +287,35 @@ def test_an_interrupt_that_python_lost_comes_again(number):
         assert signal.getsignal(number) is signal.SIG_DFL
     finally:
         signal.signal(number, before)
+
+
+class Finalised:
+    def __init__(self, then) -> None:
+        self._then = then
+
+    def __del__(self) -> None:
+        self._then()
+
+
+def fail() -> None:
+    raise ValueError("in a finaliser")
+
+
+def test_what_comes_in_a_finaliser_is_raised_again_and_not_reported(capsys):
+    hook = sys.unraisablehook
+    with interrupts() as check:
+        check()
+        Finalised(lambda: os.kill(os.getpid(), signal.SIGTERM))
+        assert capsys.readouterr().err == ""
+        with pytest.raises(KeyboardInterrupt):
+            check()
+    assert sys.unraisablehook is hook
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_other_faults_in_a_finaliser_are_reported_as_ever(monkeypatch):
+    reported = []
+    monkeypatch.setattr(sys, "unraisablehook", reported.append)
+    with interrupts():
+        Finalised(fail)
+    assert [type(r.exc_value) for r in reported] == [ValueError]

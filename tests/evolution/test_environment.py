@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from evonas.evolution import Individual, ParetoFitness, environment, pareto_rank
 from evonas.evolution.environment import Tournament, select_nsga2, select_nsga3
 from evonas.evolution.selection import crowding_by_rank
+from evonas.evolution.strata import ParentsByStrata
 from evonas.genome import Genome
 
 quick = settings(deadline=None, derandomize=True, max_examples=100)
@@ -168,3 +169,22 @@ def test_better_ones_are_parents_more_often():
             counts[parent.index] += 1
     # A tournament of two of seven: the best wins all its 6 of 21 pairs, the worst none.
     assert counts / counts.sum() == pytest.approx(np.arange(6, -1, -1) / 21, abs=0.03)
+
+
+@pytest.mark.parametrize("choose", [Tournament(), ParentsByStrata(Tournament(), lambda: {1: (0.0, 1.0)})])
+@pytest.mark.parametrize("size", [1, 2, 3, 9])
+def test_parents_of_many_children_are_pairs_of_different_ones(choose, size):
+    people = individuals(rng(size).random((size, 2)))
+    pairs = choose.pairs(people, 200, rng(1))
+    assert len(pairs) == 200 and {i for pair in pairs for i in pair} <= set(people)
+    assert all((one is other) == (size == 1) for one, other in pairs)
+    assert [indices(pair) for pair in choose.pairs(people, 200, rng(1))] == [indices(pair) for pair in pairs]
+
+
+def test_many_pairs_are_drawn_as_single_ones_are():
+    people = individuals([[float(i), float(i)] for i in range(5)], violations=[0.1, 0.9])
+    source, tournament = rng(6), Tournament()
+    one_by_one = [indices(tournament(people, 2, source)) for _ in range(6000)]
+    at_once = [indices(pair) for pair in tournament.pairs(people, 6000, source)]
+    shares = [np.histogram2d(*zip(*found), bins=7, range=[(0, 7)] * 2)[0] / 6000 for found in (one_by_one, at_once)]
+    assert shares[1] == pytest.approx(shares[0], abs=0.03)

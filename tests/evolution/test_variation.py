@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from evonas.evolution import mate, mutate
 from evonas.evolution.variation import (
     MUTATIONS,
-    coder_of,
     duplicate_layer,
     insert_layer,
     redraw_gene,
@@ -47,7 +46,7 @@ def draw(space: SearchSpace, seed: int, n: int = 1) -> list[Genome]:
 
 def apply(operator, genome: Genome, space: SearchSpace, rng: np.random.Generator) -> dict:
     """The genes after one mutation, before any repair."""
-    coder = coder_of(space)
+    coder = space.coder
     codes = coder.encode([genome])
     return space.genes_of(coder.decode(coder.fitted(codes, operator(codes, coder, rng)))[0])
 
