@@ -382,9 +382,12 @@ def test_a_timeout_grows_with_the_rung(targets, tmp_path, curve):
     with Store.create(tmp_path / "run", targets.header(engine)) as store:
         with targets.make_executor("serial", evaluator, 1) as pool:
             search = targets.Search(engine, store, pool, evaluator)
-            search._seconds = {0: [0.1, 0.2, 300.0, 300.0]}
+            for seconds in (300.0, 0.2, 300.0, 0.1):
+                search._pace.note(f"{seconds}", 0, seconds)
             seen = [search._timeout(2)]  # too few peers to go by
-            search._seconds = {0: [0.1, 0.2, 4.0, 300.0, 300.0], 1: [0.1] * 4}
+            search._pace.note("another", 0, 4.0)
+            for number in range(4):
+                search._pace.note(f"{number}", 1, 0.1)
             seen += [search._timeout(rung) for rung in (0, 1, 2)]
     assert seen[0] == 900 and seen[1] == 200 and seen[2] == pytest.approx(200 * 999)
     assert seen[3] == pytest.approx(200 * 999_000)

@@ -109,7 +109,10 @@ def step(options, space: SearchSpace) -> dict:
 
 def throughput(options, space: SearchSpace) -> dict:
     tokens = 65_536 if options.quick else DEFAULTS["tokens"] // GROWTH ** (DEFAULTS["rungs"] - 1)
-    genomes, repeats = sample(options, space, 4 if options.quick else options.genomes), 1 if options.quick else 2
+    genomes, repeats = (
+        sample(options, space, 4 if options.quick else options.genomes),
+        1 if options.quick else options.repeats,
+    )
     calls = [Call("train", (g, 0), g.id) for g in sorted(genomes, key=lambda g: -_size(g))]
     kinds = {
         "workers": (evaluator(options, tokens=tokens), options.workers),
@@ -117,7 +120,7 @@ def throughput(options, space: SearchSpace) -> dict:
         "and in float32": (evaluator(options, OpByOp, tokens, precision="float32"), 1),
     }
     times: dict[str, list[float]] = {name: [] for name in kinds}
-    failed: list[str] = []
+    failed, seconds = [], {}
     with contextlib.ExitStack() as stack:
         executors = {name: stack.enter_context(make_executor("processes", *kind)) for name, kind in kinds.items()}
         for executor in executors.values():
@@ -129,6 +132,7 @@ def throughput(options, space: SearchSpace) -> dict:
                 start = time.perf_counter()
                 outcomes = [outcome for _, outcome in executor.map(calls)]
                 times[name].append(time.perf_counter() - start)
+                seconds[name] = sorted(o.cost["seconds"] for o in outcomes if not isinstance(o, Failure))
                 failed += [o.reason for o in outcomes if isinstance(o, Failure) or o.status != "ok"]
     per_minute = {name: [len(calls) / t * 60 for t in spent] for name, spent in times.items()}
     ratios = {name: [b / a for a, b in zip(times["workers"], times[name])] for name in list(times)[1:]}
@@ -138,8 +142,13 @@ def throughput(options, space: SearchSpace) -> dict:
     )
     for name, values in per_minute.items():
         ratio = "" if name not in ratios else f", ratio {np.median(ratios[name]):.2f}   goal 10"
-        print(f"  {name:15} {np.median(values):8.1f} candidates/min [{min(values):.1f} - {max(values):.1f}]{ratio}")
-    return {"tokens": tokens, "workers": options.workers, "per_minute": per_minute, "ratios": ratios, "failed": failed}
+        low, middle, high = np.percentile(seconds[name], [0, 50, 100])
+        print(
+            f"  {name:15} {np.median(values):8.1f} candidates/min [{min(values):.1f} - {max(values):.1f}]{ratio}; "
+            f"seconds each, in the last round: {middle:.2f} [{low:.2f} - {high:.2f}]"
+        )
+    figures = {"per_minute": per_minute, "ratios": ratios, "seconds": seconds, "failed": failed}
+    return {"tokens": tokens, "workers": options.workers, **figures}
 
 
 def latency(options, space: SearchSpace) -> dict:
@@ -191,6 +200,7 @@ def main() -> None:
     parser.add_argument("--part", choices=PARTS, action="append", help="repeatable; all of them without")
     parser.add_argument("--workers", type=int, help="processes that share the device; as a search has by default")
     parser.add_argument("--genomes", type=int, default=12, help="of throughput")
+    parser.add_argument("--repeats", type=int, default=2, help="of throughput")
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--quick", action="store_true", help="a minute: does it run?")
     options = parser.parse_args()

@@ -27,6 +27,7 @@ from ..model import (
     rotary,
     short_convolution,
     transformer,
+    undrawn,
 )
 from ..model.transformer import Transformer
 from . import plain, standalone
@@ -38,6 +39,7 @@ FILES = ("model.py", "genome.json", "weights.safetensors")
 PARTS: tuple[tuple[ModuleType, tuple[str, ...] | None], ...] = (
     (graph, ("MIN_ATTENTION_BLOCK", "attention_block", "first_block", "rope_dim")),
     (norm, None),
+    (undrawn, None),
     (feed_forward, None),
     (rotary, None),
     (cache, None),

@@ -65,6 +65,8 @@ class Executor(ABC):
         cross by pickle too, on every backend. A target must therefore not count on what an earlier call left
         behind (a cache is fine), and draws its random numbers from seeds in the arguments: then a result
         depends neither on the backend, nor on the number of workers, nor on the order of finishing.
+        A worker process calls the target's ``prepare()``, where it has one, before it takes calls: for imports and
+        the like, which then delay and disturb no call. An exception of it is ignored.
         The executor owns its workers; ``close`` (or leaving the ``with`` block) ends them all. It also happens
         when the executor is garbage-collected, when the interpreter exits, and when the parent is killed.
 

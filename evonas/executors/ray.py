@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pickle
 import signal
 import sys
 import threading
@@ -13,7 +12,7 @@ from typing import Any
 from ..errors import EvonasError
 from .base import default_workers
 from .pool import Event, PoolExecutor, Worker, WorkerDied
-from .worker import run_call, stdout_to_stderr, tail
+from .worker import load_target, run_call, stdout_to_stderr, tail
 
 
 class RayExecutor(PoolExecutor):
@@ -121,9 +120,9 @@ class Actor:
         self._target: Any = None
 
     def load(self, target: bytes) -> str:
-        """Unpickle the target; the text of what went wrong, or an empty one."""
+        """Take the target; the text of what went wrong, or an empty one."""
         try:
-            self._target = pickle.loads(target)
+            self._target = load_target(target)
         except (Exception, SystemExit) as error:
             return tail(error)
         return ""

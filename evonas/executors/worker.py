@@ -23,6 +23,15 @@ _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "cannot allocate mem
 _PR_SET_PDEATHSIG = 1
 
 
+def load_target(blob: bytes) -> Any:
+    """The pickled target, ``prepare``d where it has such a method."""
+    target = pickle.loads(blob)
+    if (prepare := getattr(target, "prepare", None)) is not None:
+        with contextlib.suppress(Exception):  # what stands in its way will stand in a call's, and be told there
+            prepare()
+    return target
+
+
 def run_call(target: Any, call: bytes) -> bytes:
     """Run one pickled (method, args) and return the pickled (kind, value) that ``base.load_reply`` reads."""
     try:
@@ -86,7 +95,7 @@ def serve(connection, parent: int, from_main_thread: bool) -> None:
         connection.send_bytes(HELLO)
         blob = connection.recv_bytes()
         try:
-            target = pickle.loads(blob)
+            target = load_target(blob)
         except (Exception, SystemExit) as error:
             connection.send_bytes(UNUSABLE + tail(error).encode())
             return

@@ -9,6 +9,8 @@ from collections.abc import Collection, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from ..errors import EvonasError
 from ..genome import Genome
 from ..genome.graph import cost
@@ -86,6 +88,16 @@ class ProxyEvaluator:
     def task(self) -> Task:
         return load_task(self.task_name, self.data, self.context)
 
+    def prepare(self) -> None:
+        """Load what a worker needs before its first call, so that all do it at once and nothing of it is timed."""
+        import torch.optim
+
+        self.task.batch(np.random.default_rng(0), 1)
+        if self.device != "cpu":
+            matrix = torch.ones(8, 8, device=self.device)
+            torch.mm(matrix, matrix)
+            torch.cuda.synchronize()
+
     def exact(self, genome: Genome) -> dict[str, Measure]:
         """Parameters and FLOPs, by formula; needs no torch."""
         known = self.known(genome)
@@ -105,8 +117,8 @@ class ProxyEvaluator:
 
         started = time.perf_counter()
         # Fixed weights: latency must not depend on what was drawn before.
-        model = build(genome, self.task.vocab_size, self.context, generator=torch.Generator().manual_seed(self.seed))
-        model = model.to(self.device).eval()
+        weights = torch.Generator(self.device).manual_seed(self.seed)
+        model = build(genome, self.task.vocab_size, self.context, generator=weights, device=self.device).eval()
         measures = {}
         if "latency" in self.measured_names:
             measures["latency"] = latency.forward_latency(model, self.device, self.latency_seconds)

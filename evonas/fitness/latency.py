@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import time
 import weakref
 from collections.abc import Callable
@@ -17,10 +18,12 @@ from .device import device_text
 from .graph import WARM_UP, aside, capture
 
 WARM_UP_SECONDS = 0.02
-GPU_WARM_UP_SECONDS = 0.2  # it raises its clock only under load
+GPU_WARM_UP_SECONDS = 0.2  # it raises its clock only under load,
+GPU_STAYS_WARM = 0.5  # and keeps it for so many seconds at least
 MIN_REPEATS, MAX_REPEATS = 20, 2_000
 PATIENCE = 5  # times the seconds asked for, where the machine is busy
 WAITED = 0.05  # share of a repeat that a thread may wait for others
+_gpu_busy_at = -math.inf  # when the latest timing of this process ended
 CPU_THREADS = 1  # of a timed forward pass: small networks gain nothing from more, and the figure is steadier
 
 
@@ -117,20 +120,23 @@ def _timed(call: Callable[[], object], device: str, seconds: float) -> Measure:
     a GPU the call is captured as a CUDA graph first, as a deployed model's is: launched op by op, a small network's
     time is that of the host's CPU, and varies with whatever else that does.
     """
+    global _gpu_busy_at
     threads = torch.get_num_threads()
     if device == "cpu":
         torch.set_num_threads(CPU_THREADS)
+    cold = device != "cpu" and time.perf_counter() > _gpu_busy_at + GPU_STAYS_WARM
     collecting = gc.isenabled()
     gc.disable()
     try:
         # Not inference mode on a GPU: what a capture makes then, torch's generator could not use in a training.
         with torch.inference_mode() if device == "cpu" else torch.no_grad():
             call = call if device == "cpu" else _captured(call)
-            until = time.perf_counter() + (WARM_UP_SECONDS if device == "cpu" else GPU_WARM_UP_SECONDS)
+            until = time.perf_counter() + (GPU_WARM_UP_SECONDS if cold else WARM_UP_SECONDS)
             _repeat(call, device)
             while time.perf_counter() < until:
                 _repeat(call, device)
             times, alone = _repeats(call, device, seconds)
+        _gpu_busy_at = time.perf_counter()
     finally:
         if collecting:
             gc.enable()

@@ -79,7 +79,7 @@ class Training:
         self.cycles, self.sequences = 0, 0
         self.first_loss: float | None = None
         with _torch_seed(seed, device):
-            self.model = build(genome, task.vocab_size, task.context).to(device)
+            self.model = build(genome, task.vocab_size, task.context, device=device)
         self.optimizers = _optimizers(self.model, genome, device, self.precision)
         kind = Step if device == "cpu" else GraphedStep
         self.step = kind(self.model, self.optimizers, task, genome.grad_clip, device, self.precision)

@@ -8,11 +8,11 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.nn.utils import skip_init
 
 from .cache import LayerCache, Past
 from .dot_product import CausalDotProduct
 from .rotary import Rotary
+from .undrawn import Linear
 
 
 class Attention(nn.Module):
@@ -28,8 +28,8 @@ class Attention(nn.Module):
         super().__init__()
         self.n_heads, self.n_kv_heads, self.head_dim = n_heads, n_kv_heads, head_dim
         self.core, self.rotary = core, rotary
-        self.qkv = skip_init(nn.Linear, d_model, (n_heads + 2 * n_kv_heads) * head_dim, bias=False)
-        self.out = skip_init(nn.Linear, n_heads * head_dim, d_model, bias=False)
+        self.qkv = Linear(d_model, (n_heads + 2 * n_kv_heads) * head_dim)
+        self.out = Linear(n_heads * head_dim, d_model)
 
     def forward(self, x_BTD: torch.Tensor, cache: LayerCache | None = None, past: Past | None = None) -> torch.Tensor:
         """x_BTD -> y_BTD; an (empty) ``cache`` is filled on the way. ``past`` is what went before a chunk."""

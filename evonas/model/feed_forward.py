@@ -8,7 +8,8 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.nn.utils import skip_init
+
+from .undrawn import Linear
 
 
 class FeedForward(nn.Module):
@@ -18,8 +19,8 @@ class FeedForward(nn.Module):
 
     def __init__(self, d_model: int, hidden: int) -> None:
         super().__init__()
-        self.up = skip_init(nn.Linear, d_model, self.gates * hidden, bias=False)
-        self.down = skip_init(nn.Linear, hidden, d_model, bias=False)
+        self.up = Linear(d_model, self.gates * hidden)
+        self.down = Linear(hidden, d_model)
 
     def forward(self, x_BTD: torch.Tensor) -> torch.Tensor:
         return self.down(self.activate(self.up(x_BTD)))

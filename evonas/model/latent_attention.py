@@ -8,12 +8,12 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.nn.utils import skip_init
 
 from .cache import LayerCache, Past
 from .dot_product import CausalDotProduct
 from .norm import RMSNorm
 from .rotary import Rotary
+from .undrawn import Linear
 
 
 class LatentAttention(nn.Module):
@@ -35,10 +35,10 @@ class LatentAttention(nn.Module):
         width = n_heads * head_dim
         self._widths = (width, (n_heads + 1) * self.rope_dim, kv_rank)
         self._scale = (head_dim + self.rope_dim) ** -0.5
-        self.down = skip_init(nn.Linear, d_model, sum(self._widths), bias=False)
+        self.down = Linear(d_model, sum(self._widths))
         self.latent_norm = RMSNorm(kv_rank)
-        self.up = skip_init(nn.Linear, kv_rank, 2 * width, bias=False)
-        self.out = skip_init(nn.Linear, width, d_model, bias=False)
+        self.up = Linear(kv_rank, 2 * width)
+        self.out = Linear(width, d_model)
 
     def forward(self, x_BTD: torch.Tensor, cache: LayerCache | None = None, past: Past | None = None) -> torch.Tensor:
         """x_BTD -> y_BTD; an (empty) ``cache`` is filled on the way. ``past`` is what went before a chunk."""

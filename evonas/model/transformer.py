@@ -10,7 +10,6 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.nn.utils import skip_init
 
 from ..errors import EvonasError
 from ..genome import Genome, Layer
@@ -24,6 +23,7 @@ from .latent_attention import LatentAttention
 from .norm import NORMS
 from .rotary import Rotary
 from .short_convolution import ShortConvolution
+from .undrawn import Embedding, Linear
 
 INIT_STD = 0.02
 # Tokens a block works on together where no gradient is wanted: more only take memory. Twice as many are one chunk.
@@ -76,15 +76,15 @@ class Transformer(nn.Module):
         super().__init__()
         self.genome, self.vocab_size, self.context = genome, vocab_size, context
         self.dropout = float(genome.dropout)
-        self.token_embedding = skip_init(nn.Embedding, vocab_size, genome.d_model)
+        self.token_embedding = Embedding(vocab_size, genome.d_model)
         width = genome.conv_width
         self.short_convolution = ShortConvolution(genome.d_model, width) if width > 1 else None
         learned = genome.position == "learned"
-        self.position_embedding = skip_init(nn.Embedding, context, genome.d_model) if learned else None
+        self.position_embedding = Embedding(context, genome.d_model) if learned else None
         self.blocks = nn.ModuleList(_blocks(genome, context))
         self.norm = NORMS[genome.norm](genome.d_model)
         tied = genome.tied_embeddings
-        self.head = None if tied else skip_init(nn.Linear, genome.d_model, vocab_size, bias=False)
+        self.head = None if tied else Linear(genome.d_model, vocab_size)
 
     def init_weights(self, generator: torch.Generator | None = None, init: str = "normal") -> None:
         """Draw the weights; gains of norms are 1, a short convolution passes everything as it is.
@@ -205,14 +205,23 @@ class Transformer(nn.Module):
             )
 
 
-def build(genome: Genome, vocab_size: int, context: int, *, generator: torch.Generator | None = None) -> Transformer:
-    """The network of ``genome`` with fresh weights, in training mode, on the CPU in float32.
+def build(
+    genome: Genome,
+    vocab_size: int,
+    context: int,
+    *,
+    generator: torch.Generator | None = None,
+    device: torch.device | str = "cpu",
+) -> Transformer:
+    """The network of ``genome`` with fresh weights, in training mode, in float32.
 
-    ``context`` is the longest sequence it is meant for. ``generator`` draws the weights; None is torch's default
-    generator. Raises EvonasError for a genome that can't be built.
+    ``context`` is the longest sequence it is meant for. ``generator`` draws the weights on ``device``; None is torch's
+    default generator there. Raises EvonasError for a genome that can't be built.
     """
     check_buildable(genome, vocab_size, context)
-    model = Transformer(genome, vocab_size, context)
+    with torch.device(device):
+        model = Transformer(genome, vocab_size, context)
+    model.to(device)
     model.init_weights(generator, genome.init)
     return model
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import bisect
-import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -16,6 +14,7 @@ from ..executors import Call, Executor, Failure
 from ..genome import Genome
 from ..record import Constraint, Outcome, Record, total_violation
 from ..store import Known, Store
+from .closing import Left, Pace
 from .contract import Evaluator, Listener
 from .settling import Settled, settle
 from .verdict import MENDABLE, Verdict, bugs_at_the_end
@@ -23,7 +22,6 @@ from .verdict import MENDABLE, Verdict, bugs_at_the_end
 MIN_TIMEOUT, FIRST_TIMEOUT, TIMEOUT_FACTOR = 60.0, 900.0, 50.0  # seconds, seconds, times the median of its peers
 MIN_PEERS = 5  # that a median is of
 _CLOSING_MARGIN = 1.3  # of the time that the closing trainings should take
-_CLOSING_SHARE = 0.5  # of a budget, at most, for them
 STANDSTILL = 1e-3  # growth of the hypervolume, as a share, below which it counts as standing still
 
 
@@ -59,9 +57,9 @@ class Search:
         self._reused = (known or Known()).trained
         self._measured = dict((known or Known()).measured)  # architecture id -> what is known of it
         assert engine.rungs == len(evaluator.rungs), "engine and evaluator differ in their rungs"
-        self._seconds: dict[int, list[float]] = {}  # rung -> seconds of its trainings, in order of length
+        self._pace = Pace(evaluator.rungs)
         self._paid = 0.0  # tokens trained on in the finished generations
-        self._warm: tuple[float, float] | None = None  # ``_paid`` and the time, when the first generation was done here
+        self._warm: tuple[int, float] | None = None  # generations and the time, when the first was done here
         self._verdict = Verdict(engine, store, self.constraints)
         self._restore()
 
@@ -89,8 +87,7 @@ class Search:
         while self.engine.generation < (goal := self._goal(generations, patience)):
             if deadline is not None and time.monotonic() >= deadline:
                 return self._ended("budget")
-            left, whole = self._left(started, deadline, tokens)
-            closing = self._close(goal, left, whole, tokens is not None)
+            closing = self._close(goal, self._budgets(started, deadline, tokens))
             candidates = self.engine.ask()
             if not candidates:
                 return self._ended("budget" if closing else "exhausted")
@@ -104,7 +101,7 @@ class Search:
             for candidate in candidates:
                 self.engine.tell(candidate, *self._told(records[candidate.index]))
                 self._pay(candidate.rung, records[candidate.index])
-            self._warm = self._warm or (self._paid, time.monotonic())
+            self._warm = self._warm or (self.engine.generation, time.monotonic())
             self._commit(generation)
             self._verdict.after_commit(generation, list(records.values()))
         return self._ended("generations" if goal == generations else "patience")
@@ -120,43 +117,41 @@ class Search:
                 return min(generations, now + closing)
         return generations
 
-    def _close(self, generations: int, left: float, whole: float, strict: bool) -> bool:
-        """Let the expected front train to the end: in the last generations, or, True, with what is ``left`` of the
-        ``whole`` budget of tokens. Decided anew in every generation, so that a resumed run decides the same."""
-        engine, rungs = self.engine, self.evaluator.rungs
-        if math.isfinite(left) and engine.generation >= (1 if strict else len(rungs)):
-            needed = np.cumsum([rungs[-1] - rungs[i.rung] for i in engine.unfinished()])
-            kept_back = min(needed[-1], _CLOSING_SHARE * whole) if len(needed) else 0.0
-            if left <= kept_back + self._next_generation():
-                engine.close(offspring=False, limit=int((needed <= left).sum()))
-                return True
-        if engine.generation >= max(1, generations - (len(rungs) - 1)):
+    def _close(self, generations: int, budgets: Sequence[Left]) -> bool:
+        """Let the expected front train to the end: in the last generations, or, True, with what is left of a budget.
+        Decided anew in every generation, so that a resumed run decides the same."""
+        engine, last = self.engine, len(self.evaluator.rungs) - 1
+        if any(budget.closing for budget in budgets):
+            engine.close(offspring=False, limit=min(budget.affordable for budget in budgets))
+            return True
+        if engine.generation >= max(1, generations - last):
             engine.close()
         else:
             engine.reopen()
         return False
 
-    def _left(self, started: float, deadline: float | None, tokens: float | None) -> tuple[float, float]:
-        """What can still be trained on before the deadline, with a margin, and within ``tokens``; and in all."""
-        pairs = [(math.inf, math.inf)]
+    def _budgets(self, started: float, deadline: float | None, tokens: float | None) -> list[Left]:
+        """What the run is held to, as soon as enough is known of what its trainings take."""
+        rungs, done = self.evaluator.rungs, self.engine.generation
+        if done < 1:
+            return []
+        budgets, unfinished = [], self.engine.unfinished()
         if tokens is not None:
-            pairs.append((tokens - self._paid, tokens))
-        if deadline is not None and len(self.evaluator.rungs) > 1:  # with one rung all are done when time is over
-            rate = self._rate() / _CLOSING_MARGIN
-            pairs.append((rate * (deadline - time.monotonic()), rate * (deadline - started)))
-        return min(pairs)
-
-    def _rate(self) -> float:
-        """Tokens a second: since the first generation, which had workers to start; on average before the second."""
-        paid, since = self._warm or (self._paid, 0.0)
-        if self._paid > paid:
-            return (self._paid - paid) / max(time.monotonic() - since, 1e-9)
-        return self._paid / max(self.store.seconds, 1e-9)
+            needed = np.cumsum([rungs[-1] - rungs[i.rung] for i in unfinished])
+            budgets.append(Left(tokens - self._paid, tokens, self._next_generation(), needed))
+        # With one rung all are done when time is over.
+        if deadline is not None and len(rungs) > 1 and done >= len(rungs):
+            needed = self._pace.to_the_end(((i.genome.id, i.rung) for i in unfinished), self.executor.workers)
+            now, margin = time.monotonic(), _CLOSING_MARGIN
+            since, at = self._warm or (0, now - self.store.seconds)
+            seconds = (now - at) / max(1, done - since)
+            budgets.append(Left((deadline - now) / margin, (deadline - started) / margin, seconds, needed))
+        return budgets
 
     def _pay(self, rung: int, record: Record) -> None:
         """Count the tokens of a training of a finished generation; what failed has cost as much as what did not."""
         if record.status != "infeasible" or any(name in record.measures for name in self.evaluator.trained_names):
-            self._paid += self._step(rung)
+            self._paid += self._pace.step(rung)
 
     def _next_generation(self) -> float:
         """Tokens that the next generation takes, roughly: every rung costs about as much as the first."""
@@ -258,7 +253,7 @@ class Search:
         self, candidates: list[tuple[Candidate, Outcome]], deadline: float | None
     ) -> Iterator[tuple[Candidate, Record]]:
         # Longest first: the workers then finish together.
-        ordered = sorted(candidates, key=lambda pair: -_size(pair[0].genome) * self._step(pair[0].rung))
+        ordered = sorted(candidates, key=lambda pair: -_size(pair[0].genome) * self._pace.step(pair[0].rung))
         calls = [Call("train", (c.genome, c.rung), k) for k, (c, _) in enumerate(ordered)]
         rung = max((c.rung for c, _ in ordered), default=0)
         for k, result in self.executor.map(calls, timeout=lambda: self._timeout(rung), deadline=deadline):
@@ -330,22 +325,18 @@ class Search:
         parts = [(c, record.value(c.name)) for c in self.constraints]
         return "; ".join(f"{c} is broken: {v:.4g}" for c, v in parts if v is not None and c.violation(v) > 0)
 
-    def _step(self, rung: int) -> int:
-        """What a training sees between the rung below and this one."""
-        return self.evaluator.rungs[rung] - (self.evaluator.rungs[rung - 1] if rung else 0)
-
     def _note_time(self, rung: int, record: Record) -> None:
         if (seconds := record.cost.get("seconds", 0.0)) > 0:
-            bisect.insort(self._seconds.setdefault(rung, []), seconds)
+            self._pace.note(record.genome_id, rung, seconds)
 
     def _timeout(self, rung: int = 0) -> float:
         if self.timeout is not None:
             return self.timeout
-        peers = {r: seconds for r, seconds in self._seconds.items() if len(seconds) >= MIN_PEERS}
-        medians = {r: seconds[len(seconds) // 2] for r, seconds in peers.items()}
+        medians = self._pace.typical(MIN_PEERS)
         if not medians:
             return FIRST_TIMEOUT
-        expected = max(seconds * max(1.0, self._step(rung) / self._step(r)) for r, seconds in medians.items())
+        step = self._pace.step
+        expected = max(seconds * max(1.0, step(rung) / step(r)) for r, seconds in medians.items())
         return max(MIN_TIMEOUT, TIMEOUT_FACTOR * expected)
 
     def _restore(self) -> None:

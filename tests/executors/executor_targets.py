@@ -173,3 +173,20 @@ def _break(how: str, parent: int):
     if how == "raise":
         raise ImportError("no module named 'missing_part'")
     os._exit(7)
+
+
+class Prepared(Target):
+    """Knows, in every worker, whether it was prepared before its first call."""
+
+    prepared = False
+
+    def prepare(self):
+        self.prepared = True
+
+    def is_prepared(self):
+        return self.prepared
+
+
+class Unprepared(Target):
+    def prepare(self):
+        raise ValueError("no such device")

@@ -275,6 +275,17 @@ def test_map_alone_runs_one_call_at_a_time_in_one_worker(make, tmp_path, backend
     assert again["pid"] == found[0][1]
 
 
+@pytest.mark.parametrize("backend", ISOLATED)
+def test_a_worker_prepares_its_target_before_the_first_call(make, targets, tmp_path, backend):
+    executor = make(backend, 2, targets.Prepared(tmp_path))
+    assert set(results(executor, [Call("is_prepared", (), i) for i in range(6)]).values()) == {True}
+
+
+@pytest.mark.parametrize("backend", ISOLATED)
+def test_what_can_t_be_prepared_is_told_by_the_calls_alone(make, targets, tmp_path, backend):
+    assert results(make(backend, 1, targets.Unprepared(tmp_path)), [Call("square", (3,))]) == {None: 9}
+
+
 def test_map_runs_calls_at_the_same_time(make, tmp_path):
     """Also shows that the log of spans in the test above can see an overlap."""
     calls = [Call("meet", ("one", "two")), Call("meet", ("two", "one"))]

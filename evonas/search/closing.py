@@ -1,0 +1,80 @@
+"""When a budget nears its end: what of it the front needs to be trained to the last rung."""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+CLOSING_SHARE = 0.5  # of a budget, at most, for the closing trainings
+
+
+class Left(NamedTuple):
+    """Of one budget, all in its own unit: what is ``left`` and what there was (``whole``); what the next
+    ``generation`` takes; and what it takes to train the first, the first two, ... unfinished members to the end."""
+
+    left: float
+    whole: float
+    generation: float
+    needed: np.ndarray
+
+    @property
+    def closing(self) -> bool:
+        """Whether another generation would be paid from what the unfinished need."""
+        kept_back = min(self.needed[-1], CLOSING_SHARE * self.whole) if len(self.needed) else 0.0
+        return self.left <= kept_back + self.generation
+
+    @property
+    def affordable(self) -> int:
+        """How many of the unfinished can be trained to the end."""
+        return int((self.needed <= self.left).sum())
+
+
+class Pace:
+    """What the trainings of a run take. ``rungs`` are the tokens seen at each."""
+
+    def __init__(self, rungs: Sequence[int]) -> None:
+        self._steps = np.diff(rungs, prepend=0)
+        self._of: dict[str, dict[int, float]] = {}  # genome -> rung -> seconds
+        self._sorted: list[list[float]] = [[] for _ in rungs]
+        self._growth: list[list[float]] = [[] for _ in rungs]  # times the seconds of the same genome a rung below
+
+    def note(self, genome_id: str, rung: int, seconds: float) -> None:
+        """A training from the rung below to ``rung`` took so many seconds."""
+        of = self._of.setdefault(genome_id, {})
+        of[rung] = seconds
+        bisect.insort(self._sorted[rung], seconds)
+        if rung - 1 in of:
+            bisect.insort(self._growth[rung], seconds / of[rung - 1])
+
+    def typical(self, peers: int = 1) -> dict[int, float]:
+        """Rung -> median seconds, of those with so many trainings."""
+        return {rung: _median(seconds) for rung, seconds in enumerate(self._sorted) if len(seconds) >= peers}
+
+    def step(self, rung: int) -> int:
+        """Tokens that a training sees between the rung below and this one."""
+        return int(self._steps[rung])
+
+    def to_the_end(self, members: Iterable[tuple[str, int]], workers: int) -> np.ndarray:
+        """Seconds in which so many workers train the first, the first two, ... of the (genome, rung) to the last rung.
+
+        A member's own seconds at its rung are multiplied by what rungs have lately taken beside those below them: on a
+        GPU, where most of a short training is its start, far less than the tokens say.
+        """
+        each = np.array([self._remaining(genome_id, rung) for genome_id, rung in members])
+        return np.maximum(np.cumsum(each) / workers, np.maximum.accumulate(each)) if len(each) else each
+
+    def _remaining(self, genome_id: str, rung: int) -> float:
+        seconds = self._of.get(genome_id, {}).get(rung, self.typical().get(rung, 0.0))
+        total = 0.0
+        for above in range(rung + 1, len(self._steps)):
+            growth = self._growth[above]
+            seconds *= _median(growth) if growth else self._steps[above] / self._steps[above - 1]
+            total += seconds
+        return total
+
+
+def _median(ordered: Sequence[float]) -> float:
+    return ordered[len(ordered) // 2]
