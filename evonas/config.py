@@ -23,7 +23,7 @@ DEVICE_DEFAULTS: dict[str, dict[str, Any]] = {
         "space": "text-gpu",
         "context": 256,
         "population": 24,
-        "offspring": 8,
+        "offspring": 16,
         "tokens": 8_388_608,
         "rungs": 3,
         "validation_tokens": 65_536,

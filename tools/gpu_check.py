@@ -8,7 +8,8 @@
 step: milliseconds of a training step captured as a CUDA graph, against the same step op by op, for networks from the
     small to the large end of the default space; and how far the losses of both lie apart in the end.
 throughput: candidates of a stratified sample trained per minute to the first rung by processes that share the device,
-    against one by one in one process, op by op: in the same precision, and once in float32, torch's default.
+    against one by one in one process: captured as they are; op by op in the same precision; and once in float32,
+    torch's default.
 latency: how far the stored latency of one network varies when it is measured again and again.
 memory: what a candidate that needs more memory than there is comes to, and that others train on beside it.
 
@@ -116,6 +117,7 @@ def throughput(options, space: SearchSpace) -> dict:
     calls = [Call("train", (g, 0), g.id) for g in sorted(genomes, key=lambda g: -_size(g))]
     kinds = {
         "workers": (evaluator(options, tokens=tokens), options.workers),
+        "one worker": (evaluator(options, tokens=tokens), 1),
         "one by one": (evaluator(options, OpByOp, tokens), 1),
         "and in float32": (evaluator(options, OpByOp, tokens, precision="float32"), 1),
     }
@@ -141,7 +143,8 @@ def throughput(options, space: SearchSpace) -> dict:
         f"{len(failed)} failed: {'; '.join(dict.fromkeys(reason[:80] for reason in failed)) or '-'}"
     )
     for name, values in per_minute.items():
-        ratio = "" if name not in ratios else f", ratio {np.median(ratios[name]):.2f}   goal 10"
+        ratio = f", ratio {np.median(ratios[name]):.2f}" if name in ratios else ""
+        ratio += "   goal 10" if name == "one by one" else ""
         low, middle, high = np.percentile(seconds[name], [0, 50, 100])
         print(
             f"  {name:15} {np.median(values):8.1f} candidates/min [{min(values):.1f} - {max(values):.1f}]{ratio}; "

@@ -89,13 +89,16 @@ class ProxyEvaluator:
         return load_task(self.task_name, self.data, self.context)
 
     def prepare(self) -> None:
-        """Load what a worker needs before its first call, so that all do it at once and nothing of it is timed."""
-        import torch.optim
+        """Load what a worker needs before its first call, so that all do it at once and nothing of it is timed: the
+        data, torch, what its optimisers import when they are made (seconds), and the device's libraries."""
+        import torch
 
         self.task.batch(np.random.default_rng(0), 1)
+        matrix = torch.nn.Parameter(torch.ones(8, 8, device=self.device))
+        optimizer = torch.optim.AdamW([matrix], fused=True)
+        torch.mm(matrix, matrix).sum().backward()
+        optimizer.step()
         if self.device != "cpu":
-            matrix = torch.ones(8, 8, device=self.device)
-            torch.mm(matrix, matrix)
             torch.cuda.synchronize()
 
     def exact(self, genome: Genome) -> dict[str, Measure]:

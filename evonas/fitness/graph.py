@@ -6,13 +6,15 @@ from collections.abc import Callable
 
 import torch
 
-WARM_UP = 3  # calls before a capture: libraries choose their kernels and optimisers make their state in them
+# Calls before a capture: libraries load their kernels and optimisers make their state in the first. Three, as torch's
+# examples have it, were a tenth to a fifth of a small network's training to the first rung.
+WARM_UP = 1
 
 
 def capture(run: Callable[[], object]) -> torch.cuda.CUDAGraph | None:
     """What ``run`` launches, recorded without being run; None where that can't be: trainings go on as before then.
 
-    Before it ``run`` should have been called a few times on a side stream. Raises torch.OutOfMemoryError.
+    Before it ``run`` should have been called ``WARM_UP`` times on a side stream. Raises torch.OutOfMemoryError.
     """
     generator = torch.cuda.default_generators[torch.cuda.current_device()]
     before, stream, graph = generator.clone_state(), torch.cuda.current_stream(), torch.cuda.CUDAGraph()
