@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 
 from evonas.search.closing import Left, Pace
@@ -15,8 +14,8 @@ def pace():
 
 def test_without_experience_a_rung_takes_as_long_as_its_tokens_say(pace):
     pace.note("a", 0, 2.0)
-    assert pace.to_the_end([("a", 0)], 1) == pytest.approx([2 * 3 + 2 * 12])
-    assert pace.to_the_end([("a", 2)], 1) == pytest.approx([0.0])
+    assert pace.to_the_end("a", 0) == pytest.approx(2 * 3 + 2 * 12)
+    assert pace.to_the_end("a", 2) == 0
 
 
 def test_what_rungs_take_beside_those_below_is_learned_from_genomes_with_both(pace):
@@ -24,22 +23,14 @@ def test_what_rungs_take_beside_those_below_is_learned_from_genomes_with_both(pa
     pace.note("a", 1, 1.0)  # most of the first was its start
     pace.note("b", 1, 50.0)  # came from elsewhere: tells nothing of its own rung below
     pace.note("c", 0, 6.0)
-    assert pace.to_the_end([("c", 0)], 1) == pytest.approx([3.0 + 3.0 * 4])
+    assert pace.to_the_end("c", 0) == pytest.approx(3.0 + 3.0 * 4)
 
 
 def test_a_member_never_timed_takes_what_its_rung_takes(pace):
     for seconds in (5.0, 1.0, 2.0):
         pace.note(f"{seconds}", 0, seconds)
-    assert pace.to_the_end([("reused", 0)], 1) == pytest.approx([2 * 3 + 2 * 12])
-    assert Pace((10, 40)).to_the_end([("reused", 0)], 1) == pytest.approx([0.0])
-
-
-def test_workers_share_the_members_but_not_one_of_them(pace):
-    for name, seconds in (("short", 1.0), ("long", 8.0), ("other", 1.0)):
-        pace.note(name, 1, seconds)
-    needed = pace.to_the_end([("short", 1), ("long", 1), ("other", 1)], 2)
-    assert needed == pytest.approx([4.0, 32.0, 32.0])
-    assert pace.to_the_end([], 2).size == 0
+    assert pace.to_the_end("reused", 0) == pytest.approx(2 * 3 + 2 * 12)
+    assert Pace((10, 40)).to_the_end("reused", 0) == 0
 
 
 def test_typical_seconds_are_medians_of_rungs_with_enough_peers(pace):
@@ -51,18 +42,35 @@ def test_typical_seconds_are_medians_of_rungs_with_enough_peers(pace):
 
 @pytest.mark.parametrize(
     ("left", "closing", "affordable"),
-    [(100.0, False, 3), (40.0, False, 3), (39.0, True, 3), (25.0, True, 2), (5.0, True, 0)],
+    [
+        (100.0, False, {0, 1, 2}),
+        (40.0, False, {0, 1, 2}),
+        (39.0, True, {0, 1, 2}),
+        (25.0, True, {0, 1}),
+        (5.0, True, set()),
+    ],
 )
 def test_the_front_is_closed_while_there_is_enough_for_it(left, closing, affordable):
-    budget = Left(left, 100.0, 10.0, np.array([10.0, 20.0, 29.9]))
+    budget = Left(left, 100.0, 10.0, [10.0, 10.0, 9.9])
     assert (budget.closing, budget.affordable) == (closing, affordable)
 
 
+def test_who_is_too_dear_does_not_stand_in_the_way_of_others():
+    assert Left(20.0, 100.0, 10.0, [30.0, 8.0, 15.0, 12.0]).affordable == {1, 3}
+
+
+def test_side_by_side_they_share_the_time_but_one_alone_is_no_faster_unless_it_is_one_device():
+    costs = [4.0, 32.0, 4.0]
+    assert Left(20.0, 100.0, 10.0, costs, lanes=2).affordable == {0, 1, 2}
+    assert Left(20.0, 100.0, 10.0, costs, lanes=2, alone=True).affordable == {0, 2}
+    assert Left(4.0, 100.0, 10.0, costs, lanes=2, alone=True).affordable == {0, 2}
+
+
 def test_no_more_than_a_share_of_a_budget_is_kept_for_closing():
-    assert not Left(70.0, 100.0, 10.0, np.array([30.0, 90.0])).closing
-    assert Left(60.0, 100.0, 10.0, np.array([30.0, 90.0])).closing
+    assert not Left(70.0, 100.0, 10.0, [30.0, 60.0]).closing
+    assert Left(60.0, 100.0, 10.0, [30.0, 60.0]).closing
 
 
 def test_with_nothing_unfinished_the_budget_is_for_generations():
-    budget = Left(11.0, 100.0, 10.0, np.array([]))
-    assert not budget.closing and budget.affordable == 0 and budget._replace(left=10.0).closing
+    budget = Left(11.0, 100.0, 10.0, [], alone=True)
+    assert not budget.closing and not budget.affordable and budget._replace(left=10.0).closing

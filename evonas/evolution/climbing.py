@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -28,7 +28,7 @@ class Climbing:
         m = len(self.objectives)
         self._ranges = np.full(m, np.inf), np.full(m, -np.inf)
         self._closing, self._offspring_wanted = False, True  # see ``close``
-        self._limit: int | None = None
+        self._finishing: frozenset[str] | None = None
 
     def _take_promoted(self, count: int) -> list[Candidate]:
         out, self._promoted = self._promoted[:count], self._promoted[count:]
@@ -75,20 +75,20 @@ class Climbing:
         expected = ladder.expected(individual.told, self._genes(individual.genome))
         return self._fitness(expected, self.broken(dict(zip(self.names, expected))))
 
-    def close(self, offspring: bool = True, limit: int | None = None) -> None:
+    def close(self, offspring: bool = True, only: Iterable[str] | None = None) -> None:
         """From now on all members that are expected on the front go on, so that they have been trained to the end when
         the search ends: ``rungs - 1`` generations bring them there. Without ``offspring`` nothing else is asked for,
-        and no more than the first ``limit`` of ``unfinished`` go on. The last call counts; ``reopen`` takes it back."""
-        self._choose_by(True, offspring, limit)
+        and of the members ``only`` these genomes go on. The last call counts; ``reopen`` takes it back."""
+        self._choose_by(True, offspring, None if only is None else frozenset(only))
 
     def reopen(self) -> None:
         self._choose_by(False, True, None)
 
-    def _choose_by(self, closing: bool, offspring: bool, limit: int | None) -> None:
-        before = self._closing, self._offspring_wanted, self._limit
-        self._closing, self._offspring_wanted, self._limit = closing, offspring, limit
+    def _choose_by(self, *how) -> None:
+        before = self._closing, self._offspring_wanted, self._finishing
+        self._closing, self._offspring_wanted, self._finishing = how
         begun = self._outstanding.get(self.generation) or self._told.get(self.generation)
-        if before != (closing, offspring, limit) and not begun:
+        if before != how and not begun:
             for candidate in self._promoted:
                 self._climbed[candidate.genome.id] = candidate.rung - 1
             self._promoted = []
@@ -119,7 +119,8 @@ class Climbing:
         seeds = {genome.id for genome in self.seed_genomes}
         chosen = [i for i in map(self.archive.get, seeds) if i is not None and i.rung < self.rungs - 1]
         chosen = [i for i in sorted(chosen, key=lambda i: i.index) if self._climbed.get(i.genome.id, 0) == i.rung]
-        last = self.unfinished()[: self._limit] if self._closing else []
+        last = self.unfinished() if self._closing else []
+        last = [i for i in last if self._finishing is None or i.genome.id in self._finishing]
         best_first = select_nsga2(self.population, len(self.population), np.random.default_rng(0))
         best_first = interleaved(best_first, stratum_elites(best_first, self.steady(), self.population_size // 2))
         for rung in range(self.rungs - 1, 0, -1):

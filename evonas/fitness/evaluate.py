@@ -68,6 +68,7 @@ class ProxyEvaluator:
         self.needs, self.validation_tokens, self.checkpoints = tuple(needs), validation_tokens, checkpoints
         self.seed, self.device, self.latency_seconds = seed, device, latency_seconds
         self.horizon = horizon
+        self.one_device = device != "cpu"
         # "auto" is asked where it trains: this process may do without torch.
         self.precision = precision if precision == "auto" else resolve_precision(precision, device)
         self.exact_names = tuple(n for n in EXACT if n in self.needs)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import bisect
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -12,24 +12,34 @@ CLOSING_SHARE = 0.5  # of a budget, at most, for the closing trainings
 
 
 class Left(NamedTuple):
-    """Of one budget, all in its own unit: what is ``left`` and what there was (``whole``); what the next
-    ``generation`` takes; and what it takes to train the first, the first two, ... unfinished members to the end."""
+    """Of one budget, in its own unit: what is ``left`` and what there was (``whole``); what the next ``generation``
+    takes; and what it ``costs`` to train each unfinished member to the end, the most wanted first, ``lanes`` of them
+    side by side. ``alone``: a member that has no others beside it is no faster for that."""
 
     left: float
     whole: float
     generation: float
-    needed: np.ndarray
+    costs: Sequence[float]
+    lanes: int = 1
+    alone: bool = False
 
     @property
     def closing(self) -> bool:
         """Whether another generation would be paid from what the unfinished need."""
-        kept_back = min(self.needed[-1], CLOSING_SHARE * self.whole) if len(self.needed) else 0.0
-        return self.left <= kept_back + self.generation
+        return self.left <= min(self._together(self.costs), CLOSING_SHARE * self.whole) + self.generation
 
     @property
-    def affordable(self) -> int:
-        """How many of the unfinished can be trained to the end."""
-        return int((self.needed <= self.left).sum())
+    def affordable(self) -> set[int]:
+        """Places of the members that can be trained to the end: each in turn that fits beside those before it."""
+        chosen: list[int] = []
+        for k in range(len(self.costs)):
+            if self._together([self.costs[c] for c in (*chosen, k)]) <= self.left:
+                chosen.append(k)
+        return set(chosen)
+
+    def _together(self, costs: Sequence[float]) -> float:
+        total = sum(costs) / self.lanes
+        return max(total, *costs) if self.alone and costs else total
 
 
 class Pace:
@@ -57,16 +67,12 @@ class Pace:
         """Tokens that a training sees between the rung below and this one."""
         return int(self._steps[rung])
 
-    def to_the_end(self, members: Iterable[tuple[str, int]], workers: int) -> np.ndarray:
-        """Seconds in which so many workers train the first, the first two, ... of the (genome, rung) to the last rung.
+    def to_the_end(self, genome_id: str, rung: int) -> float:
+        """Seconds that training the genome from that rung to the last one will take.
 
-        A member's own seconds at its rung are multiplied by what rungs have lately taken beside those below them: on a
-        GPU, where most of a short training is its start, far less than the tokens say.
+        Its own seconds at its rung are multiplied by what rungs have taken beside those below them: on a GPU, where
+        most of a short training is its start, far less than the tokens say.
         """
-        each = np.array([self._remaining(genome_id, rung) for genome_id, rung in members])
-        return np.maximum(np.cumsum(each) / workers, np.maximum.accumulate(each)) if len(each) else each
-
-    def _remaining(self, genome_id: str, rung: int) -> float:
         seconds = self._of.get(genome_id, {}).get(rung, self.typical().get(rung, 0.0))
         total = 0.0
         for above in range(rung + 1, len(self._steps)):

@@ -6,8 +6,6 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
-import numpy as np
-
 from ..errors import EvonasError
 from ..evolution import Candidate, Engine
 from ..executors import Call, Executor, Failure
@@ -122,7 +120,8 @@ class Search:
         Decided anew in every generation, so that a resumed run decides the same."""
         engine, last = self.engine, len(self.evaluator.rungs) - 1
         if any(budget.closing for budget in budgets):
-            engine.close(offspring=False, limit=min(budget.affordable for budget in budgets))
+            affordable = set.intersection(*(budget.affordable for budget in budgets))
+            engine.close(False, [member.genome.id for k, member in enumerate(engine.unfinished()) if k in affordable])
             return True
         if engine.generation >= max(1, generations - last):
             engine.close()
@@ -137,15 +136,17 @@ class Search:
             return []
         budgets, unfinished = [], self.engine.unfinished()
         if tokens is not None:
-            needed = np.cumsum([rungs[-1] - rungs[i.rung] for i in unfinished])
-            budgets.append(Left(tokens - self._paid, tokens, self._next_generation(), needed))
+            costs = [rungs[-1] - rungs[i.rung] for i in unfinished]
+            budgets.append(Left(tokens - self._paid, tokens, self._next_generation(), costs))
         # With one rung all are done when time is over.
         if deadline is not None and len(rungs) > 1 and done >= len(rungs):
-            needed = self._pace.to_the_end(((i.genome.id, i.rung) for i in unfinished), self.executor.workers)
+            costs = [self._pace.to_the_end(i.genome.id, i.rung) for i in unfinished]
             now, margin = time.monotonic(), _CLOSING_MARGIN
             since, at = self._warm or (0, now - self.store.seconds)
-            seconds = (now - at) / max(1, done - since)
-            budgets.append(Left((deadline - now) / margin, (deadline - started) / margin, seconds, needed))
+            generation = (now - at) / max(1, done - since)
+            lanes, alone = self.executor.workers, not getattr(self.evaluator, "one_device", False)
+            left, whole = (deadline - now) / margin, (deadline - started) / margin
+            budgets.append(Left(left, whole, generation, costs, lanes, alone))
         return budgets
 
     def _pay(self, rung: int, record: Record) -> None:

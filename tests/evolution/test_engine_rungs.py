@@ -300,18 +300,18 @@ def test_closing_brings_the_closest_to_where_a_constraint_is_judged():
     assert e.reached() == [36, 1, 1]
 
 
-def test_closing_may_be_limited_to_what_gains_most():
+def test_closing_may_be_limited_to_some():
     e = engine(population_size=12)
     play(e, 20)
     waiting = e.unfinished()
     assert len(waiting) > 2
-    e.close(offspring=False, limit=2)
-    e.close(offspring=False, limit=1)
+    e.close(offspring=False, only=[i.genome.id for i in waiting[:2]])
+    e.close(offspring=False, only=[waiting[1].genome.id])
     asked = e.ask()
-    assert [c.genome for c in asked] == [waiting[0].genome] and asked[0].rung == waiting[0].rung + 1
+    assert [c.genome for c in asked] == [waiting[1].genome] and asked[0].rung == waiting[1].rung + 1
     for candidate in asked:
         e.tell(candidate, values(candidate))
-    e.close(offspring=False, limit=0)
+    e.close(offspring=False, only=[])
     assert e.ask() == []
 
 
