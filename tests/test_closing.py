@@ -67,8 +67,16 @@ def test_side_by_side_they_share_the_time_but_one_alone_is_no_faster_unless_it_i
 
 
 def test_no_more_than_a_share_of_a_budget_is_kept_for_closing():
-    assert not Left(70.0, 100.0, 10.0, [30.0, 60.0]).closing
-    assert Left(60.0, 100.0, 10.0, [30.0, 60.0]).closing
+    assert not Left(100.0, 100.0, 10.0, [30.0, 60.0]).closing
+    assert not Left(61.0, 100.0, 10.0, [25.0, 35.0]).closing
+    assert Left(60.0, 100.0, 10.0, [25.0, 35.0]).closing
+
+
+@pytest.mark.parametrize("left, closing", [(59.0, False), (21.0, False), (20.0, True)])
+def test_nothing_is_kept_for_who_is_too_dear(left, closing):
+    budget = Left(left, 100.0, 10.0, [200.0, 5.0, 5.0])
+    assert (budget.closing, budget.affordable) == (closing, {1, 2})
+    assert not Left(left, 100.0, 10.0, [200.0]).closing and Left(10.0, 100.0, 10.0, [200.0]).closing
 
 
 def test_with_nothing_unfinished_the_budget_is_for_generations():

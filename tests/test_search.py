@@ -402,6 +402,64 @@ def test_in_the_last_generations_the_expected_front_trains_to_the_end(targets, t
     assert [g["generation"] for g in store.generations] == list(range(9))
 
 
+@pytest.fixture
+def searching(targets, tmp_path, curve):
+    """searching(monkeypatch, done, stored) -> (search of three rungs with so many generations done, its clock)."""
+    from evonas.search import loop
+
+    class Clock:
+        now = 1000.0
+
+        def monotonic(self):
+            return self.now
+
+    def make(monkeypatch, done: int, stored: float, workers: int = 1):
+        curve.rungs = RUNGS
+        targets.run(tmp_path / "run", curve, done, offspring=4)
+        engine = targets.Engine(targets.own_space(), [targets.objective(n) for n in ("loss", "latency")],
+                                population_size=6, offspring_size=4, seed=1, rungs=len(RUNGS))  # fmt: skip
+        pool = targets.make_executor("serial", curve, 1)
+        pool.workers = workers
+        store = Store.open(tmp_path / "run", write=True)
+        monkeypatch.setattr(type(store), "seconds", stored)
+        monkeypatch.setattr(loop, "time", Clock())
+        return targets.Search(engine, store, pool, curve), loop.time
+
+    return make
+
+
+def test_a_generation_takes_what_those_here_took_and_before_them_what_those_stored_did(searching, monkeypatch):
+    search, clock = searching(monkeypatch, 4, stored=40.0)
+
+    def left():
+        return search._budgets(search.engine.unfinished(), 900.0, clock.now + 13.0, None)[0]
+
+    assert left().generation == 10.0 and left().left == pytest.approx(10.0) and left().whole > 80
+    search._warm = (4, clock.now)  # the first here, which had workers to start, is done
+    assert left().generation == 10.0
+    search._warm = (2, clock.now - 6.0)
+    assert left().generation == 3.0
+
+
+@pytest.mark.parametrize("one_device", [True, False])
+def test_closing_trainings_share_the_workers_and_on_one_device_its_speed(searching, monkeypatch, curve, one_device):
+    curve.one_device = one_device
+    search, clock = searching(monkeypatch, 5, stored=40.0, workers=4)
+    unfinished = search.engine.unfinished()
+    assert unfinished
+    budget = search._budgets(unfinished, 0.0, clock.now + 1e6, None)[0]
+    costs = [search._pace.to_the_end(i.genome.id, i.rung) for i in unfinished]
+    assert list(budget.costs) == costs and min(costs) > 0
+    assert (budget.lanes, budget.alone) == (4, not one_device)
+    assert budget.affordable == set(range(len(costs)))
+
+
+def test_no_clock_and_no_tokens_are_no_budget(searching, monkeypatch):
+    search, _ = searching(monkeypatch, 3, stored=9.0)
+    assert search._budgets(search.engine.unfinished(), 0.0, None, None) == []
+    assert [b.left for b in search._budgets(search.engine.unfinished(), 0.0, None, 1e6)] == [1e6 - search._paid]
+
+
 def test_before_the_time_is_over_the_expected_front_trains_to_the_end(targets, tmp_path, curve):
     curve.rungs = RUNGS
     end = time.monotonic() + 4.0

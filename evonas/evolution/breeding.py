@@ -26,8 +26,10 @@ class Proposal(NamedTuple):
 
 def breeds_at_once(toolbox: base.Toolbox) -> bool:
     """Whether its crossover, mutation and choice of parents are those that can do many at once."""
-    choice = toolbox.select_parents.func
-    return toolbox.mate.func is mate and toolbox.mutate.func is mutate and hasattr(choice, "pairs")
+    made, changed, chosen = (
+        getattr(tool, "func", tool) for tool in (toolbox.mate, toolbox.mutate, toolbox.select_parents)
+    )
+    return made is mate and changed is mutate and hasattr(chosen, "pairs")
 
 
 def offspring(

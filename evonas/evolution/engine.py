@@ -219,11 +219,8 @@ class Engine(Climbing):
             return []
         if self._plan is None or self._plan[0] != generation:
             # With rungs it would trust short trainings as far as selection does: half comes from variation alone.
-            count = max(1, self.offspring_size // 2)
-            if self.rungs == 1:
-                by_chance = np.random.default_rng((self.seed, generation, 2**31 + 3)).random()
-                count = int(self.offspring_size * self.trust.share(len(self.archive)) + by_chance)
-            found = self.screening.plan(self, generation, count) if count else []
+            share = self.trust.share(len(self.archive)) if self.rungs == 1 else 0.5
+            found = self.screening.plan(self, generation, self.offspring_size * share)
             self._plan = generation, [p._replace(operator=_SCREENED + p.operator) for p in found]
         return self._plan[1]
 

@@ -43,8 +43,9 @@ class Screening:
         self._features = Features(space, known)
 
     @threadpool_limits.wrap(limits=1)  # the matrices are small, and the cores have trainings to do
-    def plan(self, engine: Engine, generation: int, count: int) -> list[Proposal]:
-        """At most ``count`` new genomes for that generation; the same engine state gives the same ones."""
+    def plan(self, engine: Engine, generation: int, most: float) -> list[Proposal]:
+        """New genomes for that generation, ``most`` of them on average where the surrogate is followed without reserve;
+        the same engine state gives the same ones."""
         archive = engine.archive.values()
         parents = [i for i in engine.population if i.feasible]
         if len(archive) < _FEWEST or not parents:
@@ -56,7 +57,8 @@ class Screening:
         known = {i.genome.id: i for i in (*latest, *further, *engine.population) if i.told}
         surrogate = Surrogate(self._features, list(known.values()), [o.name for o in engine.objectives], engine.rungs)
         share = (surrogate.skill - _NO_SKILL) / (_FULL_SKILL - _NO_SKILL)
-        count = round(min(max(share, 0.0), 1.0) * count)
+        by_chance = np.random.default_rng((engine.seed, generation, 2**31 + 3)).random()
+        count = int(min(max(share, 0.0), 1.0) * most + by_chance)  # rounded once, so that a small share is no none
         if not count:
             return []
         pool = self._pool(engine, surrogate, parents, np.random.default_rng((engine.seed, generation, 2**31 + 1)))

@@ -1,6 +1,6 @@
 """Crossover and mutation that know the space, of one genome or of many at a time.
 
-Operators are pure functions of (codes, coder, rng) and work on arrays; see ``evonas.genome.codes``. n genomes
+They work on arrays (see ``evonas.genome.codes``) and draw from the given generator alone. n genomes
 """
 
 from __future__ import annotations
@@ -29,8 +29,11 @@ def mutate(
     """A different genome of the space near ``genome``, and the name of the operator that made it. Where the space
     holds nothing else nearby, ``genome`` itself comes back. ``share`` gives other shares than those of MUTATIONS."""
     coder = space.coder
-    children, names = mutate_codes(coder.encode([genome]), coder, rng, share)
-    child = coder.decode(children)[0]
+    codes = coder.encode([genome])
+    for _ in range(_TRIES):  # other codes may be the same genome: widths that round alike, say
+        children, names = mutate_codes(codes, coder, rng, share)
+        if names[0] == "none" or (child := coder.decode(children)[0]) != genome:
+            break
     return (genome, "none") if names[0] == "none" or child == genome else (child, names[0])
 
 

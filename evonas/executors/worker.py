@@ -27,7 +27,8 @@ def load_target(blob: bytes) -> Any:
     """The pickled target, ``prepare``d where it has such a method."""
     target = pickle.loads(blob)
     if (prepare := getattr(target, "prepare", None)) is not None:
-        with contextlib.suppress(Exception):  # what stands in its way will stand in a call's, and be told there
+        # What stands in its way will stand in a call's, and be told there.
+        with contextlib.suppress(Exception, SystemExit):
             prepare()
     return target
 

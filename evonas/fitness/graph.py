@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import torch
 
-# Calls before a capture: libraries load their kernels and optimisers make their state in the first. Three, as torch's
-# examples have it, were a tenth to a fifth of a small network's training to the first rung.
-WARM_UP = 1
+# Calls before a capture. In the first, libraries load their kernels and optimisers make their state, which may wait for
+# the device; in the second nothing may.
+WARM_UP = 2
 
 
 def capture(run: Callable[[], object]) -> torch.cuda.CUDAGraph | None:

@@ -48,10 +48,6 @@ class Codes:
         n, slots, fields = self.layers.shape
         return np.hstack([self.scalars, self.layers.reshape(n, slots * fields)])
 
-    @staticmethod
-    def joined(parts: Sequence[Codes]) -> Codes:
-        return Codes(np.concatenate([p.scalars for p in parts]), np.concatenate([p.layers for p in parts]))
-
 
 class Coder:
     """Genomes of a space to codes and back, and the repair of codes.
@@ -109,9 +105,14 @@ class Coder:
                 codes = {value: column.code(value) for value in set(genome[column.gene.name])}
                 found = [codes[value] for value in genome[column.gene.name]][: self.max_layers]
                 row[: len(found), k] = found
-        return Codes(np.array(scalars).reshape(len(genomes), len(self.scalar_columns)), layers)
+        codes = Codes(np.array(scalars).reshape(len(genomes), len(self.scalar_columns)), layers)
+        if self.length_at is None:
+            return codes
+        given = [len(g[self.layer_columns[0].gene.name]) for g in genomes]
+        return self.fitted(codes, np.array(given, dtype=int))
 
-    def decode(self, codes: Codes) -> list[Genome]:
+    def decode(self, codes: Codes, keep: bool = True) -> list[Genome]:
+        """The genomes; their codes are remembered unless they are soon forgotten themselves (not ``keep``)."""
         columns: dict[str, list] = {
             c.gene.name: c.values(codes.scalars[:, k]).tolist() for k, c in enumerate(self.scalar_columns)
         }
@@ -120,7 +121,8 @@ class Coder:
             rows = column.values(codes.layers[:, :, k]).tolist()
             columns[column.gene.name] = [tuple(row[:depth]) for row, depth in zip(rows, depths)]
         genomes = [Genome(dict(zip(columns, values))) for values in zip(*columns.values())]
-        self._keep(genomes, self._canonical(codes, genomes))
+        if keep:
+            self._keep(genomes, self._canonical(codes, genomes))
         return genomes
 
     def _canonical(self, codes: Codes, genomes: Sequence[Genome]) -> Codes:
@@ -173,12 +175,12 @@ class Coder:
         conditions = {n: rule.names | {n} for n, rule in active.items()}
         named = set().union(*(r.names for r in space._scalar_rules))
         named |= set().union(*(names for n, names in conditions.items() if n in self._scalar_at))
-        named |= {"n_heads"} if "n_kv_heads" in named else set()  # what it rests at beside a latent
+        named |= {"n_heads", "kv_rank"} if "n_kv_heads" in named else set()  # what it rests at beside a latent
         self._own = [k for n, k in self._scalar_at.items() if n in named]
         self._settle = _Table([self.scalar_columns[k] for k in self._own], self._settled, len(self._own))
         named = set().union(*(r.names for r in space._layer_rules))
         named |= set().union(*(names for n, names in conditions.items() if n in self._layer_at))
-        named |= {"n_heads"} if "n_kv_heads" in named else set()
+        named |= {"n_heads", "kv_rank"} if "n_kv_heads" in named else set()
         self._outer = [k for n, k in self._scalar_at.items() if n in named]
         self._inner = [k for n, k in self._layer_at.items() if n in named]
         columns = [self.scalar_columns[k] for k in self._outer] + [self.layer_columns[k] for k in self._inner]
@@ -215,7 +217,7 @@ class Coder:
             good &= np.bincount(genome[~found], minlength=len(out)) == 0
         bad = np.flatnonzero(~good)
         if len(bad):
-            out[bad] = self.encode(self.space.repair(genome) for genome in self.decode(codes[bad]))
+            out[bad] = self.encode(self.space.repair(genome) for genome in self.decode(codes[bad], keep=False))
         return out
 
 
@@ -237,7 +239,8 @@ class _Table:
 
     def _clear(self) -> None:
         self._sparse: dict[bytes, int] = {}
-        self._answers, self._found = np.zeros((0, self._width)), np.zeros(0, dtype=bool)
+        self._count = 0  # of the rows below that are filled
+        self._answers, self._found = np.zeros((64, self._width)), np.zeros(64, dtype=bool)
 
     def __call__(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(answers (k, width), mask (k,) of those that are not None) for rows (k, c)."""
@@ -262,11 +265,14 @@ class _Table:
         """Places of the answers to these rows, which are new."""
         values = zip(*(column.values(rows[:, k]).tolist() for k, column in enumerate(self._columns)))
         answers = [self._ask(list(row)) for row in values]
-        start = len(self._answers)
+        start, self._count = self._count, self._count + len(answers)
+        while self._count > len(self._found):
+            self._answers = np.vstack([self._answers, np.zeros_like(self._answers)])
+            self._found = np.append(self._found, np.zeros_like(self._found))
         blank = [0.0] * self._width
-        self._answers = np.vstack([self._answers, [blank if a is None else a for a in answers]])
-        self._found = np.append(self._found, [a is not None for a in answers])
-        return np.arange(start, start + len(answers))
+        self._answers[start : self._count] = [blank if a is None else a for a in answers]
+        self._found[start : self._count] = [a is not None for a in answers]
+        return np.arange(start, self._count)
 
 
 def taken(layers: np.ndarray, sources: np.ndarray) -> np.ndarray:

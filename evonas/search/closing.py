@@ -25,8 +25,9 @@ class Left(NamedTuple):
 
     @property
     def closing(self) -> bool:
-        """Whether another generation would be paid from what the unfinished need."""
-        return self.left <= min(self._together(self.costs), CLOSING_SHARE * self.whole) + self.generation
+        """Whether another generation would be paid from what the affordable need."""
+        needed = self._together([self.costs[k] for k in self.affordable])
+        return self.left <= min(needed, CLOSING_SHARE * self.whole) + self.generation
 
     @property
     def affordable(self) -> set[int]:

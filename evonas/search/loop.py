@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from ..errors import EvonasError
-from ..evolution import Candidate, Engine
+from ..evolution import Candidate, Engine, Individual
 from ..executors import Call, Executor, Failure
 from ..genome import Genome
 from ..record import Constraint, Outcome, Record, total_violation
@@ -85,7 +85,7 @@ class Search:
         while self.engine.generation < (goal := self._goal(generations, patience)):
             if deadline is not None and time.monotonic() >= deadline:
                 return self._ended("budget")
-            closing = self._close(goal, self._budgets(started, deadline, tokens))
+            closing = self._close(goal, started, deadline, tokens)
             candidates = self.engine.ask()
             if not candidates:
                 return self._ended("budget" if closing else "exhausted")
@@ -115,26 +115,31 @@ class Search:
                 return min(generations, now + closing)
         return generations
 
-    def _close(self, generations: int, budgets: Sequence[Left]) -> bool:
+    def _close(self, generations: int, started: float, deadline: float | None, tokens: float | None) -> bool:
         """Let the expected front train to the end: in the last generations, or, True, with what is left of a budget.
-        Decided anew in every generation, so that a resumed run decides the same."""
+        Decided anew in every generation, so that a resumed run decides the same as far as no clock has a say."""
         engine, last = self.engine, len(self.evaluator.rungs) - 1
-        if any(budget.closing for budget in budgets):
-            affordable = set.intersection(*(budget.affordable for budget in budgets))
-            engine.close(False, [member.genome.id for k, member in enumerate(engine.unfinished()) if k in affordable])
-            return True
+        if (deadline, tokens) != (None, None):
+            unfinished = engine.unfinished()
+            budgets = self._budgets(unfinished, started, deadline, tokens)
+            if any(budget.closing for budget in budgets):
+                affordable = set.intersection(*(budget.affordable for budget in budgets))
+                engine.close(False, [unfinished[k].genome.id for k in sorted(affordable)])
+                return True
         if engine.generation >= max(1, generations - last):
             engine.close()
         else:
             engine.reopen()
         return False
 
-    def _budgets(self, started: float, deadline: float | None, tokens: float | None) -> list[Left]:
+    def _budgets(
+        self, unfinished: Sequence[Individual], started: float, deadline: float | None, tokens: float | None
+    ) -> list[Left]:
         """What the run is held to, as soon as enough is known of what its trainings take."""
         rungs, done = self.evaluator.rungs, self.engine.generation
         if done < 1:
             return []
-        budgets, unfinished = [], self.engine.unfinished()
+        budgets = []
         if tokens is not None:
             costs = [rungs[-1] - rungs[i.rung] for i in unfinished]
             budgets.append(Left(tokens - self._paid, tokens, self._next_generation(), costs))
@@ -142,8 +147,9 @@ class Search:
         if deadline is not None and len(rungs) > 1 and done >= len(rungs):
             costs = [self._pace.to_the_end(i.genome.id, i.rung) for i in unfinished]
             now, margin = time.monotonic(), _CLOSING_MARGIN
-            since, at = self._warm or (0, now - self.store.seconds)
-            generation = (now - at) / max(1, done - since)
+            since, at = self._warm or (done, now)
+            # Workers had to start in the first generation here, so it counts only until there is another.
+            generation = (now - at) / (done - since) if done > since else self.store.seconds / done
             lanes, alone = self.executor.workers, not getattr(self.evaluator, "one_device", False)
             left, whole = (deadline - now) / margin, (deadline - started) / margin
             budgets.append(Left(left, whole, generation, costs, lanes, alone))

@@ -51,6 +51,12 @@ def test_it_gains_on_a_smooth_problem():
     assert np.median(with_it) > np.median(without) + 0.03
 
 
+def test_a_small_share_is_some_of_the_offspring_now_and_then():
+    engine, _ = play(zdt, 10)
+    planned = [len(engine.screening.plan(engine, generation, 0.4)) for generation in range(10, 50)]
+    assert set(planned) == {0, 1} and 5 < sum(planned) < 30
+
+
 def test_what_it_proposes_is_new_passes_the_screen_and_comes_from_told_genomes():
     engine, asked = play(zdt, 10, screen=lambda genome: max(0.0, genome.x1 - 0.8))
     ids = [c.genome.id for c in asked]

@@ -69,6 +69,22 @@ def is_subsequence(short: list, long: list) -> bool:
     return all(item in rest for item in short)
 
 
+def test_a_mutant_is_another_genome_where_other_codes_are_not():
+    """Hidden widths round to multiples of 8, and a head width that follows from the others is left out."""
+    space = space_from_dict(
+        {
+            "kind": "custom",
+            "length": "n_layers",
+            "genes": {"n_layers": [1], "d_model": [32], "head_dim": [None, 16]},
+            "layers": {"n_heads": [2], "ffn_ratio": {"low": 1.0, "high": 2.0}},
+        }
+    )
+    rng = np.random.default_rng(0)
+    genome = space.sample(rng)
+    mutants = [mutate(genome, space, rng) for _ in range(200)]
+    assert all(child != genome and name != "none" for child, name in mutants)
+
+
 # -- crossover -----------------------------------------------------------------------------------------------------
 
 

@@ -51,6 +51,14 @@ def test_only_what_is_needed_is_done(evaluator, genome, needs, exact, measured, 
     assert set(made.measure(genome()).measures) == set(measured)
 
 
+def test_preparing_draws_nothing_and_changes_no_result(evaluator, genome):
+    plain, prepared = evaluator("loss"), evaluator("loss")
+    before = torch.get_rng_state()
+    prepared.prepare()
+    assert torch.equal(before, torch.get_rng_state())
+    assert prepared.train(genome()).measures == plain.train(genome()).measures
+
+
 def test_a_need_named_twice_counts_once(evaluator):
     assert evaluator("loss", "latency", "latency").measured_names == ("latency",)
 

@@ -50,6 +50,24 @@ SPACES = {
     "rules on ranges": space_from_dict(RULES),
     "depth in a rule": space_from_dict({**RULES, "rules": ["n * d <= 30", "n < 5 or h == 1"]}),
     "flat": space_from_dict({"kind": "custom", "genes": {"a": [1, 2, 3], "b": [1, 2]}, "rules": ["a + b != 3"]}),
+    "a latent of the whole network": space_from_dict(
+        {
+            "kind": "custom",
+            "genes": {"n_heads": [2, 4], "n_kv_heads": [1, 2, 4], "kv_rank": [8, 16], "attention": ["full", "latent"]},
+            "active": {"n_kv_heads": "attention == 'full'"},
+        }
+    ),
+    **{
+        f"head_dim {'or none' if none else 'stated'}": space_from_dict(
+            {
+                "kind": "custom",
+                "length": "n_layers",
+                "genes": {"n_layers": [1, 2], "d_model": [16, 32], "head_dim": [None] * none + [8, 16]},
+                "layers": {"n_heads": [1, 2, 4]},
+            }
+        )
+        for none in (True, False)
+    },
     "free": space_from_dict({"kind": "custom", "genes": {"a": {"low": 0.0, "high": 1.0}, "b": ["u", "v"]}}),
 }
 spaces = pytest.mark.parametrize("space", SPACES.values(), ids=SPACES.keys())
@@ -97,6 +115,18 @@ def test_genomes_come_back_as_they_were(space):
     assert coder.decode(codes) == found and coder.repaired(codes).same(codes).all()
     again = coder.of(found)
     assert again.same(codes).all() and coder.of(found[::-1]).same(codes[::-1]).all()
+
+
+@pytest.mark.parametrize("given, allowed", [(5, 6), (3, 2), (2, 2)])
+def test_layers_that_are_missing_are_the_last_one_again(given, allowed):
+    space = space_from_dict(
+        {"kind": "custom", "length": "n", "genes": {"n": [2, 6]}, "layers": {"h": [1, 2, 3]}, "rules": ["h < 9"]}
+    )
+    coder = Coder(space)
+    genome = Genome({"n": given, "h": (2,) * (given - 1) + (3,)})
+    codes = coder.encode([genome])
+    assert coder.decode(codes)[0] == coder.decode(coder.repaired(codes))[0] == space.repair(genome)
+    assert coder.depths(codes) == [allowed] and (codes.layers[0, allowed:] == 0).all()
 
 
 @spaces
