@@ -94,9 +94,9 @@ def _default(name: str) -> str:
     help=f"Each trains {GROWTH} times longer than the one before; only the best go on. Default: {_default('rungs')}",
 )
 @click.option(
-    "--surrogate",
-    is_flag=True,
-    help="Screen offspring by a model of the objectives, as far as it has told right lately. New: not the default yet.",
+    "--surrogate/--no-surrogate",
+    default=True,
+    help="Screen offspring by a model of the objectives, as far as it has told right lately. Default: yes.",
 )
 @click.option(
     "--timeout", metavar="TIME", help="Longest training of one candidate. Default: 50 times the median of its peers."
