@@ -120,6 +120,7 @@ class Engine(Climbing):
         self._short: dict[int, int] = {}  # generation -> its size, where the space ran out before it was full
         self._at: Counter[int] = Counter()  # rung -> how many of the archive are there
         self._best: list[Individual] = []  # the non-dominated ones at the last rung, by what was told
+        self._best_rows = np.zeros((0, len(objectives)))  # what that was, minimised
         self._told: dict[int, dict[str, Individual | None]] = {}  # by generation and genome id; None has failed
         self._children: dict[int, list[Candidate]] = {}  # generation -> what was told of it
         self._first: list[Candidate] = []
@@ -263,10 +264,17 @@ class Engine(Climbing):
             row = np.negative(individual.fitness.wvalues)
             self._ranges = np.minimum(self._ranges[0], row), np.maximum(self._ranges[1], row)
         if individual.rung == self.rungs - 1 and individual.feasible:
-            # Kept up to date one by one: a long run has far too many to look through in every generation.
-            members = [i for i in self._best if i.genome != individual.genome]
-            members = sorted([*members, individual], key=lambda i: i.index)
-            self._best = [i for i, keep in zip(members, non_dominated(self._told_points(members))) if keep]
+            self._note_best(individual)
+
+    def _note_best(self, individual: Individual) -> None:
+        """Kept up to date one by one: a long run has far too many to look through in every generation."""
+        row, rows = self._told_points([individual])[0], self._best_rows
+        if ((rows <= row).all(axis=1) & (rows < row).any(axis=1)).any():
+            return
+        stay = ~((row <= rows).all(axis=1) & (row < rows).any(axis=1))
+        kept = [(i, r) for i, r, stays in zip(self._best, rows, stay.tolist()) if stays]
+        kept = sorted([*kept, (individual, row)], key=lambda pair: pair[0].index)
+        self._best, self._best_rows = [i for i, _ in kept], np.array([r for _, r in kept])
 
     def _individual(
         self, candidate: Candidate, values: Mapping[str, float] | None, violation: float
