@@ -67,7 +67,7 @@ def export(reference, target, output, weights, untrained, context, vocab) -> Non
         from ..convert.weights import load_trained
 
         path = Path(weights) if weights is not None else _find_weights(reference, found)
-        model, origin = load_trained(found.genome, path, found.context), f"weights from {path}"
+        model, origin = load_trained(_as_trained(found.genome, path), path, found.context), f"weights from {path}"
     folder = Path(output) if output is not None else runs_folder() / f"export-{found.name.replace(':', '-')}"
     _write(folder, FILES, lambda: export_torch(
         model, folder, trained=not untrained, name=found.name, source=found.source,
@@ -102,12 +102,29 @@ def _find_weights(reference: str, found) -> Path:
     beside = [Path(reference).with_name(name)] if exists(Path(reference)) else []
     trained = sorted(runs_folder().glob(f"train-*/{name}"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
     for path in (*beside, *trained):
-        if are_of(path, found.genome):
+        if are_of(path, _as_trained(found.genome, path)):
             return path
     raise EvonasError(
         f"there are no trained weights of {found.name} ({found.genome.id}) in {runs_folder()}/train-*",
         f"Train it first: evonas train {reference}. Or add --weights FILE.safetensors, or --untrained to time it only.",
     )
+
+
+def _as_trained(genome, path: Path):
+    """``genome`` with the learning rate that the genome file beside the weights names: ``evonas train`` takes a run's
+    rate over to the length of the training. As it is where that file tells of another genome."""
+    from ..genome import bounded_windows, read_genome
+    from ..genome.io import exists
+
+    beside = path.with_name("genome.json")
+    if "learning_rate" not in genome or not exists(beside):
+        return genome
+    try:
+        trained = read_genome(beside)
+        same = genome.replace(learning_rate=trained.genome.get("learning_rate"))
+        return trained.genome if trained.genome == bounded_windows(same, trained.context or 2**24) else genome
+    except EvonasError:
+        return genome
 
 
 def _write(folder: Path, names, write) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import time
 from pathlib import Path
 
 import click
@@ -14,6 +15,7 @@ from .options import precision_option
 
 DEFAULT_TOKENS = 1_536_000  # nanoGPT's CPU training: 2,000 steps of 12 x 64
 _EVALUATIONS = 20
+_LOOK_AFTER, _BUSY = 5.0, 0.65  # seconds of training; share of its threads' time that they run when they are alone
 
 
 @click.command()
@@ -33,6 +35,12 @@ _EVALUATIONS = 20
 @click.option("--rate-as-found", is_flag=True, help="Don't take the learning rate of a RUN:ID over to this length.")
 @precision_option
 @click.option(
+    "--threads",
+    type=click.IntRange(1, 1024),
+    metavar="N",
+    help="Of a CPU. Default: torch's, one per core. Where other work runs beside it 1 may be many times faster.",
+)
+@click.option(
     "--seed",
     type=click.IntRange(0, 2**63 - 1),
     default=0,
@@ -43,7 +51,7 @@ _EVALUATIONS = 20
 @click.option(
     "-o", "--output", type=click.Path(), metavar="DIR", help="Must not exist or be empty. Default: runs/train-NAME."
 )
-def train(reference, tokens, task, data, context, device, rate_as_found, precision, seed, output) -> None:
+def train(reference, tokens, task, data, context, device, rate_as_found, precision, threads, seed, output) -> None:
     """Train one genome in full and keep its best weights.
 
     The schedule runs to its end; the held-out loss is taken on all held-out data 20 times on the way. Writes
@@ -76,6 +84,10 @@ def train(reference, tokens, task, data, context, device, rate_as_found, precisi
     now = fingerprint(loaded) if of_run and data is None and found.data else None
     if now is not None and now != found.data:
         click.echo(f"Note: the data is not what {found.name} was found on: {found.data} then, {now} now", err=True)
+    if threads is not None:
+        import torch
+
+        torch.set_num_threads(threads)
     folder = Path(output) if output is not None else runs_folder() / f"train-{found.name.replace(':', '-')}"
     make_folder(folder)
     try:
@@ -106,8 +118,11 @@ def _train(genome, task, tokens: int, seed: int, device: str, precision: str, fo
     with Progress(*columns, console=console, transient=True) as bar:
         row = bar.add_task("", total=steps_for(genome, task.context, tokens), loss="")
 
+        waiting = _Waiting(device)
+
         def on_step(step: int) -> None:
             bar.update(row, completed=step)
+            waiting.look()
 
         def on_evaluation(step: int, steps: int, loss: float, spread: float, model) -> None:
             bar.update(row, completed=step, loss=f"held-out loss {loss:.4f}")
@@ -133,6 +148,28 @@ def _train(genome, task, tokens: int, seed: int, device: str, precision: str, fo
             raise EvonasError(f"the training diverged: {error}", hint, exit_code=EXIT_FAILED) from None
     latency = forward_latency(done.model.eval(), device, seconds=1.0)
     return (best["loss"], best["spread"], latency), curve
+
+
+class _Waiting:
+    """Says once where the threads of a training mostly wait, for cores that other work has and so for one another."""
+
+    def __init__(self, device: str) -> None:
+        import torch
+
+        self._threads = torch.get_num_threads() if device == "cpu" else 1
+        self._since = time.perf_counter(), time.process_time()
+
+    def look(self) -> None:
+        wall, own = time.perf_counter() - self._since[0], time.process_time() - self._since[1]
+        if self._threads == 1 or wall < _LOOK_AFTER:
+            return
+        if own < _BUSY * wall * self._threads:
+            click.echo(
+                f"Note: its {self._threads} threads wait for cores that other work has: --threads 1 may be many times "
+                "faster.",
+                err=True,
+            )
+        self._threads = 1
 
 
 def _write_curve(path: Path, curve) -> None:

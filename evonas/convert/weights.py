@@ -72,8 +72,8 @@ def load_trained(genome: Genome, path: Path, context: int | None = None) -> Tran
     embedding = weights.get("token_embedding.weight")
     if embedding is None or embedding.dim() != 2 or not len(embedding):
         raise EvonasError(f"{path} holds no token_embedding.weight: not the weights of an evonas network")
-    with torch.device("meta"):  # the file's sizes take no memory before they are known to be right
-        _check(weights, build(genome, len(embedding), context).state_dict(), path)
+    # The file's sizes take no memory before they are known to be right.
+    _check(weights, build(genome, len(embedding), context, device="meta").state_dict(), path)
     model = build(genome, len(embedding), context, generator=torch.Generator())
     model.load_state_dict(weights)
     return model.eval()

@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from evonas.convert.weights import save_weights
 from evonas.genome import genome_to_dict, read_genome, write_genome
 from evonas.model import build
 from evonas.store import Store
@@ -63,6 +64,23 @@ def test_a_genome_of_a_run(cli, in_copy):
     cli("train", f"first:{best[:8]}", "--tokens", 256, "--device", "cpu")
     cli("export", f"first:{best[:8]}", "-o", "out")
     assert read_genome("out/genome.json").genome.id == best and "context 16" in run(in_copy / "out")
+
+
+def test_weights_trained_at_a_rate_that_was_taken_over_are_those_of_the_run_s_genome(cli, in_copy):
+    """As ``evonas train`` does for Muon; everything else has to be the same."""
+    store = Store.open("runs/first")
+    best = store.front_ids()[0]
+    genome, context = store.genomes[best].genome, 16
+    for name, other in (("deeper", genome.replace(beta2=0.5)), ("rate", genome.replace(learning_rate=1.5e-3))):
+        folder = in_copy / "runs" / f"train-{name}"
+        folder.mkdir()
+        write_genome(folder / "genome.json", other, name=name, context=context)
+        save_weights(build(other, 256, context), folder / "weights.safetensors")
+        done = cli("export", f"first:{best[:8]}", "-o", f"out-{name}", code=2 if name == "deeper" else 0)
+    assert "runs/train-rate/weights.safetensors" in done.out
+    assert read_genome("out-rate/genome.json").genome.learning_rate == 1.5e-3
+    done = cli("export", f"first:{best}", "--weights", "runs/train-rate/weights.safetensors", "-o", "again")
+    assert "context 16" in done.out
 
 
 def test_the_genome_file_beside_the_weights_finds_them(cli, trained, in_tmp_path):

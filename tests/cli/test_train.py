@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib
 import re
 
 import numpy as np
@@ -161,3 +162,39 @@ def test_a_late_divergence_keeps_weights_only_where_they_are_worth_it(train, in_
     assert "the training diverged" in done.sentence and ("are kept in out" in done.sentence) == kept
     assert (in_tmp_path / "out").exists() == kept
     monkeypatch.undo()
+
+
+def test_threads_may_be_set_and_waiting_for_cores_is_said_once(train, monkeypatch):
+    module = importlib.import_module("evonas.cli.train")
+
+    before = torch.get_num_threads()
+    seen = []
+    monkeypatch.setattr(torch, "set_num_threads", lambda n: seen.append(n))
+    train("--threads", 1)
+    assert 1 in seen and torch.get_num_threads() == before
+
+    class Clock:
+        wall = own = 0.0
+
+        def perf_counter(self):
+            return self.wall
+
+        def process_time(self):
+            return self.own
+
+    monkeypatch.setattr(module, "time", clock := Clock())
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+    said = []
+    monkeypatch.setattr(module.click, "echo", lambda text, err=False: said.append(text))
+    waiting = module._Waiting("cpu")
+    for wall, own in ((4.0, 4.0), (6.0, 7.0), (9.0, 8.0)):
+        clock.wall, clock.own = wall, own
+        waiting.look()
+    assert len(said) == 1 and "--threads 1" in said[0]
+    clock.wall = clock.own = 0.0
+    busy, gpu = module._Waiting("cpu"), module._Waiting("cuda")
+    clock.wall, clock.own = 6.0, 20.0
+    busy.look()
+    clock.own = 1.0
+    busy.look(), gpu.look()
+    assert len(said) == 1
