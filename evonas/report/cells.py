@@ -161,6 +161,8 @@ def _rung_lines(report: Mapping[str, Any]) -> list[str]:
     front = "" if held is None else f"those at {at[held]} so far" if held < len(rungs) - 1 else "the last"
     lines = [", ".join([text, *further]) + (f"; the front holds only {front}." if front else ".")]
     for name in dict.fromkeys(name for rung in rungs[:-1] for name in rung["error"] or ()):
+        if report["fidelity"].get(name) == "measured":  # once more, perhaps, but not by rungs
+            continue
         told = [(tokens, error) for tokens, rung in zip(at, rungs[:-1]) if (error := (rung["error"] or {}).get(name))]
         if told:
             errors = [f"±{number(told[0][1], 2)}", *(f"at {tokens}: ±{number(error, 2)}" for tokens, error in told[1:])]

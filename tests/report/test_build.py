@@ -269,17 +269,18 @@ def test_three_objectives(tmp_path):
 def test_rungs_say_who_was_trained_how_long_and_how_far_to_trust_it(store):
     for k, fidelity in enumerate(("1024 tokens", "1024 tokens", "4096 tokens")):
         add(store, k, 2.0 - 0.1 * k, 1.0 + k, fidelity=fidelity)
-    expected = [{"rung": 0, "of": 1024, "pairs": 5, "error": {"loss": 0.0871, "latency": 0.0}}]
+    expected = [{"rung": 0, "of": 1024, "pairs": 5, "error": {"loss": 0.0871, "latency": 0.0004}}]
     store.set_header(settings={"tokens": 4096})
     store.commit({"generation": 0, "rungs": [3, 1], "expected": expected}, ids(0, 1, 2))
     report = build_report(Store.open(store.folder))
     assert report["rungs"] == [
-        {"fidelity": "1024 tokens", "genomes": 3, "pairs": 5, "error": {"loss": 0.0871, "latency": 0.0}},
+        {"fidelity": "1024 tokens", "genomes": 3, "pairs": 5, "error": {"loss": 0.0871, "latency": 0.0004}},
         {"fidelity": "4096 tokens", "genomes": 1, "pairs": None, "error": None},
     ]
     text = " ".join(summary_lines(report, table_of(report)))
     assert "3 genomes were trained to 1,024 tokens, 1 of them to 4,096; the front holds only the last." in text
     assert "Standard error with which the loss at 1,024 tokens tells that at 4,096: ±0.087." in text
+    assert "the latency at" not in text  # it was measured once more: nothing that a rung tells
     assert "another fidelity" not in text and front(store) == ids(2)
 
 
