@@ -110,10 +110,8 @@ def step(options, space: SearchSpace) -> dict:
 
 def throughput(options, space: SearchSpace) -> dict:
     tokens = 65_536 if options.quick else DEFAULTS["tokens"] // GROWTH ** (DEFAULTS["rungs"] - 1)
-    genomes, repeats = (
-        sample(options, space, 4 if options.quick else options.genomes),
-        1 if options.quick else options.repeats,
-    )
+    count, repeats = (4, 1) if options.quick else (options.genomes, options.repeats)
+    genomes = sample(options, space, count)
     calls = [Call("train", (g, 0), g.id) for g in sorted(genomes, key=lambda g: -_size(g))]
     kinds = {
         "workers": (evaluator(options, tokens=tokens), options.workers),

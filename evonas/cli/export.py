@@ -113,6 +113,7 @@ def _find_weights(reference: str, found) -> Path:
 def _as_trained(genome, path: Path):
     """``genome`` with the learning rate that the genome file beside the weights names: ``evonas train`` takes a run's
     rate over to the length of the training. As it is where that file tells of another genome."""
+    from ..config import MAX_CONTEXT
     from ..genome import bounded_windows, read_genome
     from ..genome.io import exists
 
@@ -122,7 +123,7 @@ def _as_trained(genome, path: Path):
     try:
         trained = read_genome(beside)
         same = genome.replace(learning_rate=trained.genome.get("learning_rate"))
-        return trained.genome if trained.genome == bounded_windows(same, trained.context or 2**24) else genome
+        return trained.genome if trained.genome == bounded_windows(same, trained.context or MAX_CONTEXT) else genome
     except EvonasError:
         return genome
 

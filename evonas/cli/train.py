@@ -160,9 +160,9 @@ class _Waiting:
         self._since = time.perf_counter(), time.process_time()
 
     def look(self) -> None:
-        wall, own = time.perf_counter() - self._since[0], time.process_time() - self._since[1]
-        if self._threads == 1 or wall < _LOOK_AFTER:
+        if self._threads == 1 or (wall := time.perf_counter() - self._since[0]) < _LOOK_AFTER:
             return
+        own = time.process_time() - self._since[1]
         if own < _BUSY * wall * self._threads:
             click.echo(
                 f"Note: its {self._threads} threads wait for cores that other work has: --threads 1 may be many times "

@@ -84,8 +84,8 @@ class Climbing:
     def reopen(self) -> None:
         self._choose_by(False, True, None)
 
-    def _choose_by(self, *how) -> None:
-        before = self._closing, self._offspring_wanted, self._finishing
+    def _choose_by(self, closing: bool, offspring: bool, only: frozenset[str] | None) -> None:
+        before, how = (self._closing, self._offspring_wanted, self._finishing), (closing, offspring, only)
         self._closing, self._offspring_wanted, self._finishing = how
         begun = self._outstanding.get(self.generation) or self._told.get(self.generation)
         if before != how and not begun:
@@ -103,6 +103,8 @@ class Climbing:
         if not feasible and not any(i.rung == last for i in self.archive.values()):
             return sorted(self.population, key=lambda i: i.fitness.violation)[:1]
         front = [i for i, keep in zip(feasible, non_dominated(self._points(feasible))) if keep]
+        if all(i.rung == last for i in front):
+            return []
         gains = hypervolume_contributions(self._points(front))
         best_first = sorted(range(len(front)), key=lambda k: (-gains[k], front[k].index))
         return [front[k] for k in best_first if front[k].rung < last]

@@ -20,7 +20,7 @@ from .credit import Credit
 from .environment import Tournament, select_nsga2, select_nsga3
 from .fitness import Individual, ParetoFitness
 from .sampling import first_population
-from .selection import hypervolume, hypervolume_box, minimised, non_dominated
+from .selection import dominates, hypervolume, hypervolume_box, minimised, non_dominated
 from .strata import ParentsByStrata, select_by_strata
 from .trust import Trust
 from .variation import MUTATIONS, mate, mutate
@@ -269,10 +269,9 @@ class Engine(Climbing):
     def _note_best(self, individual: Individual) -> None:
         """Kept up to date one by one: a long run has far too many to look through in every generation."""
         row, rows = self._told_points([individual])[0], self._best_rows
-        if ((rows <= row).all(axis=1) & (rows < row).any(axis=1)).any():
+        if dominates(rows, row).any():
             return
-        stay = ~((row <= rows).all(axis=1) & (row < rows).any(axis=1))
-        kept = [(i, r) for i, r, stays in zip(self._best, rows, stay.tolist()) if stays]
+        kept = [(i, r) for i, r, falls in zip(self._best, rows, dominates(row, rows).tolist()) if not falls]
         kept = sorted([*kept, (individual, row)], key=lambda pair: pair[0].index)
         self._best, self._best_rows = [i for i, _ in kept], np.array([r for _, r in kept])
 
@@ -332,11 +331,7 @@ class Engine(Climbing):
             parents = [self.archive[i] for i in child.parents if i in self.archive]
             m = len(self.objectives)
             rows = minimised(np.array([i.told[0][:m] for i in (born, *parents) if i is not None]), self.directions)
-            won = (
-                born is not None
-                and born.feasible
-                and not any((row <= rows[0]).all() and (row < rows[0]).any() for row in rows[1:])
-            )
+            won = born is not None and born.feasible and not dominates(rows[1:], rows[0]).any()
             self.credit.note(child.operator, won)
 
     def _give_trust(self, children: Sequence[Candidate]) -> None:

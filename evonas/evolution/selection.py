@@ -18,6 +18,11 @@ def minimised(values: np.ndarray, directions: Sequence[str]) -> np.ndarray:
     return np.asarray(values, dtype=float).reshape(-1, len(signs)) * signs
 
 
+def dominates(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Mask (...) of the rows of ``a`` (..., m) that dominate those of ``b``; either may be a single row (m,)."""
+    return (a <= b).all(axis=-1) & (a < b).any(axis=-1)
+
+
 def non_dominated(points: np.ndarray) -> np.ndarray:
     """Mask (n,) of the rows of ``points`` (n, m) that no other row dominates; equal rows are all kept."""
     if len(points) == 0:

@@ -32,9 +32,11 @@ def mutate(
     codes = coder.encode([genome])
     for _ in range(_TRIES):  # other codes may be the same genome: widths that round alike, say
         children, names = mutate_codes(codes, coder, rng, share)
-        if names[0] == "none" or (child := coder.decode(children)[0]) != genome:
+        if names[0] == "none":
             break
-    return (genome, "none") if names[0] == "none" or child == genome else (child, names[0])
+        if (child := coder.decode(children)[0]) != genome:
+            return child, names[0]
+    return genome, "none"
 
 
 def mate_codes(first: Codes, second: Codes, coder: Coder, rng: np.random.Generator) -> Codes:

@@ -23,8 +23,9 @@ GPU_STAYS_WARM = 0.5  # and keeps it for so many seconds at least
 MIN_REPEATS, MAX_REPEATS = 20, 2_000
 PATIENCE = 5  # times the seconds asked for, where the machine is busy
 WAITED = 0.05  # share of a repeat that a thread may wait for others
-_gpu_busy_at = -math.inf  # when the latest timing of this process ended
 CPU_THREADS = 1  # of a timed forward pass: small networks gain nothing from more, and the figure is steadier
+
+_gpu_busy_at = -math.inf  # when the latest timing of this process ended
 
 
 def forward_latency(model: Transformer, device: str, seconds: float) -> Measure:

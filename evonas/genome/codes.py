@@ -5,7 +5,7 @@ n genomes, s scalar genes, f per-layer genes, l layers at most
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from .column import Column
 from .genome import Genome
 
 if TYPE_CHECKING:
+    from .rules import Rule
     from .space import SearchSpace
 
 _DENSE = 2**20  # combinations, up to which a table has a place for each
@@ -171,20 +172,20 @@ class Coder:
     # -- repair -------------------------------------------------------------------------------------------------
 
     def _make_tables(self) -> None:
-        space, active = self.space, self.space.active
-        conditions = {n: rule.names | {n} for n, rule in active.items()}
-        named = set().union(*(r.names for r in space._scalar_rules))
-        named |= set().union(*(names for n, names in conditions.items() if n in self._scalar_at))
-        named |= {"n_heads", "kv_rank"} if "n_kv_heads" in named else set()  # what it rests at beside a latent
+        named = self._named(self.space._scalar_rules, self._scalar_at)
         self._own = [k for n, k in self._scalar_at.items() if n in named]
         self._settle = _Table([self.scalar_columns[k] for k in self._own], self._settled, len(self._own))
-        named = set().union(*(r.names for r in space._layer_rules))
-        named |= set().union(*(names for n, names in conditions.items() if n in self._layer_at))
-        named |= {"n_heads", "kv_rank"} if "n_kv_heads" in named else set()
+        named = self._named(self.space._layer_rules, self._layer_at)
         self._outer = [k for n, k in self._scalar_at.items() if n in named]
         self._inner = [k for n, k in self._layer_at.items() if n in named]
         columns = [self.scalar_columns[k] for k in self._outer] + [self.layer_columns[k] for k in self._inner]
         self._mend = _Table(columns, self._mended, len(self._inner))
+
+    def _named(self, rules: Iterable[Rule], genes: Collection[str]) -> set[str]:
+        """All that the rules and the conditions of these genes name, and what the genes rest at."""
+        conditions = {n: rule for n, rule in self.space.active.items() if n in genes}
+        named = set(conditions).union(*(rule.names for rule in (*rules, *conditions.values())))
+        return named | ({"n_heads", "kv_rank"} if "n_kv_heads" in named else set())  # beside a latent, as many as heads
 
     def _settled(self, values: list) -> list[float] | None:
         names = [self.scalar_columns[k].gene.name for k in self._own]
