@@ -162,7 +162,7 @@ class ProxyEvaluator:
         try:
             while training.cycles <= rung:
                 training.run(self.rungs[training.cycles])
-            loss, spread = training.validate(self.validation_tokens)
+            found = training.validate(self.validation_tokens)
         except DivergenceError as error:
             return Outcome("non_finite", reason=str(error), cost={"seconds": time.perf_counter() - started}, **outcome)
         if path is not None and rung < len(self.rungs) - 1:
@@ -171,7 +171,7 @@ class ProxyEvaluator:
                 checkpoint.save(training, path)
         if self.device != "cpu":
             outcome["provenance"]["cuda_graph"] = int(bool(training.step.graphed))
-        measure = Measure(loss, spread, f"{self.rungs[rung]} tokens", self.device)
+        measure = Measure(found.loss, found.spread, f"{self.rungs[rung]} tokens", self.device, found.sketch)
         cost = {"seconds": time.perf_counter() - started, "tokens": float(training.tokens - paid)}
         return Outcome(measures={"loss": measure}, cost=cost, **outcome)
 

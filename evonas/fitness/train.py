@@ -6,12 +6,14 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from ..genome import Genome
 from ..model import Transformer, build
+from ..sketch import sketch
 from ..tasks import Task
 from .muon import Muon
 from .precision import autocast, precision_of
@@ -24,6 +26,14 @@ _DIVERGED = 3.0  # times the first loss: beyond it nothing is learned any more
 
 class DivergenceError(ArithmeticError):
     """Loss or gradient became NaN or infinite, or the loss far exceeded its start."""
+
+
+class HeldOut(NamedTuple):
+    """Mean loss over held-out sequences, its standard error, and the ``sketch`` of that error."""
+
+    loss: float
+    spread: float
+    sketch: str
 
 
 @dataclass
@@ -115,12 +125,12 @@ class Training:
         self.sequences += sum(sizes)
         return len(sizes)
 
-    def validate(self, tokens: int | None) -> tuple[float, float]:
-        """Held-out loss and its standard error. Raises DivergenceError where it is not finite."""
-        loss, spread = validate(self.model, self.task, tokens, self.device, self.precision)
-        if not math.isfinite(loss):
-            raise DivergenceError(f"the held-out loss is {loss}")
-        return loss, spread
+    def validate(self, tokens: int | None) -> HeldOut:
+        """Held-out loss. Raises DivergenceError where it is not finite."""
+        found = validate(self.model, self.task, tokens, self.device, self.precision)
+        if not math.isfinite(found.loss):
+            raise DivergenceError(f"the held-out loss is {found.loss}")
+        return found
 
     def _check(self, step: int) -> None:
         loss, norm = self.step.loss.item(), self.step.norm.item()
@@ -170,7 +180,7 @@ def train(
         if on_step is not None:
             on_step(step)
         if step in marks:
-            loss, spread = training.validate(validation_tokens)
+            loss, spread, _ = training.validate(validation_tokens)
             curve.append((int(seen[step - 1]), loss))
             if on_evaluation is not None:
                 on_evaluation(step, steps, loss, spread, training.model)
@@ -180,10 +190,8 @@ def train(
 
 
 @torch.inference_mode()
-def validate(
-    model: Transformer, task: Task, tokens: int | None, device: str, precision: str = "float32"
-) -> tuple[float, float]:
-    """Held-out loss and its standard error over sequences; ``tokens`` as in ``Task.validation``."""
+def validate(model: Transformer, task: Task, tokens: int | None, device: str, precision: str = "float32") -> HeldOut:
+    """The loss on held-out sequences; ``tokens`` as in ``Task.validation``."""
     model.eval()
     losses = []
     for x, y in task.validation(tokens, VALIDATION_BATCH):
@@ -193,7 +201,7 @@ def validate(
     model.train()
     each = torch.cat(losses).double()
     error = each.std().item() / math.sqrt(len(each)) if len(each) > 1 else 0.0
-    return each.mean().item(), error
+    return HeldOut(each.mean().item(), error, sketch(each.cpu().numpy()))
 
 
 class _torch_seed:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..record import Record
+from ..sketch import error_of_difference
 from ..store import Store
 from .compare import Comparison, gain
 from .short import clean, number
@@ -17,7 +18,7 @@ def against_seeds(store: Store, comparison: Comparison) -> list[dict[str, Any]]:
 
     ``at_seed_<first>`` is the member of the front that is best in the second objective among those no worse than
     the seed in the first: {id, objective, value, seed_value, gain (absolute, positive is better), ratio (gain over
-    the seed's value), within_spread (the gain is no larger than the two spreads together)}. ``at_seed_<second>`` is
+    the seed's value), within_spread (the gain is no larger than its standard error)}. ``at_seed_<second>`` is
     the reverse. Either is None where no member qualifies, the seed has no record of the front's fidelity, or its last
     one, whose ``status`` this is, is a failure. A run with one objective has ``best`` instead.
     """
@@ -61,7 +62,7 @@ def _best(wanted: dict, candidates: Sequence[Record], seed: Record | None) -> di
     best = max(candidates, key=lambda r: gain(wanted, r.measures[name].value, ours.value))
     theirs = best.measures[name]
     difference = gain(wanted, theirs.value, ours.value)
-    spread = math.hypot(theirs.spread, ours.spread)
+    spread = error_of_difference((theirs.spread, ours.spread), (theirs.sketch, ours.sketch))
     return {
         "id": best.genome_id,
         "objective": name,

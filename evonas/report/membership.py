@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..evolution.selection import minimised, non_dominated
+from ..sketch import WIDTH, directions
 from .compare import Comparison
 
 _DRAWS = 500
@@ -15,8 +16,8 @@ def front_probabilities(comparison: Comparison) -> dict[str, float]:
     """Genome id -> share of draws in which nothing dominates it, of every genome on the front.
 
     A draw takes each objective of each genome from a normal distribution around the stored value with its spread
-    (exact ones stay). Spreads are taken as independent: held-out text is the same for all, so differences in loss are
-    somewhat better known than this says.
+    (exact ones stay). What errors have in common, as those of losses on the same held-out text, is drawn in common
+    (see ``evonas.sketch``).
     """
     records, names = comparison.records, comparison.names
     front = np.flatnonzero(comparison.front)
@@ -32,7 +33,10 @@ def front_probabilities(comparison: Comparison) -> dict[str, float]:
     kept = np.flatnonzero(rivals)
     rng = np.random.default_rng(0)
     times = np.zeros(len(kept))
+    shared = [directions([records[k].measures[n].sketch for k in kept]) for n in names]
     for _ in range(_DRAWS):
-        times += non_dominated(values[kept] + spreads[kept] * rng.standard_normal((len(kept), len(names))))
+        apart = rng.standard_normal((len(kept), len(names)))
+        together = np.column_stack([pattern @ rng.standard_normal(WIDTH) for pattern in shared])
+        times += non_dominated(values[kept] + spreads[kept] * np.where(np.isfinite(together), together, apart))
     shares = dict(zip(kept.tolist(), (times / _DRAWS).tolist()))
     return {records[k].genome_id: shares[k] for k in front.tolist()}

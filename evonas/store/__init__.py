@@ -49,8 +49,9 @@ Groups of 1-D datasets of equal length, one row per entry:
     generation that failed whole and was done again has its rows twice, the later count.
     sequence (0, 1, 2, ...), genome_id, generation, index, status, reason, finished (seconds since the run began,
     cumulative over resumes), provenance (JSON), cost_seconds, cost_tokens and any further ``cost_<name>``; for each
-    objective ``<name>``, ``<name>_spread``, ``<name>_fidelity``, ``<name>_device``. NaN and "" mean not measured; a
-    column that appears later is NaN or "" in earlier rows.
+    objective ``<name>``, ``<name>_spread``, ``<name>_fidelity``, ``<name>_device`` and, where known,
+    ``<name>_sketch`` (base64, see ``evonas.sketch``). NaN and "" mean not measured; a column that appears later is NaN
+    or "" in earlier rows.
 ``generations``
     generation, evaluations, front_size, hypervolume, seconds, failures (JSON), rng (JSON), best (JSON), extra (JSON:
     whatever else the search noted; with rungs ``rungs``, genomes told at each, and ``expected``, for each rung below

@@ -20,6 +20,7 @@ MAX_REASON = 4000  # characters kept of a failure's reason
 _ID = re.compile(r"[0-9a-f]{12}")
 _NAME = re.compile(r"[A-Za-z_]\w{0,63}")
 _SUFFIXES = ("_spread", "_fidelity", "_device")
+_SKETCH = "_sketch"  # a column that only some objectives have
 
 
 class Entry(NamedTuple):
@@ -90,7 +91,7 @@ def check_id(value: Any) -> str:
 def storable(record: Record) -> Record:
     """``record`` with plain numbers and text that fits the layout; raises EvonasError for an unusable name."""
     for name in record.measures:
-        taken = name in TABLES["evaluations"] or name.startswith("cost_") or name.endswith(_SUFFIXES)
+        taken = name in TABLES["evaluations"] or name.startswith("cost_") or name.endswith((*_SUFFIXES, _SKETCH))
         if not _NAME.fullmatch(name) or taken:
             raise EvonasError(f"objective name {name!r} can't be a column", "Use a short word such as 'energy'.")
     for name in record.cost:
@@ -102,7 +103,9 @@ def storable(record: Record) -> Record:
         index=int(record.index),
         status=record.status,
         measures={
-            name: Measure(float(m.value), float(m.spread), clean_text(m.fidelity), clean_text(m.device))
+            name: Measure(
+                float(m.value), float(m.spread), clean_text(m.fidelity), clean_text(m.device), clean_text(m.sketch)
+            )
             for name, m in record.measures.items()
         },
         reason=clean_text(record.reason)[:MAX_REASON],
@@ -140,7 +143,9 @@ def _read_record(data: Any) -> Record:
     if sum(len(data[name]) for name in objects) > MAX_COLUMNS:
         raise ValueError(f"a record of more than {MAX_COLUMNS} values")
     measures = {
-        name: Measure(number(m["value"]), number(m["spread"]), text(m["fidelity"]), text(m["device"]))
+        name: Measure(
+            number(m["value"]), number(m["spread"]), text(m["fidelity"]), text(m["device"]), text(m.get("sketch", ""))
+        )
         for name, m in data["measures"].items()
     }
     return Record(
@@ -200,6 +205,8 @@ def evaluation_row(evaluation: Evaluation) -> dict[str, Any]:
     row |= {f"cost_{name}": value for name, value in record.cost.items()}
     for name, m in record.measures.items():
         row |= {name: m.value, f"{name}_spread": m.spread, f"{name}_fidelity": m.fidelity, f"{name}_device": m.device}
+        if m.sketch:
+            row[name + _SKETCH] = m.sketch
     return row
 
 
@@ -208,8 +215,10 @@ def evaluation_columns(records: Sequence[Record]) -> dict[str, str]:
     columns: dict[str, str] = {}
     for record in records:
         columns |= {f"cost_{name}": FLOAT for name in record.cost}
-        for name in record.measures:
+        for name, m in record.measures.items():
             columns |= {name: FLOAT, f"{name}_spread": FLOAT, f"{name}_fidelity": TEXT, f"{name}_device": TEXT}
+            if m.sketch:
+                columns[name + _SKETCH] = TEXT
     return columns
 
 
@@ -227,20 +236,22 @@ def read_evaluations(columns: Mapping[str, list]) -> list[Evaluation]:
         raise ValueError("provenance is not a JSON object")
     if not all(map(math.isfinite, columns["finished"])):
         raise ValueError("an evaluation finished at no number of seconds")
+    nothing = [""] * len(columns["sequence"])
     measured = [
-        (name, *(columns[name + suffix] for suffix in ("", *_SUFFIXES))) for name in measured_names(list(columns))
+        (name, *(columns[name + suffix] for suffix in ("", *_SUFFIXES)), columns.get(name + _SKETCH, nothing))
+        for name in measured_names(list(columns))
     ]
     costs = [(name.removeprefix("cost_"), column) for name, column in columns.items() if name.startswith("cost_")]
     for name, *found in measured:
-        _check_kinds(name, zip(found, (float, float, str, str)))
+        _check_kinds(name, zip(found, (float, float, str, str, str)))
     _check_kinds("cost", ((column, float) for _, column in costs))
     fixed = ("sequence", "genome_id", "generation", "index", "status", "reason", "finished", "provenance")
     out = []
     rows = zip(*(columns[name] for name in fixed))
     for k, (sequence, genome_id, generation, index, status, reason, finished, provenance) in enumerate(rows):
         measures = {
-            name: Measure(values[k], spreads[k], fidelities[k], devices[k])
-            for name, values, spreads, fidelities, devices in measured
+            name: Measure(values[k], spreads[k], fidelities[k], devices[k], sketches[k])
+            for name, values, spreads, fidelities, devices, sketches in measured
             if values[k] == values[k]
         }
         cost = {name: column[k] for name, column in costs if column[k] == column[k]}

@@ -16,6 +16,7 @@ from torch.nn.functional import cross_entropy
 from evonas.fitness.train import DivergenceError, Training, steps_for, train, validate
 from evonas.genome import read_space
 from evonas.genome.genome import REFERENCE_BATCH
+from evonas.sketch import error_of_difference
 from evonas.tasks import load_task
 
 FEW = 8 * 16 * 12  # tokens: 12 steps of the base genome
@@ -88,9 +89,20 @@ def test_the_loss_is_the_mean_over_all_held_out_sequences(genome, task):
     assert trained.spread == pytest.approx(each.std().item() / math.sqrt(len(each)), rel=1e-4)
 
 
+def test_how_far_two_networks_differ_is_known_better_than_either(genome, task):
+    found = [train(genome(learning_rate=rate), task, 4 * FEW, seed=0).model for rate in (3e-3, 4e-3)]
+    a, b = (validate(model, task, None, "cpu") for model in found)
+    x, y = (torch.from_numpy(np.concatenate(part)) for part in zip(*task.validation(None, 64)))
+    with torch.no_grad():
+        one, other = (cross_entropy(m.eval()(x).transpose(1, 2), y, reduction="none").mean(dim=1) for m in found)
+    error = (one - other).double().std().item() / math.sqrt(len(y))
+    assert error_of_difference((a.spread, b.spread), (a.sketch, b.sketch)) == pytest.approx(error, rel=0.3)
+    assert error < 0.7 * math.hypot(a.spread, b.spread)
+
+
 def test_a_fixed_part_of_the_held_out_data_may_do(genome, task):
     trained = train(genome(), task, FEW, seed=0, validation_tokens=160)
-    assert (trained.loss, trained.spread) == validate(trained.model, task, 160, "cpu")
+    assert (trained.loss, trained.spread) == validate(trained.model, task, 160, "cpu")[:2]
     assert trained.loss != validate(trained.model, task, None, "cpu")[0]
 
 

@@ -12,6 +12,7 @@ from evonas.report import build_report
 from evonas.report.cells import summary_lines, table_of
 from evonas.report.compare import compare
 from evonas.report.membership import front_probabilities
+from evonas.sketch import sketch
 from evonas.store import Store
 
 from .conftest import SEED, header
@@ -23,10 +24,10 @@ def store(tmp_path):
         yield store
 
 
-def add(store, k, loss, latency, loss_spread=0.0, latency_spread=0.0) -> str:
+def add(store, k, loss, latency, loss_spread=0.0, latency_spread=0.0, loss_sketch="") -> str:
     genome = SEED.replace(beta2=round(0.9 + 0.0001 * k, 4))
     measures = {
-        "loss": Measure(loss, loss_spread, "1000 tokens"),
+        "loss": Measure(loss, loss_spread, "1000 tokens", "cpu", loss_sketch),
         "latency": Measure(latency, latency_spread, "measured", "cpu"),
     }
     store.append(genome, Record(genome.id, 0, k, "ok", measures))
@@ -46,6 +47,25 @@ def test_one_that_is_hardly_better_is_often_beaten(store, gap, expected):
     found = front_probabilities(compare(store))[better]
     assert found == pytest.approx(expected, abs=0.06)
     assert expected == pytest.approx(0.5 * (1 + math.erf(gap / 2)), abs=0.01)
+
+
+def test_errors_in_common_leave_the_order_as_it_is(store):
+    """0.2 spreads apart, each with an error of its own of a tenth of what they share: Phi(0.2 / (0.1 sqrt 2))."""
+    rng = np.random.default_rng(0)
+    text = rng.standard_normal(400)
+    one, other = (sketch(text + 0.1 * rng.standard_normal(400)) for _ in range(2))
+    better, _ = add(store, 0, 2.0, 1.0, 0.1, loss_sketch=one), add(store, 1, 2.02, 1.0, 0.1, loss_sketch=other)
+    found = front_probabilities(compare(store))[better]
+    assert found == pytest.approx(0.5 * (1 + math.erf(1)), abs=0.04)
+
+
+def test_one_without_a_sketch_is_drawn_apart(store):
+    text = sketch(np.random.default_rng(0).standard_normal(400))
+    first = add(store, 0, 2.0, 1.0, 0.1, loss_sketch=text)
+    add(store, 1, 2.0 + 1e-9, 1.0, 0.1, loss_sketch=text)
+    assert front_probabilities(compare(store))[first] == 1
+    add(store, 2, 2.0 + 1e-9, 1.0, 0.1)
+    assert front_probabilities(compare(store))[first] == pytest.approx(0.5, abs=0.06)
 
 
 def test_what_is_far_behind_changes_nothing(store):

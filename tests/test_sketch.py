@@ -1,0 +1,81 @@
+"""Sketches of errors: what they keep of differences, and texts that are none."""
+
+from __future__ import annotations
+
+import base64
+import math
+
+import numpy as np
+import pytest
+
+from evonas.sketch import WIDTH, directions, error_of_difference, sketch
+
+
+def losses(seed: int, n: int = 500, apart: float = 0.1, models: int = 2) -> np.ndarray:
+    """(models, n): what is hard for one is hard for all, and a little of each one's own."""
+    rng = np.random.default_rng(seed)
+    return 2 + rng.standard_normal(n) + apart * rng.standard_normal((models, n))
+
+
+def error(values: np.ndarray) -> float:
+    return float(values.std(ddof=1) / math.sqrt(len(values)))
+
+
+@pytest.mark.parametrize("apart", [0.02, 0.1, 0.5, 3.0])
+def test_the_error_of_a_difference_is_that_of_the_differences(apart):
+    found = []
+    for seed in range(40):
+        a, b = losses(seed, apart=apart)
+        estimate = error_of_difference((error(a), error(b)), (sketch(a), sketch(b)))
+        found.append(estimate / error(a - b))
+        assert apart > 0.1 or estimate < 0.2 * math.hypot(error(a), error(b))
+    assert np.mean(found) == pytest.approx(1, abs=0.06) and np.std(found) < 0.15
+
+
+def test_the_same_losses_differ_by_nothing_and_opposite_ones_by_twice():
+    a = losses(0)[0]
+    assert error_of_difference((0.2, 0.2), (sketch(a), sketch(a + 3))) < 1e-3
+    assert error_of_difference((0.2, 0.2), (sketch(a), sketch(-a))) == pytest.approx(0.4)
+
+
+def test_without_a_sketch_errors_are_independent():
+    a = sketch(losses(0)[0])
+    for pair in (("", ""), (a, ""), ("", a)):
+        assert error_of_difference((3.0, 4.0), pair) == 5
+    assert error_of_difference((0.0, 0.0), (a, "")) == 0
+
+
+def test_joint_draws_have_the_covariance_of_the_means():
+    each = losses(3, apart=0.3, models=3)
+    drawn = directions([sketch(row) for row in each]) @ np.random.default_rng(0).standard_normal((WIDTH, 20_000))
+    assert np.corrcoef(drawn) == pytest.approx(np.corrcoef(each), abs=0.12)
+    assert drawn.std(axis=1) == pytest.approx(np.ones(3), abs=0.02)
+
+
+def test_scale_and_shift_do_not_matter_and_the_directions_never_change():
+    values = np.arange(6.0)
+    for other in (7 + 1e-9 * values, 1e6 * values - 4):
+        assert directions([sketch(other)]) == pytest.approx(directions([sketch(values)]), abs=1e-3)
+    # Written by one version, compared with what another writes.
+    assert sketch(values).startswith("46cAAOOn46vqLeMn6i3jr+Oz") and len(sketch(values)) == 172
+
+
+@pytest.mark.parametrize(
+    "values", [np.ones(5), np.array([1.0, math.nan, 2.0]), np.array([1.0, math.inf]), np.array([2.0])]
+)
+def test_what_does_not_vary_or_is_no_number_has_none(values):
+    with np.errstate(invalid="ignore"):
+        assert sketch(values) == ""
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "x", "é" * 172, "*" * 172, "A" * 172, base64.b64encode(b"\xff\x7f" * WIDTH).decode(), "A" * 10_000,
+     base64.b64encode(np.ones(WIDTH, "<f2").tobytes()).decode()],
+)  # fmt: skip
+def test_what_is_no_sketch_is_nothing(text):
+    assert np.isnan(directions([text])).all() and directions([text]).shape == (1, WIDTH)
+
+
+def test_no_sketches_at_all():
+    assert directions([]).shape == (0, WIDTH)
