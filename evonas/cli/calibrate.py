@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from ..errors import EvonasError
-from .calibrating import DEFAULT_FACTOR, calibrated
+from .calibrating import DEFAULT_FACTOR, DEFAULT_REPEATS, calibrated
 from .options import end_of, workers_option
 
 DEFAULT_GENOMES, MAX_FACTOR = 16, 1e6
@@ -24,15 +24,24 @@ DEFAULT_GENOMES, MAX_FACTOR = 16, 1e6
     metavar="X",
     help="Train them so many times as long as the last rung.",
 )
+@click.option(
+    "--repeats",
+    type=click.IntRange(0),
+    default=DEFAULT_REPEATS,
+    show_default=True,
+    metavar="N",
+    help="Train so many of them with another seed, as long as the last rung.",
+)
 @click.option("--budget", metavar="TIME", help="Wall-clock limit: 90s, 30m, 2h. What is done by then is kept.")
 @workers_option
-def calibrate(run, genomes, factor, budget, workers) -> None:
+def calibrate(run, genomes, factor, repeats, budget, workers) -> None:
     """Train a sample of RUN's genomes much longer and tell how well the short trainings rank them. Default: newest run.
 
     The sample is taken evenly from the front, the dominated and those that stopped at each rung, small to large. Each
     is trained from scratch, its schedule stretched over the whole length. Says Kendall's tau with a bootstrap interval,
-    overall and by size and learning rate, and what choosing by the short loss costs. What is done is kept: the same
-    command goes on, another number of genomes adds what it lacks, and 'evonas report' shows the last calibration.
+    overall and by size and learning rate, what choosing by the short loss costs, and how much a loss owes to its seed.
+    'evonas report' shows it from then on, and for each genome at the last rung the loss to be expected after so long a
+    training. What is done is kept: the same command goes on, another number of genomes adds what it lacks.
 
     \b
     evonas calibrate my-run
@@ -57,5 +66,5 @@ def calibrate(run, genomes, factor, budget, workers) -> None:
         )
     settings = Settings.from_dict(store.header["settings"])
     check_task_of_run(settings.task, store.folder)
-    summary = calibrated(store, settings, genomes, factor, deadline, workers)
+    summary = calibrated(store, settings, genomes, factor, repeats, deadline, workers)
     click.echo("\n".join(lines(summary)))

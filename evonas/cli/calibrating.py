@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,21 +13,38 @@ from ..errors import EXIT_FAILED, EvonasError
 from .options import worker_count
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from ..config import Settings
     from ..fitness import ProxyEvaluator
+    from ..genome import Genome
     from ..store import Store
 
-DEFAULT_FACTOR = 4.0
+DEFAULT_FACTOR, DEFAULT_REPEATS = 4.0, 8
 _SAMPLES = (4, 6, 8, 12, 16, 24, 32, 48, 64)  # how many genomes a search may end with
 _MARGIN, _START_SECONDS = 1.2, 5.0  # of what trainings should take, and for workers to start
 
 
 def calibrated(
-    store: Store, settings: Settings, genomes: int, factor: float, deadline: float | None, workers: int | None
-) -> dict:
-    """Train the sample, keep what comes of it in the run's folder, and tell on stderr what is missing; the summary."""
+    store: Store, settings: Settings, genomes: int, factor: float, repeats: int, deadline: float | None,
+    workers: int | None,
+) -> dict:  # fmt: skip
+    """Train the sample longer and some of it with another seed, keep what comes of it in the run's folder, and tell on
+    stderr what is missing; the summary."""
     from ..fitness.evaluate import resolve_device, rung_tokens
-    from ..report.calibration import FEWEST, begin, choose, read_calibration, summarise, write_calibration
+    from ..report.calibration import (
+        AS_LONG,
+        FEWEST,
+        begin,
+        choose,
+        choose_again,
+        losses_told,
+        read_calibration,
+        summarise,
+        trained_long,
+        write_calibration,
+    )  # fmt: skip
+    from ..report.extrapolation import extrapolate
     from ..tasks import fingerprint
     from .running import check_data
 
@@ -36,18 +54,22 @@ def calibrated(
     check_data(store, settings, data, "Calibrate")
     rungs = rung_tokens(settings.tokens, settings.rungs, GROWTH)
     chosen = choose(store, genomes, len(rungs), evaluator.task.vocab_size, settings.context)
-    about = begin(chosen, factor, rungs, data, read_calibration(store.folder))
-    genes = {c.genome.id: c.genome for c in chosen}
-    _train(evaluator, about, genes, deadline, workers, lambda: write_calibration(store.folder, about))
+    again = choose_again(chosen, len(rungs), repeats)
+    about = begin(chosen, factor, rungs, data, read_calibration(store.folder), again)
+    sitting = _Sitting(about, {c.genome.id: c.genome for c in chosen}, store.folder, deadline, workers)
+    sitting.train(evaluator, about["sample"], factor, "calibrating")
     _check_found(about["sample"])
-    summary = summarise(about)
+    sitting.train(_with_another_seed(settings), about["again"], AS_LONG, "with another seed")
+    long = trained_long(about["trained"], factor, data)
+    summary = summarise(about, extrapolate(store, losses_told(store), len(rungs), long))
     if about["summary"] is None or summary["genomes"] >= FEWEST:  # what says nothing yet takes no other's place
         about["summary"] = summary
     write_calibration(store.folder, about)
-    failed = [e for e in about["sample"] if e["long"] is None and e["status"]]
+    entries = [*about["sample"], *about["again"]]
+    failed = [e for e in entries if e["long"] is None and e["status"]]
     if failed:
         click.echo(f"{len(failed)} failed; the first: {_why(failed[0])}", err=True)
-    missing = sum(e["long"] is None and not e["status"] for e in about["sample"])
+    missing = sum(e["long"] is None and not e["status"] for e in entries)
     if missing:
         click.echo(f"{missing} are still to be trained; the same command goes on.", err=True)
     return summary
@@ -56,7 +78,7 @@ def calibrated(
 def calibrate_within(store: Store, settings: Settings, seconds: float, workers: int | None) -> None:
     """As many genomes as can be trained in so many seconds; a sentence on stderr where that is too few."""
     from ..executors import default_workers
-    from ..report.calibration import FEWEST, choose, seconds_per_token
+    from ..report.calibration import FEWEST, choose, choose_again, seconds_per_token
 
     deadline = time.monotonic() + seconds
     lanes = worker_count(workers, settings.device) or default_workers()
@@ -66,6 +88,8 @@ def calibrate_within(store: Store, settings: Settings, seconds: float, workers: 
     def needed(n: int) -> float:
         sample = choose(store, n, settings.rungs, evaluator.task.vocab_size, settings.context)
         each = [pace[c.genome.id] * evaluator.rungs[-1] for c in sample]
+        again = choose_again(sample, settings.rungs, DEFAULT_REPEATS)
+        each += [pace[c.genome.id] * settings.tokens for c in again]
         return _START_SECONDS + _MARGIN * max(sum(each) / lanes, max(each))
 
     fitting = [n for n in _SAMPLES if needed(n) <= seconds]
@@ -76,10 +100,20 @@ def calibrate_within(store: Store, settings: Settings, seconds: float, workers: 
             err=True,
         )
         return
-    calibrated(store, settings, max(fitting), DEFAULT_FACTOR, deadline, workers)
+    calibrated(store, settings, max(fitting), DEFAULT_FACTOR, DEFAULT_REPEATS, deadline, workers)
 
 
 def _longer(settings: Settings, factor: float) -> ProxyEvaluator:
+    """One training of so many times the length."""
+    return _evaluator(settings, tokens=round(settings.tokens * factor), rungs=1, seed=settings.seed)
+
+
+def _with_another_seed(settings: Settings) -> ProxyEvaluator:
+    """The run's own trainings, rung by rung, but for the seed."""
+    return _evaluator(settings, tokens=settings.tokens, rungs=settings.rungs, seed=settings.seed ^ 1)
+
+
+def _evaluator(settings: Settings, **how: int) -> ProxyEvaluator:
     from ..fitness import ProxyEvaluator
 
     return ProxyEvaluator(
@@ -87,12 +121,12 @@ def _longer(settings: Settings, factor: float) -> ProxyEvaluator:
         settings.data,
         settings.context,
         needs=("loss",),
-        tokens=round(settings.tokens * factor),
+        growth=GROWTH,
         validation_tokens=settings.validation_tokens,
-        seed=settings.seed,
         device=settings.device,
         precision=settings.precision,
         horizon=settings.horizon,
+        **how,
     )
 
 
@@ -113,32 +147,45 @@ def _why(entry: dict) -> str:
     return ": ".join(part for part in (entry["id"], entry["status"], entry["reason"]) if part)
 
 
-def _train(evaluator, about: dict, genes: dict, deadline, workers: int | None, keep) -> None:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+@dataclass(frozen=True)
+class _Sitting:
+    """What one call does: the calibration it adds to, its genomes by id, the run's folder."""
 
-    from ..executors import Call, Failure, make_executor
-    from ..report.calibration import note
+    about: dict[str, Any]
+    genes: dict[str, Genome]
+    folder: Path
+    deadline: float | None
+    workers: int | None
 
-    waiting = {e["id"]: e for e in about["sample"] if e["long"] is None and not e["status"]}
-    if not waiting:
-        return
-    largest_first = sorted(waiting, key=lambda i: -waiting[i]["params"])
-    env = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"} if evaluator.device == "cpu" else None
-    console = Console(stderr=True)
-    columns = (TextColumn("calibrating"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with (
-        make_executor("auto", evaluator, worker_count(workers, evaluator.device), env) as executor,
-        Progress(*columns, console=console, transient=True) as bar,
-    ):
-        row = bar.add_task("", total=len(waiting))
-        for genome_id, result in executor.map([Call("train", (genes[i],), i) for i in largest_first], None, deadline):
-            if isinstance(result, Failure) and result.status == "deadline":
-                continue
-            found = waiting[genome_id]
-            good = not isinstance(result, Failure) and result.status == "ok"
-            note(about, found, result.status, result.measures["loss"].value if good else None, result.reason)
-            keep()
-            bar.update(row, advance=1)
-            if not console.is_terminal:
-                click.echo(f"{genome_id}: {found['status']}, long loss {found['long']}", err=True)
+    def train(self, evaluator: ProxyEvaluator, entries: list[dict], factor: float, what: str) -> None:
+        """Train those of ``entries`` that wait to the last rung of ``evaluator``, and write down each as it ends."""
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        from ..executors import Call, Failure, make_executor
+        from ..report.calibration import note, write_calibration
+
+        waiting = {e["id"]: e for e in entries if e["long"] is None and not e["status"]}
+        if not waiting:
+            return
+        largest_first = sorted(waiting, key=lambda i: -waiting[i]["params"])
+        calls = [Call("train", (self.genes[i], len(evaluator.rungs) - 1), i) for i in largest_first]
+        env = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"} if evaluator.device == "cpu" else None
+        console = Console(stderr=True)
+        columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with (
+            make_executor("auto", evaluator, worker_count(self.workers, evaluator.device), env) as executor,
+            Progress(*columns, console=console, transient=True) as bar,
+        ):
+            row = bar.add_task("", total=len(waiting))
+            for genome_id, result in executor.map(calls, None, self.deadline):
+                if isinstance(result, Failure) and result.status == "deadline":
+                    continue
+                found = waiting[genome_id]
+                good = not isinstance(result, Failure) and result.status == "ok"
+                loss = result.measures["loss"].value if good else None
+                note(self.about, found, result.status, loss, result.reason, factor)
+                write_calibration(self.folder, self.about)
+                bar.update(row, advance=1)
+                if not console.is_terminal:
+                    click.echo(f"{what}: {genome_id}: {found['status']}, loss {loss}", err=True)

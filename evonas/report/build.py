@@ -16,8 +16,9 @@ from ..evolution.ties import tied_records
 from ..record import OBJECTIVES, Constraint, Measure, Record
 from ..store import Store
 from .against import against_seeds, last_record
-from .calibration import read_calibration
+from .calibration import losses_told, read_calibration, trained_long
 from .compare import Comparison, compare
+from .extrapolation import extrapolate
 from .membership import front_probabilities
 
 _LONGEST = 200  # characters of a text that is shown as it is
@@ -31,7 +32,9 @@ def build_report(store: Store) -> dict[str, Any]:
         ``run``, ``task``, ``device``, ``seed``, ``objectives`` [{name, unit, direction}], ``generations`` (committed),
         ``evaluations``, ``failures`` {status: count}, ``hypervolume`` [one per generation], ``front`` [{id,
         generation, parents, objectives {name: {value, spread, fidelity}}, genome}] over all ok records of the
-        highest fidelity, each with the ``probability`` that it belongs there given the spreads, ``seeds`` [the same
+        highest fidelity, each with the ``probability`` that it belongs there given the spreads (and, once calibrated,
+        what another seed changes) and, once calibrated, the loss ``extrapolated`` to the long trainings {tokens,
+        value, spread}, else null, ``seeds`` [the same
         for seed genomes, with what was last measured of them], ``ties`` [[id, id]] (pairs on the front, see
         ``near_ties``), ``against_seed`` (see ``against_seeds``),
         ``fidelity`` {name: text} of the front, ``left_out`` (ok records of another fidelity or device),
@@ -42,7 +45,10 @@ def build_report(store: Store) -> dict[str, Any]:
     """
     header = store.header
     comparison = compare(store)
-    probabilities = front_probabilities(comparison)
+    calibration = read_calibration(store.folder) or {"summary": None}
+    noise = (calibration["summary"] or {}).get("seed_noise")
+    probabilities = front_probabilities(comparison, {"loss": noise["loss"]} if noise else None)
+    ahead = _extrapolated(store, calibration)
     records, generations = store.records, store.generations
     asked = header["settings"].get("generations")
     return {
@@ -56,11 +62,11 @@ def build_report(store: Store) -> dict[str, Any]:
         "failures": dict(Counter(r.status for r in records if not r.ok).most_common()),
         "hypervolume": [g["hypervolume"] for g in generations],
         "front": [
-            {**_member(store, record, comparison.names), "probability": probabilities[record.genome_id]}
+            {**_member(store, record, comparison.names, ahead), "probability": probabilities[record.genome_id]}
             for record in comparison.front_records()
         ],
         "ties": _ties(comparison),
-        "seeds": _seeds(store, comparison),
+        "seeds": _seeds(store, comparison, ahead),
         "against_seed": against_seeds(store, comparison),
         "fidelity": comparison.fidelity,
         "left_out": comparison.left_out,
@@ -75,8 +81,21 @@ def build_report(store: Store) -> dict[str, Any]:
             "generations_done": len(generations),
         },
         "rungs": _rungs(store, generations[-1]) if generations else [],
-        "calibration": (read_calibration(store.folder) or {}).get("summary"),
+        "calibration": calibration["summary"],
     }
+
+
+def _extrapolated(store: Store, calibration: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """Genome id -> {tokens, value, spread} of what its loss is expected to be after a training as long as those of the
+    last calibration; empty where that says nothing of it."""
+    summary = calibration["summary"]
+    if summary is None or summary["extrapolation"] is None or not store.generations:
+        return {}
+    rungs = len(store.generations[-1].get("rungs") or (0,))
+    long = trained_long(calibration["trained"], summary["factor"], store.header["notes"].get("data"))
+    found = extrapolate(store, losses_told(store), rungs, long)
+    about = {"tokens": summary["extrapolation"]["tokens"], "spread": found.error if found else None}
+    return {i: {**about, "value": value} for i, value in found.losses.items()} if found else {}
 
 
 def _text(value: Any) -> str:
@@ -101,7 +120,7 @@ def _rungs(store: Store, row: Mapping[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def _seeds(store: Store, comparison: Comparison) -> list[dict[str, Any]]:
+def _seeds(store: Store, comparison: Comparison, ahead: Mapping[str, Any]) -> list[dict[str, Any]]:
     out = []
     for seed in store.header["seed_genomes"]:
         record = last_record(store, seed["id"])
@@ -112,7 +131,7 @@ def _seeds(store: Store, comparison: Comparison) -> list[dict[str, Any]]:
         else:  # what it failed to get is told of the rungs below
             before = store.record_of(seed["id"])
             record = replace(record, measures={**before.measures, **record.measures})
-        out.append(_member(store, record, comparison.names))
+        out.append(_member(store, record, comparison.names, ahead))
     return out
 
 
@@ -152,7 +171,7 @@ def _constraints(texts: list[Any]) -> list[dict[str, str]]:
     return out
 
 
-def _member(store: Store, record: Record, names: tuple[str, ...]) -> dict[str, Any]:
+def _member(store: Store, record: Record, names: tuple[str, ...], ahead: Mapping[str, Any]) -> dict[str, Any]:
     entry = store.genomes[record.genome_id]
     others = dict.fromkeys(c["name"] for c in _constraints(store.header["constraints"]) if c["name"] not in names)
     return {
@@ -161,6 +180,7 @@ def _member(store: Store, record: Record, names: tuple[str, ...]) -> dict[str, A
         "parents": list(entry.parents),
         "objectives": {name: _measure(record.measures[name]) for name in names if name in record.measures},
         "constraints": {name: _measure(record.measures[name]) for name in others if name in record.measures},
+        "extrapolated": ahead.get(record.genome_id),
         "genome": {k: list(v) if isinstance(v, tuple) else v for k, v in entry.genome.items()},
     }
 

@@ -19,13 +19,15 @@ from ..genome.graph import cost
 from ..record import Record
 from ..store import Store
 from .compare import compare
-from .short import clean
+from .extrapolation import Extrapolation
+from .short import clean, number
 
 FILE = "calibration.json"  # in the run's folder
 MAX_BYTES = 8 * 2**20  # a training takes some 150; parsed, brackets alone take thirty times as much memory
 FRONT, DOMINATED = "front", "dominated"
 _RESAMPLES = 1000
 FEWEST = 4  # genomes from which a rank correlation says anything
+AS_LONG = 1.0  # the factor of trainings with another seed, as long as the last rung; the others are longer
 LASTING = ("ok", "non_finite")  # how a training ends that would end so again
 _SANE = 1e18  # no number of a calibration comes near it
 _LONGEST = 200  # characters of a text in the file
@@ -48,7 +50,7 @@ def choose(store: Store, n: int, rungs: int, vocab_size: int, context: int) -> l
     those that stopped at each rung below, within each from the fewest parameters to the most. ``rungs``: how many the
     run has. Raises EvonasError where none has a loss.
     """
-    told = _told(store)
+    told = losses_told(store)
     if not told:
         raise EvonasError(f"run {store.name!r} has no genome with a loss", "Calibrate a run that trades off the loss.")
     highest = max(map(len, told.values()))
@@ -70,7 +72,15 @@ def choose(store: Store, n: int, rungs: int, vocab_size: int, context: int) -> l
     return out
 
 
-def _told(store: Store) -> dict[str, list[Record]]:
+def choose_again(chosen: Sequence[Chosen], rungs: int, n: int) -> list[Chosen]:
+    """Up to ``n`` of a sample's genomes at the last of ``rungs``, evenly from the fewest parameters to the most: those
+    to train with another seed."""
+    there = sorted((c for c in chosen if len(c.losses) == rungs), key=lambda c: (c.params, c.genome.id))
+    places = np.linspace(0, len(there) - 1, min(n, len(there)))
+    return [there[k] for k in places.round().astype(int)]
+
+
+def losses_told(store: Store) -> dict[str, list[Record]]:
     """Records with a loss of every genome that never failed, rung by rung."""
     out: dict[str, list[Record]] = {}
     places = {(r.generation, r.index, r.genome_id): r for r in store.records}  # what was done again: the last counts
@@ -82,7 +92,7 @@ def _told(store: Store) -> dict[str, list[Record]]:
 def seconds_per_token(store: Store) -> dict[str, float]:
     """Genome id -> what a token of its training took, of every genome with a loss; the mean where it was not paid."""
     spent = {i: np.sum([(r.cost.get("seconds", 0.0), r.cost.get("tokens", 0.0)) for r in rows], axis=0)
-             for i, rows in _told(store).items()}  # fmt: skip
+             for i, rows in losses_told(store).items()}  # fmt: skip
     seconds, tokens = np.sum(list(spent.values()), axis=0)
     return {i: float(s / t if t else seconds / max(tokens, 1.0)) for i, (s, t) in spent.items()}
 
@@ -115,16 +125,18 @@ def _expected(store: Store, told: Mapping[str, list[Record]], rungs: int) -> dic
 # -- what it says -----------------------------------------------------------------------------------------------------
 
 
-def summarise(calibration: Mapping[str, Any]) -> dict[str, Any]:
-    """What the trainings done so far say: {factor, genomes, kept, predictors}.
+def summarise(calibration: Mapping[str, Any], extrapolation: Extrapolation | None = None) -> dict[str, Any]:
+    """What the trainings done so far say: {factor, genomes, kept, predictors, extrapolation, seed_noise}.
 
     ``kept``: of the genomes that are non-dominated in (long loss, latency) among those trained longer, the share that
-    had reached the last rung; None where none of them had. ``predictors`` has one entry for the loss at each rung and,
-    where any genome of the run is there, one for what is expected at the last: {what, genomes, tau, low, high, regret,
+    had reached the last rung; None where none of them had. ``predictors`` has one entry for the loss at each rung,
+    where any genome of the run is there one for what is expected at the last, and one for what is extrapolated from
+    there, each genome left out: {what, genomes, tau, low, high, regret,
     regions}. ``tau`` is Kendall's tau-b (Kendall 1945) with the long
     loss, ``low`` and ``high`` its 95% bootstrap interval over genomes; ``regret`` how many nats worse than the best
     the genome is, on average over resamples, that the predictor would choose; ``regions`` {name: tau} for halves by
-    size and learning rate. None where there are fewer than four genomes.
+    size and learning rate. None where there are fewer than four genomes. ``extrapolation`` is {tokens, error (of the
+    long loss, nats, a genome left out)}, ``seed_noise`` see there; None where there are too few.
     """
     done = [e for e in calibration["sample"] if e["long"] is not None]
     rungs, predictors = calibration["rungs"], []
@@ -136,12 +148,29 @@ def summarise(calibration: Mapping[str, Any]) -> dict[str, Any]:
     if len(rungs) > 1 and told:
         what = f"expected at {rungs[-1]:,} tokens"
         predictors.append(_summary(what, told, [e["expected"] for e in told]))
+    tokens = round(rungs[-1] * calibration["factor"])
+    if extrapolation is not None:
+        there = [e for e in done if e["id"] in extrapolation.left_out]
+        guesses = [extrapolation.left_out[e["id"]] for e in there]
+        predictors.append(_summary(f"extrapolated to {tokens:,} tokens", there, guesses))
     return {
         "factor": calibration["factor"],
         "genomes": len(done),
         "kept": _kept_share(done, len(rungs)),
         "predictors": predictors,
+        "extrapolation": None if extrapolation is None else {"tokens": tokens, "error": extrapolation.error},
+        "seed_noise": seed_noise(calibration.get("again", ())),
     }
+
+
+def seed_noise(again: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """{loss, genomes}: the standard deviation of a genome's loss at the last rung over seeds (initial weights, order of
+    the data), nats, less what a seed changes for all alike, which ranks none of them otherwise; of the entries of
+    genomes trained with another one, None for fewer than four."""
+    apart = [e["long"] - e["losses"][-1] for e in again if e["long"] is not None]
+    if len(apart) < FEWEST:
+        return None
+    return {"loss": float(np.std(apart, ddof=1) / math.sqrt(2)), "genomes": len(apart)}
 
 
 def _kept_share(done: Sequence[Mapping], rungs: int) -> float | None:
@@ -197,6 +226,16 @@ def lines(summary: Mapping[str, Any]) -> list[str]:
         )
     if summary["kept"] is not None:
         out.append(f"Of the truly best front among them the rungs had kept {summary['kept']:.0%}.")
+    if (ahead := summary["extrapolation"]) is not None:
+        out.append(
+            f"Extrapolated to {ahead['tokens']:,.0f} tokens from the last rung and the genes: standard error "
+            f"{number(ahead['error'], 2)} nats, each genome left out in turn."
+        )
+    if (noise := summary["seed_noise"]) is not None:
+        out.append(
+            f"Another seed changes a loss at the last rung by ±{number(noise['loss'], 2)} nats ({noise['genomes']:.0f} "
+            "genomes trained with two)."
+        )
     return out
 
 
@@ -204,23 +243,34 @@ def lines(summary: Mapping[str, Any]) -> list[str]:
 
 
 def begin(
-    chosen: Sequence[Chosen], factor: float, rungs: Sequence[int], data: str | None, before: Mapping[str, Any] | None
-) -> dict[str, Any]:
-    """What the file holds before anything is trained: {factor, rungs, data, sample, trained, summary}.
+    chosen: Sequence[Chosen], factor: float, rungs: Sequence[int], data: str | None, before: Mapping[str, Any] | None,
+    again: Sequence[Chosen] = (),
+) -> dict[str, Any]:  # fmt: skip
+    """What the file holds before anything is trained: {factor, rungs, data, sample, again, trained, summary}.
 
-    ``data`` is the fingerprint of what is learned. ``trained`` are all long trainings ever finished, of other samples
-    and factors too; of ``before``, the last calibration, it takes them and, until there is a new one, the summary.
+    ``data`` is the fingerprint of what is learned; ``again`` are those to train with another seed, ``AS_LONG``.
+    ``trained`` are all trainings ever finished, of other samples and factors too; of ``before``, the last calibration,
+    it takes them and, until there is a new one, the summary.
     """
     trained = list(before["trained"]) if before else []
+    return {
+        "factor": factor,
+        "rungs": list(rungs),
+        "data": data,
+        "sample": _recalled([entry(c) for c in chosen], trained, factor, data),
+        "again": _recalled([entry(c) for c in again], trained, AS_LONG, data),
+        "trained": trained,
+        "summary": before["summary"] if before else None,
+    }
+
+
+def _recalled(entries: list[dict[str, Any]], trained: Sequence[Mapping], factor: float, data: str | None) -> list[dict]:
+    """``entries`` with what came of those that were trained so long on that data before."""
     known = {e["id"]: e for e in trained if (e["factor"], e["data"]) == (factor, data)}
-    sample = [entry(c) for c in chosen]
-    for e in sample:
+    for e in entries:
         if e["id"] in known:
             e |= {key: known[e["id"]][key] for key in ("long", "status", "reason")}
-    summary = before["summary"] if before else None
-    return {
-        "factor": factor, "rungs": list(rungs), "data": data, "sample": sample, "trained": trained, "summary": summary,
-    }  # fmt: skip
+    return entries
 
 
 def entry(chosen: Chosen) -> dict[str, Any]:
@@ -239,13 +289,20 @@ def entry(chosen: Chosen) -> dict[str, Any]:
     }
 
 
-def note(calibration: dict[str, Any], found: dict[str, Any], status: str, long: float | None, reason: str) -> None:
-    """Enter how the long training of ``found``, an entry of the sample, ended. What another try may mend does not last
-    beyond this calibration."""
+def note(
+    calibration: dict[str, Any], found: dict[str, Any], status: str, long: float | None, reason: str, factor: float
+) -> None:
+    """Enter how the training of ``found``, so many times as long as the last rung, ended. What another try may mend
+    does not last beyond this calibration."""
     found |= {"long": long, "status": status, "reason": clean(next(iter(reason.splitlines()), ""))[:_LONGEST]}
     if status in LASTING:
         about = {key: found[key] for key in ("id", "long", "status", "reason")}
-        calibration["trained"].append({**about, "factor": calibration["factor"], "data": calibration["data"]})
+        calibration["trained"].append({**about, "factor": factor, "data": calibration["data"]})
+
+
+def trained_long(trained: Sequence[Mapping[str, Any]], factor: float, data: str | None) -> dict[str, float]:
+    """Genome id -> loss, of those of ``trained`` that came to the end of so long a training on that data."""
+    return {e["id"]: e["long"] for e in trained if (e["factor"], e["data"]) == (factor, data) and e["long"] is not None}
 
 
 def write_calibration(folder: Path, calibration: Mapping[str, Any]) -> None:
@@ -292,6 +349,9 @@ def _read_training(row: Mapping[str, Any]) -> dict[str, Any]:
 def _read_summary(summary: Mapping[str, Any]) -> dict[str, Any]:
     out = {key: _number(summary[key]) for key in ("factor", "genomes")}
     out |= {"kept": _number(summary["kept"], or_none=True), "predictors": []}
+    for name, keys in (("extrapolation", ("tokens", "error")), ("seed_noise", ("loss", "genomes"))):
+        found = summary.get(name)  # what an earlier version wrote has neither
+        out[name] = None if found is None else {key: _number(found[key]) for key in keys}
     for row in summary["predictors"]:
         known = row["tau"] is not None
         bounds = {key: _number(row[key], or_none=not known or row["low"] is None) for key in ("low", "high")}

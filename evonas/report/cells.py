@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..genome import Genome
@@ -30,8 +30,8 @@ ALWAYS_SHOWN = ("learning_rate", "batch_size", "optimizer")
 @dataclass(frozen=True)
 class Row:
     """One genome. ``cells`` is by column; ``objectives`` holds (value with spread, change against the first seed or,
-    where it is not the front's, its fidelity), of what is only constrained too; ``probability`` that it belongs on the
-    front, where that is in doubt."""
+    where it is not the front's, its fidelity), of what is only constrained too and, once calibrated, of the loss
+    extrapolated; ``probability`` that it belongs on the front, where that is in doubt."""
 
     id: str
     label: str
@@ -55,21 +55,33 @@ class Table:
 def table_of(report: Mapping[str, Any]) -> Table:
     """The front, then the seeds. Columns that say nothing (no layer has a window, none a KV rank) are left out."""
     objectives = [*report["objectives"], *only_constrained(report)]
-    labels = {entry["id"]: _label(entry) for entry in report["against_seed"]}
+    named = {entry["id"]: _label(entry) for entry in report["against_seed"]}
     reference = _measured(report["seeds"][0]) if report["seeds"] else {}
     members = [*report["front"], *report["seeds"]]
     genomes = [Genome(member["genome"]) for member in members]
     parts = [training_parts(g) for g in genomes if is_transformer(g)]
     shared = [gene for gene in parts[0] if len({p.get(gene) for p in parts}) == 1] if len(parts) > 1 else []
     shared = [gene for gene in shared if gene not in ALWAYS_SHOWN]
-    rows = [_row(m, g, shared, objectives, labels, reference, report["fidelity"]) for m, g in zip(members, genomes)]
+    rows = [_row(m, g, shared, objectives, named, reference, report["fidelity"]) for m, g in zip(members, genomes)]
+    ahead = [found and found["tokens"] for m in members if (found := m.get("extrapolated"))]
+    if ahead:
+        rows = [replace(row, objectives=[*row.objectives, _ahead(m, report["seeds"])]) for row, m in zip(rows, members)]
     columns = list(dict.fromkeys(name for row in rows for name in row.cells))
     for name, nothing in (("window", "full"), ("kv rank", "·")):
         if name in columns and all(row.cells.get(name, nothing) == nothing for row in rows):
             columns.remove(name)
     count = len(report["front"])
     texts = [parts[0][gene] for gene in shared]
-    return Table(columns, [axis_label(o) for o in objectives], rows[:count], rows[count:], texts)
+    labels = [*(axis_label(o) for o in objectives), *(f"loss at {number(n)}" for n in ahead[:1])]
+    return Table(columns, labels, rows[:count], rows[count:], texts)
+
+
+def _ahead(member: Mapping, seeds: list[Mapping]) -> tuple[str, str]:
+    """What the loss is expected to be after a training as long as the calibration's, as in ``Row.objectives``."""
+    found, other = member.get("extrapolated"), seeds[0].get("extrapolated") if seeds else None
+    if not found:
+        return "-", ""
+    return f"~{with_spread(found)}", percent(found["value"], other["value"]) if other else ""
 
 
 def only_constrained(report: Mapping[str, Any]) -> list[dict[str, str]]:
@@ -126,7 +138,10 @@ def summary_lines(report: Mapping[str, Any], table: Table) -> list[str]:
     if table.shared:
         lines.append(f"All of them: {', '.join(table.shared)}.")
     if any(row.probability for row in table.front):
-        lines.append(f"p: probability that it belongs on the front, given the spreads; without, it is above {_SURE}.")
+        noise = (report["calibration"] or {}).get("seed_noise")
+        given = "and what another seed changes" if noise else "but not what another seed would change"
+        head = f"p: probability that it belongs on the front, given the spreads {given}"
+        lines.append(f"{head}; without, it is above {_SURE}.")
     if report["ties"]:
         pairs = ", ".join(f"{a[:6]} and {b[:6]}" for a, b in report["ties"])
         lines.append(f"Not told apart by what was measured: {pairs}.")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from ..evolution.selection import minimised, non_dominated
@@ -12,12 +14,13 @@ _DRAWS = 500
 _BEYOND = 4.0  # spreads: what would have to be off by more than so many, as the front would, never dominates it
 
 
-def front_probabilities(comparison: Comparison) -> dict[str, float]:
+def front_probabilities(comparison: Comparison, noise: Mapping[str, float] | None = None) -> dict[str, float]:
     """Genome id -> share of draws in which nothing dominates it, of every genome on the front.
 
     A draw takes each objective of each genome from a normal distribution around the stored value with its spread
     (exact ones stay). What errors have in common, as those of losses on the same held-out text, is drawn in common
-    (see ``evonas.sketch``).
+    (see ``evonas.sketch``). ``noise`` holds what else an objective varies by, apart for every genome: what another
+    seed would change.
     """
     records, names = comparison.records, comparison.names
     front = np.flatnonzero(comparison.front)
@@ -26,7 +29,9 @@ def front_probabilities(comparison: Comparison) -> dict[str, float]:
     values = minimised(comparison.values, comparison.directions)
     spreads = np.array([[r.measures[n].spread for n in names] for r in records])
     spreads = np.where(np.isfinite(spreads) & (spreads > 0), spreads, 0.0)
-    best, worst = values - _BEYOND * spreads, values + _BEYOND * spreads
+    own = np.array([(noise or {}).get(n, 0.0) for n in names])
+    beyond = _BEYOND * np.hypot(spreads, own)
+    best, worst = values - beyond, values + beyond
     rivals = np.zeros(len(values), dtype=bool)
     for row in worst[front]:
         rivals |= (best <= row).all(axis=1)
@@ -37,6 +42,7 @@ def front_probabilities(comparison: Comparison) -> dict[str, float]:
     for _ in range(_DRAWS):
         apart = rng.standard_normal((len(kept), len(names)))
         together = np.column_stack([pattern @ rng.standard_normal(WIDTH) for pattern in shared])
-        times += non_dominated(values[kept] + spreads[kept] * np.where(np.isfinite(together), together, apart))
+        drawn = values[kept] + spreads[kept] * np.where(np.isfinite(together), together, apart)
+        times += non_dominated(drawn + own * rng.standard_normal(drawn.shape) if own.any() else drawn)
     shares = dict(zip(kept.tolist(), (times / _DRAWS).tolist()))
     return {records[k].genome_id: shares[k] for k in front.tolist()}

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from evonas.evolution.selection import hypervolume, hypervolume_box, non_dominated
-from evonas.genome import Genome, transformer_genome
+from evonas.genome import Genome, read_space, space_to_dict, transformer_genome
 from evonas.record import Measure, Record, objective
 from evonas.store import Store
 
@@ -100,4 +100,29 @@ def write_run(folder, names=OBJECTIVES, generations: int = 8, population: int = 
 @pytest.fixture(scope="session")
 def run(tmp_path_factory):
     with write_run(tmp_path_factory.mktemp("runs") / "demo") as store:
+        yield store
+
+
+TOKENS = (256, 1024, 4096)
+
+
+@pytest.fixture(scope="module")
+def climbed(tmp_path_factory, space_file):
+    """60 genomes at rung 0, 20 at rung 1, 8 at the last; the long loss is the size's alone."""
+    space = read_space(space_file).bounded(16)
+    rng = np.random.default_rng(0)
+    genomes = {}
+    while len(genomes) < 60:
+        genome = space.sample(rng)
+        genomes[genome.id] = genome
+    with Store.create(tmp_path_factory.mktemp("c") / "run", header(space=space_to_dict(space))) as store:
+        for rung, count in enumerate((60, 20, 8)):
+            for k, genome in enumerate(list(genomes.values())[:count]):
+                loss = 4 - 0.5 * rung - genome.d_model / 32 + rng.normal(0, 0.3 / (1 + rung))
+                measures = {
+                    "loss": Measure(loss, 0.01, f"{TOKENS[rung]} tokens", "cpu"),
+                    "latency": Measure(genome.n_layers * genome.d_model / 10 + k / 1000, 0.0, "measured", "cpu"),
+                }
+                store.append(genome, Record(genome.id, rung, k, "ok", measures))
+            store.commit({"generation": rung}, list(genomes)[:16])
         yield store

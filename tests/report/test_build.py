@@ -15,7 +15,7 @@ from evonas.store import Store
 
 from .conftest import SEED, header
 
-MEMBER_KEYS = ["id", "generation", "parents", "objectives", "constraints", "genome"]
+MEMBER_KEYS = ["id", "generation", "parents", "objectives", "constraints", "extrapolated", "genome"]
 
 
 def variant(k: int):

@@ -9,50 +9,28 @@ import numpy as np
 import pytest
 
 from evonas.errors import EvonasError
-from evonas.genome import space_to_dict
-from evonas.genome.toml import read_space
-from evonas.record import Measure, Record
+from evonas.record import Record
 from evonas.report import build_report
 from evonas.report.calibration import (
+    AS_LONG,
     FILE,
     begin,
     choose,
+    choose_again,
     entry,
     lines,
     note,
     read_calibration,
+    seed_noise,
     summarise,
     tau,
+    trained_long,
     write_calibration,
 )
 from evonas.report.cells import summary_lines, table_of
 from evonas.store import Store
 
-from .conftest import header
-
-TOKENS = (256, 1024, 4096)
-
-
-@pytest.fixture(scope="module")
-def climbed(tmp_path_factory, space_file):
-    """60 genomes at rung 0, 20 at rung 1, 8 at the last; the long loss is the size's alone."""
-    space = read_space(space_file).bounded(16)
-    rng = np.random.default_rng(0)
-    genomes = {}
-    while len(genomes) < 60:
-        genome = space.sample(rng)
-        genomes[genome.id] = genome
-    with Store.create(tmp_path_factory.mktemp("c") / "run", header(space=space_to_dict(space))) as store:
-        for rung, count in enumerate((60, 20, 8)):
-            for k, genome in enumerate(list(genomes.values())[:count]):
-                loss = 4 - 0.5 * rung - genome.d_model / 32 + rng.normal(0, 0.3 / (1 + rung))
-                measures = {
-                    "loss": Measure(loss, 0.01, f"{TOKENS[rung]} tokens", "cpu"),
-                    "latency": Measure(genome.n_layers * genome.d_model / 10 + k / 1000, 0.0, "measured", "cpu"),
-                }
-                store.append(genome, Record(genome.id, rung, k, "ok", measures))
-            store.commit({"generation": rung}, list(genomes)[:16])
-        yield store
+from .conftest import TOKENS, header
 
 
 def chosen_of(store, n):
@@ -192,6 +170,10 @@ def test_a_damaged_file_is_as_good_as_none(tmp_path, content):
         (("summary", "predictors", 0, "regret"), None),
         (("summary", "predictors", 0, "high"), None),
         (("summary", "predictors", 0, "regions"), {"smaller size": "0"}),
+        (("summary", "extrapolation"), {"tokens": 8192}),
+        (("summary", "extrapolation", "error"), "0.1"),
+        (("summary", "seed_noise", "loss"), None),
+        (("summary", "seed_noise"), [1, 2]),
         (("trained", 0, "status"), "crash"),
         (("trained", 0, "long"), None),
         (("trained", 0, "factor"), {}),
@@ -200,7 +182,8 @@ def test_a_damaged_file_is_as_good_as_none(tmp_path, content):
 )
 def test_one_wrong_value_in_a_file_makes_it_as_good_as_none(climbed, tmp_path, where, value):
     data = begun(climbed)
-    data["summary"] = summarise(data)
+    beside = {"extrapolation": {"tokens": 8192, "error": 0.05}, "seed_noise": {"loss": 0.01, "genomes": 4}}
+    data["summary"] = {**summarise(data), **beside}
     write_calibration(tmp_path, data)
     assert read_calibration(tmp_path) == json.loads(json.dumps({key: data[key] for key in ("trained", "summary")}))
     inner = data
@@ -217,6 +200,60 @@ def test_what_a_file_holds_beside_is_not_passed_on(climbed, tmp_path):
     assert read_calibration(tmp_path) == {"trained": [], "summary": summarise(trained(climbed))}
 
 
+def test_what_an_earlier_version_wrote_is_read(climbed, tmp_path):
+    summary = summarise(trained(climbed))
+    old = {key: value for key, value in summary.items() if key not in ("extrapolation", "seed_noise")}
+    write_calibration(tmp_path, {"summary": old, "trained": []})
+    assert read_calibration(tmp_path)["summary"] == summary == {**old, "extrapolation": None, "seed_noise": None}
+
+
+# -- another seed -----------------------------------------------------------------------------------------------------
+
+
+def test_those_with_another_seed_are_at_the_last_rung_small_to_large(climbed):
+    chosen = chosen_of(climbed, 60)
+    again = choose_again(chosen, len(TOKENS), 4)
+    there = sorted((c for c in chosen if len(c.losses) == 3), key=lambda c: c.params)
+    assert [c.params for c in again] == sorted(c.params for c in again) and len(again) == 4 < len(there) == 8
+    assert again[0].params == there[0].params and again[-1].params == there[-1].params
+    assert len(choose_again(chosen, len(TOKENS), 99)) == 8 and choose_again(chosen, len(TOKENS), 0) == []
+    assert choose_again(chosen, 4, 3) == [], "nobody is there"
+
+
+@pytest.mark.parametrize("shift", [0.0, 5.0])
+def test_the_noise_of_seeds_is_what_they_change_apart(climbed, shift):
+    rng = np.random.default_rng(0)
+    again = [{"losses": [9.0, 2.0 + rng.normal(0, 0.1)], "long": 2 + shift + rng.normal(0, 0.1)} for _ in range(400)]
+    found = seed_noise(again)
+    assert found["genomes"] == 400 and found["loss"] == pytest.approx(0.1, rel=0.1)
+    assert seed_noise(again[:3]) is None and seed_noise([{"losses": [1.0], "long": None}] * 9) is None
+    said = lines({**summarise(trained(climbed)), "seed_noise": found})[-1]
+    assert said == "Another seed changes a loss at the last rung by ±0.1 nats (400 genomes trained with two)."
+
+
+def test_long_and_repeated_trainings_are_kept_apart(climbed, tmp_path):
+    chosen = chosen_of(climbed, 12)
+    about = begin(chosen, 4.0, TOKENS, "text", None, choose_again(chosen, 3, 3))
+    assert len(about["again"]) == 3
+    for e in about["again"]:
+        note(about, e, "ok", 7.0, "", AS_LONG)
+    write_calibration(tmp_path, about)
+    after = begin(chosen, 4.0, TOKENS, "text", read_calibration(tmp_path), choose_again(chosen, 3, 3))
+    assert [e["long"] for e in after["again"]] == [7.0] * 3 and waiting(after) == 12
+    assert trained_long(after["trained"], 4.0, "text") == {}
+    assert set(trained_long(after["trained"], AS_LONG, "text").values()) == {7.0}
+
+
+def test_the_report_takes_it_into_the_probabilities(climbed):
+    before = {m["id"]: m["probability"] for m in build_report(climbed)["front"]}
+    summary = {**summarise(trained(climbed)), "seed_noise": {"loss": 0.5, "genomes": 8}}
+    write_calibration(climbed.folder, {"trained": [], "summary": summary})
+    report = build_report(climbed)
+    (climbed.folder / FILE).unlink()
+    assert sum(m["probability"] for m in report["front"]) < sum(before.values())
+    assert any("and what another seed changes" in line for line in summary_lines(report, table_of(report)))
+
+
 # -- what is kept -----------------------------------------------------------------------------------------------------
 
 
@@ -224,7 +261,7 @@ def begun(store, n=8, factor=2.0, data="text", before=None, done=8):
     """A calibration whose first ``done`` genomes that still wait are trained."""
     about = begin(chosen_of(store, n), factor, TOKENS, data, before)
     for e in [e for e in about["sample"] if not e["status"]][:done]:
-        note(about, e, "ok", e["losses"][0], "")
+        note(about, e, "ok", e["losses"][0], "", factor)
     return about
 
 
@@ -255,7 +292,7 @@ def test_the_old_summary_stands_until_there_is_a_new_one(climbed):
 def test_only_what_would_come_again_is_recalled(climbed):
     about = begun(climbed, done=0)
     for e, status in zip(about["sample"], ("non_finite", "error", "crash", "out_of_memory", "ok")):
-        note(about, e, status, 2.0 if status == "ok" else None, f"why \x1b\nTraceback\n{'x' * 9999}")
+        note(about, e, status, 2.0 if status == "ok" else None, f"why \x1b\nTraceback\n{'x' * 9999}", 2.0)
     assert [e["reason"] for e in about["sample"][:5]] == ["why  "] * 5
     again = begun(climbed, before=about, done=0)
     assert [e["status"] for e in again["sample"]] == ["non_finite", "", "", "", "ok", "", "", ""]
