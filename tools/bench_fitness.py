@@ -15,7 +15,8 @@ latency: how far the stored latency of one network varies when it is measured ag
 speed: with the same engine, how long rungs take to the hypervolume that full-length training of every candidate
     reaches in the given seconds.
 fidelity: Kendall's tau between the loss at each rung and that of a training ``factor`` times as long as the last one,
-    and of the loss that the rungs let one expect, each genome left out of the regression in turn.
+    of the loss at the last rung that it lets one expect, and of the long training's loss extrapolated from it, each
+    genome left out of the regression in turn.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ from evonas.fitness import ProxyEvaluator
 from evonas.genome import Genome, SearchSpace, read_space
 from evonas.genome.graph import cost
 from evonas.report.calibration import summarise
+from evonas.report.extrapolation import each_left_out
 
 PARTS = ("throughput", "latency", "speed", "fidelity")
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
@@ -220,7 +222,10 @@ def fidelity(options, space: SearchSpace) -> dict:
             expected[g.id] = ladder.expected(rows[g.id][: rung + 1], genes[g.id])[0]
         sample = [_entry(g, told[g.id][rung], final[g.id]) for g in done]
         left_out = [_entry(g, expected[g.id], final[g.id]) for g in done]
-        for what, entries in (("loss", sample), ("expected from there", left_out)):
+        features = {i: np.array([*told[i][max(0, rung - 1) : rung + 1], *genes[i]]) for i in genes}
+        ahead = each_left_out(features, {i: told[i][rung] for i in genes}, final)
+        ahead = [_entry(g, ahead[g.id], final[g.id]) for g in done]
+        for what, entries in (("loss", sample), ("expected from there", left_out), ("extrapolated from there", ahead)):
             summary = summarise({"factor": factor, "rungs": [short.rungs[rung]], "sample": entries})["predictors"][0]
             predictors.append({**summary, "what": f"{what}, {short.rungs[rung]:,} tokens"})
     print(f"\nfidelity: Kendall's tau with {factor:g} times the last rung, {len(done)} of {count} genomes")

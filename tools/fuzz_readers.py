@@ -196,6 +196,7 @@ class Calibrations(JsonReader):
 
     def prepare(self) -> None:
         from evonas.report.calibration import summarise
+        from evonas.report.extrapolation import Extrapolation
 
         rng = np.random.default_rng(0)
         sample = [
@@ -208,7 +209,7 @@ class Calibrations(JsonReader):
             {**{key: e[key] for key in ("id", "long", "status", "reason")}, "factor": 10.0, "data": "99 bytes"}
             for e in sample[:3]
         ]
-        summary = summarise({**whole, "sample": sample})
+        summary = summarise({**whole, "sample": sample, "again": sample}, Extrapolation({}, {}, 0.1))
         self.corpus = [json.dumps({**whole, "summary": s}).encode() for s in (summary, summary, None)]
 
     def read(self, k: int) -> bool:
@@ -231,11 +232,13 @@ def make_runs(folder: Path) -> list[Path]:
     from evonas.config import Settings
     from evonas.genome import read_space, space_to_dict
     from evonas.record import Measure, Record, objective
-    from evonas.report import membership
+    from evonas.report import extrapolation, membership
+    from evonas.sketch import sketch
     from evonas.store import Store
     from evonas.store import store as merging
 
     membership._DRAWS = 20  # of 500, which take most of the time of a report
+    extrapolation.FEWEST = 2
 
     space, rng = read_space("text-cpu"), np.random.default_rng(0)
     genomes = [space.sample(rng) for _ in range(6)]
@@ -258,7 +261,7 @@ def make_runs(folder: Path) -> list[Path]:
                     for k, genome in enumerate(genomes[generation : generation + 3]):
                         at = "4096 tokens" if k else "1024 tokens"
                         measures = {
-                            "loss": Measure(2 - 0.1 * k, 0.02, at, "cpu"),
+                            "loss": Measure(2 - 0.1 * k, 0.02, at, "cpu", sketch(rng.random(9))),
                             "latency": Measure(1 + k, 0.1, "measured", "c"),
                         }
                         record = Record(genome.id, generation, k, "ok", measures, "", {"seconds": 1.0, "tokens": 64.0})
@@ -275,10 +278,20 @@ def make_runs(folder: Path) -> list[Path]:
                     store.append(genomes[5], Record(genomes[5].id, 3, 0, "ok", {"loss": Measure(1.0)}))
                 copy = folder / f"run-{journaled}"
                 shutil.copytree(store.folder, copy, ignore=shutil.ignore_patterns("lock"))
+                write_calibration(copy, genomes)
                 made.append(copy)
     finally:
         merging.MERGE_ALWAYS = always
     return made
+
+
+def write_calibration(run: Path, genomes) -> None:
+    """One that lets a report extrapolate and draw with seeds' noise."""
+    about = {"factor": 4.0, "data": None, "status": "ok", "reason": ""}
+    trained = [{**about, "id": g.id, "long": 1.0 + k} for k, g in enumerate(genomes)]
+    beside = {"extrapolation": {"tokens": 16384, "error": 0.1}, "seed_noise": {"loss": 0.05, "genomes": 4}}
+    summary = {"factor": 4.0, "genomes": 6, "kept": None, "predictors": [], **beside}
+    (run / Calibrations.file).write_text(json.dumps({"trained": trained, "summary": summary}))
 
 
 def use_run(run: Path, k: int) -> None:
@@ -340,6 +353,7 @@ class Populations(Reader):
         self.places = [np.flatnonzero(np.frombuffer(data, np.uint8)).tolist() for data in self.corpus]
         self.run = self.path = self.folder / "run"
         self.run.mkdir()
+        shutil.copy(self.folder / "run-False" / Calibrations.file, self.run)
         self.path = self.run / self.file
 
     def write(self, k: int, rng: Random) -> None:

@@ -44,16 +44,24 @@ def extrapolate(
     known = [i for i in ids if i in long]
     if len(known) < FEWEST:
         return None
+    last = {i: told[i][-1].measures["loss"].value for i in ids}
     try:
         space = space_from_dict(store.header["space"])
         features = dict(zip(ids, _features(store, space, [told[i] for i in ids])))
-    except (EvonasError, KeyError, TypeError, ValueError):  # a run from elsewhere may have any space and any genes
+        left_out = each_left_out({i: features[i] for i in known}, last, long)
+        losses = dict(zip(ids, _expected(known, ids, features, last, long)))
+    except (EvonasError, KeyError, TypeError, ValueError):  # a run from elsewhere: any space, any genes, any numbers
         return None
-    last = {i: told[i][-1].measures["loss"].value for i in ids}
-    left_out = {i: _expected([k for k in known if k != i], [i], features, last, long)[0] for i in known}
-    off = np.array([left_out[i] - long[i] for i in known])
-    losses = dict(zip(ids, _expected(known, ids, features, last, long)))
-    return Extrapolation(losses, left_out, float(np.sqrt((off**2).mean())))
+    error = float(np.sqrt(np.mean([(left_out[i] - long[i]) ** 2 for i in known])))
+    return Extrapolation(losses, left_out, error) if np.isfinite([error, *losses.values()]).all() else None
+
+
+def each_left_out(
+    features: Mapping[str, np.ndarray], last: Mapping[str, float], long: Mapping[str, float]
+) -> dict[str, float]:
+    """What each genome's ``long`` loss is expected to be from its ``features`` and ``last`` loss by those of the
+    others alone."""
+    return {i: _expected([k for k in features if k != i], [i], features, last, long)[0] for i in features}
 
 
 def _features(store: Store, space: SearchSpace, told: Sequence[Sequence[Record]]) -> np.ndarray:
