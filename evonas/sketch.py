@@ -12,12 +12,12 @@ from __future__ import annotations
 import base64
 import math
 from collections.abc import Sequence
-from functools import lru_cache
 
 import numpy as np
 
 WIDTH = 64  # numbers of a sketch
 _CHARACTERS = 4 * math.ceil(2 * WIDTH / 3)  # of its text
+_ROWS = 2**14  # examples projected at once: a long text has many millions
 
 
 def sketch(values: np.ndarray) -> str:
@@ -27,14 +27,17 @@ def sketch(values: np.ndarray) -> str:
     length = float(np.linalg.norm(apart))
     if not (length > 0 and math.isfinite(length)):
         return ""
-    projected = (apart / length) @ _signs(len(values)) / math.sqrt(WIDTH)
+    bits, projected = np.random.PCG64(0), np.zeros(WIDTH)
+    for k in range(0, len(apart), _ROWS):
+        part = apart[k : k + _ROWS]
+        projected += part @ _signs(bits, len(part))
+    projected /= length * math.sqrt(WIDTH)
     return base64.b64encode(projected.astype("<f2").tobytes()).decode("ascii")
 
 
-@lru_cache(maxsize=4)
-def _signs(n: int) -> np.ndarray:
+def _signs(bits: np.random.PCG64, n: int) -> np.ndarray:
     """(n, WIDTH) of -1 and 1, the same in every version of numpy: each row are the bits of one raw draw."""
-    raw = np.random.PCG64(0).random_raw(n).astype("<u8")
+    raw = bits.random_raw(n).astype("<u8")
     return np.unpackbits(raw.view(np.uint8).reshape(n, 8), axis=1).astype(np.float32) * 2 - 1
 
 

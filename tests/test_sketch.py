@@ -45,6 +45,11 @@ def test_without_a_sketch_errors_are_independent():
     assert error_of_difference((0.0, 0.0), (a, "")) == 0
 
 
+def test_very_many_examples_are_taken_part_by_part():
+    a, b = losses(1, n=40_000)
+    assert error_of_difference((error(a), error(b)), (sketch(a), sketch(b))) == pytest.approx(error(a - b), rel=0.3)
+
+
 def test_joint_draws_have_the_covariance_of_the_means():
     each = losses(3, apart=0.3, models=3)
     drawn = directions([sketch(row) for row in each]) @ np.random.default_rng(0).standard_normal((WIDTH, 20_000))
