@@ -23,9 +23,13 @@ _ROWS = 2**14  # examples projected at once: a long text has many millions
 def sketch(values: np.ndarray) -> str:
     """The direction of the error of the mean of ``values`` (n,), as text. Sketches of means over the same n examples,
     in the same order, may be compared; empty where nothing varies or is not finite."""
-    apart = values - values.mean()
+    largest = float(np.abs(values).max(initial=0.0))
+    if not (largest > 0 and math.isfinite(largest)):
+        return ""
+    apart = values / largest
+    apart -= apart.mean()
     length = float(np.linalg.norm(apart))
-    if not (length > 0 and math.isfinite(length)):
+    if not length > 0:
         return ""
     bits, projected = np.random.PCG64(0), np.zeros(WIDTH)
     for k in range(0, len(apart), _ROWS):

@@ -59,7 +59,7 @@ def test_joint_draws_have_the_covariance_of_the_means():
 
 def test_scale_and_shift_do_not_matter_and_the_directions_never_change():
     values = np.arange(6.0)
-    for other in (7 + 1e-9 * values, 1e6 * values - 4):
+    for other in (7 + 1e-9 * values, 1e6 * values - 4, 1e300 * values, -1e-300 * (5 - values)):
         assert directions([sketch(other)]) == pytest.approx(directions([sketch(values)]), abs=1e-3)
     written = (
         "pqcAAKanpqu9LaYnvS2mr6azAAAAAL0xpi+mK6azAAC9sQAAAAAAAKanpiump6avva29saYzpq+9rbEypiumr6azAADIML0xpqemr6avpqems70tyLCm"
@@ -68,12 +68,9 @@ def test_scale_and_shift_do_not_matter_and_the_directions_never_change():
     assert directions([sketch(values)]) == pytest.approx(directions([written]), abs=1e-3)
 
 
-@pytest.mark.parametrize(
-    "values", [np.ones(5), np.array([1.0, math.nan, 2.0]), np.array([1.0, math.inf]), np.array([2.0])]
-)
+@pytest.mark.parametrize("values", [[1.0] * 5, [1.0, math.nan, 2.0], [1.0, math.inf], [2.0], [0.0] * 3, []])
 def test_what_does_not_vary_or_is_no_number_has_none(values):
-    with np.errstate(invalid="ignore"):
-        assert sketch(values) == ""
+    assert sketch(np.array(values)) == ""
 
 
 @pytest.mark.parametrize(

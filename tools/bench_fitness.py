@@ -40,7 +40,7 @@ from evonas.fitness import ProxyEvaluator
 from evonas.genome import Genome, SearchSpace, read_space
 from evonas.genome.graph import cost
 from evonas.report.calibration import summarise
-from evonas.report.extrapolation import each_left_out
+from evonas.report.extrapolation import each_left_out, features
 
 PARTS = ("throughput", "latency", "speed", "fidelity")
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
@@ -222,9 +222,9 @@ def fidelity(options, space: SearchSpace) -> dict:
             expected[g.id] = ladder.expected(rows[g.id][: rung + 1], genes[g.id])[0]
         sample = [_entry(g, told[g.id][rung], final[g.id]) for g in done]
         left_out = [_entry(g, expected[g.id], final[g.id]) for g in done]
-        features = {i: np.array([*told[i][max(0, rung - 1) : rung + 1], *genes[i]]) for i in genes}
-        ahead = each_left_out(features, {i: told[i][rung] for i in genes}, final)
-        ahead = [_entry(g, ahead[g.id], final[g.id]) for g in done]
+        inputs = {i: features(told[i][: rung + 1], genes[i]) for i in genes}
+        found = each_left_out(inputs, {i: told[i][rung] for i in genes}, final).ranked
+        ahead = [_entry(g, found[g.id], final[g.id]) for g in done]
         for what, entries in (("loss", sample), ("expected from there", left_out), ("extrapolated from there", ahead)):
             summary = summarise({"factor": factor, "rungs": [short.rungs[rung]], "sample": entries})["predictors"][0]
             predictors.append({**summary, "what": f"{what}, {short.rungs[rung]:,} tokens"})

@@ -30,7 +30,7 @@ DEFAULT_GENOMES, MAX_FACTOR = 16, 1e6
     default=DEFAULT_REPEATS,
     show_default=True,
     metavar="N",
-    help="Train so many of them with another seed, as long as the last rung.",
+    help="Train up to so many of those at the last rung with another seed, as long; 4 are needed.",
 )
 @click.option("--budget", metavar="TIME", help="Wall-clock limit: 90s, 30m, 2h. What is done by then is kept.")
 @workers_option

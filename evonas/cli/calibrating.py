@@ -13,8 +13,6 @@ from ..errors import EXIT_FAILED, EvonasError
 from .options import worker_count
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from ..config import Settings
     from ..fitness import ProxyEvaluator
     from ..genome import Genome
@@ -32,19 +30,7 @@ def calibrated(
     """Train the sample longer and some of it with another seed, keep what comes of it in the run's folder, and tell on
     stderr what is missing; the summary."""
     from ..fitness.evaluate import resolve_device, rung_tokens
-    from ..report.calibration import (
-        AS_LONG,
-        FEWEST,
-        begin,
-        choose,
-        choose_again,
-        losses_told,
-        read_calibration,
-        summarise,
-        trained_long,
-        write_calibration,
-    )  # fmt: skip
-    from ..report.extrapolation import extrapolate
+    from ..report.calibration import AS_LONG, begin, choose, choose_again, read_calibration
     from ..tasks import fingerprint
     from .running import check_data
 
@@ -56,15 +42,13 @@ def calibrated(
     chosen = choose(store, genomes, len(rungs), evaluator.task.vocab_size, settings.context)
     again = choose_again(chosen, len(rungs), repeats)
     about = begin(chosen, factor, rungs, data, read_calibration(store.folder), again)
-    sitting = _Sitting(about, {c.genome.id: c.genome for c in chosen}, store.folder, deadline, workers)
+    sitting = _Sitting(store, about, {c.genome.id: c.genome for c in chosen}, deadline, workers)
     sitting.train(evaluator, about["sample"], factor, "calibrating")
     _check_found(about["sample"])
-    sitting.train(_with_another_seed(settings), about["again"], AS_LONG, "with another seed")
-    long = trained_long(about["trained"], factor, data)
-    summary = summarise(about, extrapolate(store, losses_told(store), len(rungs), long))
-    if about["summary"] is None or summary["genomes"] >= FEWEST:  # what says nothing yet takes no other's place
-        about["summary"] = summary
-    write_calibration(store.folder, about)
+    if about["again"]:
+        sitting.tell()  # an interruption of what follows takes nothing of it
+        sitting.train(_with_another_seed(settings), about["again"], AS_LONG, "with another seed")
+    summary = sitting.tell()
     entries = [*about["sample"], *about["again"]]
     failed = [e for e in entries if e["long"] is None and e["status"]]
     if failed:
@@ -87,10 +71,12 @@ def calibrate_within(store: Store, settings: Settings, seconds: float, workers: 
 
     def needed(n: int) -> float:
         sample = choose(store, n, settings.rungs, evaluator.task.vocab_size, settings.context)
-        each = [pace[c.genome.id] * evaluator.rungs[-1] for c in sample]
         again = choose_again(sample, settings.rungs, DEFAULT_REPEATS)
-        each += [pace[c.genome.id] * settings.tokens for c in again]
-        return _START_SECONDS + _MARGIN * max(sum(each) / lanes, max(each))
+        seconds = 0.0
+        for chosen, tokens in ((sample, evaluator.rungs[-1]), (again, settings.tokens)):
+            if each := [pace[c.genome.id] * tokens for c in chosen]:
+                seconds += _START_SECONDS + _MARGIN * max(sum(each) / lanes, max(each))
+        return seconds
 
     fitting = [n for n in _SAMPLES if needed(n) <= seconds]
     if not fitting:
@@ -149,13 +135,25 @@ def _why(entry: dict) -> str:
 
 @dataclass(frozen=True)
 class _Sitting:
-    """What one call does: the calibration it adds to, its genomes by id, the run's folder."""
+    """What one call does: the run, the calibration it adds to, its genomes by id."""
 
+    store: Store
     about: dict[str, Any]
     genes: dict[str, Genome]
-    folder: Path
     deadline: float | None
     workers: int | None
+
+    def tell(self) -> dict[str, Any]:
+        """Write down what all that is trained says; the summary."""
+        from ..report.calibration import FEWEST, summary_of, write_calibration
+
+        summary = summary_of(self.store, self.about)
+        if (
+            self.about["summary"] is None or summary["genomes"] >= FEWEST
+        ):  # what says nothing yet takes no other's place
+            self.about["summary"] = summary
+        write_calibration(self.store.folder, self.about)
+        return summary
 
     def train(self, evaluator: ProxyEvaluator, entries: list[dict], factor: float, what: str) -> None:
         """Train those of ``entries`` that wait to the last rung of ``evaluator``, and write down each as it ends."""
@@ -185,7 +183,7 @@ class _Sitting:
                 good = not isinstance(result, Failure) and result.status == "ok"
                 loss = result.measures["loss"].value if good else None
                 note(self.about, found, result.status, loss, result.reason, factor)
-                write_calibration(self.folder, self.about)
+                write_calibration(self.store.folder, self.about)
                 bar.update(row, advance=1)
                 if not console.is_terminal:
                     click.echo(f"{what}: {genome_id}: {found['status']}, loss {loss}", err=True)

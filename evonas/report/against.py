@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..record import Record
@@ -13,12 +13,15 @@ from .compare import Comparison, gain
 from .short import clean, number
 
 
-def against_seeds(store: Store, comparison: Comparison) -> list[dict[str, Any]]:
+def against_seeds(
+    store: Store, comparison: Comparison, noise: Mapping[str, float] | None = None
+) -> list[dict[str, Any]]:
     """One entry per seed genome that has a record: {id, label, status, at_seed_<first>, at_seed_<second>}.
 
     ``at_seed_<first>`` is the member of the front that is best in the second objective among those no worse than
     the seed in the first: {id, objective, value, seed_value, gain (absolute, positive is better), ratio (gain over
-    the seed's value), within_spread (the gain is no larger than its standard error)}. ``at_seed_<second>`` is
+    the seed's value), within_spread (the gain is no larger than its standard error; ``noise`` is what an objective
+    varies by beside its spread, see ``front_probabilities``)}. ``at_seed_<second>`` is
     the reverse. Either is None where no member qualifies, the seed has no record of the front's fidelity, or its last
     one, whose ``status`` this is, is a failure. A run with one objective has ``best`` instead.
     """
@@ -32,11 +35,11 @@ def against_seeds(store: Store, comparison: Comparison) -> list[dict[str, Any]]:
         entry = {"id": seed["id"], "label": seed["label"], "status": record.status}
         front = comparison.front_records() if comparable is not None else []
         if len(objectives) == 1:
-            entry["best"] = _best(objectives[0], front, comparable)
+            entry["best"] = _best(objectives[0], front, comparable, noise or {})
         elif objectives:
             first, second = objectives[:2]
-            entry[f"at_seed_{first['name']}"] = _best_at(first, second, front, comparable)
-            entry[f"at_seed_{second['name']}"] = _best_at(second, first, front, comparable)
+            entry[f"at_seed_{first['name']}"] = _best_at(first, second, front, comparable, noise or {})
+            entry[f"at_seed_{second['name']}"] = _best_at(second, first, front, comparable, noise or {})
         out.append(entry)
     return out
 
@@ -46,15 +49,19 @@ def last_record(store: Store, genome_id: str) -> Record | None:
     return max(reversed(store.records_of(genome_id)), key=lambda r: (r.generation, r.index), default=None)
 
 
-def _best_at(held: dict, wanted: dict, front: Sequence[Record], seed: Record | None) -> dict[str, Any] | None:
+def _best_at(
+    held: dict, wanted: dict, front: Sequence[Record], seed: Record | None, noise: Mapping[str, float]
+) -> dict[str, Any] | None:
     if seed is None:
         return None
     limit = seed.measures[held["name"]].value
     fitting = [r for r in front if gain(held, r.measures[held["name"]].value, limit) >= 0]
-    return _best(wanted, fitting, seed)
+    return _best(wanted, fitting, seed, noise)
 
 
-def _best(wanted: dict, candidates: Sequence[Record], seed: Record | None) -> dict[str, Any] | None:
+def _best(
+    wanted: dict, candidates: Sequence[Record], seed: Record | None, noise: Mapping[str, float]
+) -> dict[str, Any] | None:
     if seed is None or not candidates:
         return None
     name = wanted["name"]
@@ -62,7 +69,8 @@ def _best(wanted: dict, candidates: Sequence[Record], seed: Record | None) -> di
     best = max(candidates, key=lambda r: gain(wanted, r.measures[name].value, ours.value))
     theirs = best.measures[name]
     difference = gain(wanted, theirs.value, ours.value)
-    spread = error_of_difference((theirs.spread, ours.spread), (theirs.sketch, ours.sketch))
+    apart = error_of_difference((theirs.spread, ours.spread), (theirs.sketch, ours.sketch))
+    spread = math.hypot(apart, math.sqrt(2) * noise.get(name, 0.0))
     return {
         "id": best.genome_id,
         "objective": name,

@@ -33,8 +33,8 @@ def build_report(store: Store) -> dict[str, Any]:
         ``evaluations``, ``failures`` {status: count}, ``hypervolume`` [one per generation], ``front`` [{id,
         generation, parents, objectives {name: {value, spread, fidelity}}, genome}] over all ok records of the
         highest fidelity, each with the ``probability`` that it belongs there given the spreads (and, once calibrated,
-        what another seed changes) and, once calibrated, the loss ``extrapolated`` to the long trainings {tokens,
-        value, spread}, else null, ``seeds`` [the same
+        what another seed changes) and, once calibrated, its loss ``extrapolated`` to the long trainings {tokens,
+        value, spread (null where it was trained so long)}, else null, ``seeds`` [the same
         for seed genomes, with what was last measured of them], ``ties`` [[id, id]] (pairs on the front, see
         ``near_ties``), ``against_seed`` (see ``against_seeds``),
         ``fidelity`` {name: text} of the front, ``left_out`` (ok records of another fidelity or device),
@@ -45,9 +45,10 @@ def build_report(store: Store) -> dict[str, Any]:
     """
     header = store.header
     comparison = compare(store)
-    calibration = read_calibration(store.folder) or {"summary": None}
-    noise = (calibration["summary"] or {}).get("seed_noise")
-    probabilities = front_probabilities(comparison, {"loss": noise["loss"]} if noise else None)
+    calibration = read_calibration(store.folder) or {"trained": [], "data": None, "summary": None}
+    found = (calibration["summary"] or {}).get("seed_noise") or {"loss": None}
+    noise = {} if found["loss"] is None else {"loss": found["loss"]}
+    probabilities = front_probabilities(comparison, noise)
     ahead = _extrapolated(store, calibration)
     records, generations = store.records, store.generations
     asked = header["settings"].get("generations")
@@ -67,7 +68,7 @@ def build_report(store: Store) -> dict[str, Any]:
         ],
         "ties": _ties(comparison),
         "seeds": _seeds(store, comparison, ahead),
-        "against_seed": against_seeds(store, comparison),
+        "against_seed": against_seeds(store, comparison, noise),
         "fidelity": comparison.fidelity,
         "left_out": comparison.left_out,
         "other_device": _other_device(store, comparison),
@@ -86,16 +87,17 @@ def build_report(store: Store) -> dict[str, Any]:
 
 
 def _extrapolated(store: Store, calibration: Mapping[str, Any]) -> dict[str, dict[str, float]]:
-    """Genome id -> {tokens, value, spread} of what its loss is expected to be after a training as long as those of the
-    last calibration; empty where that says nothing of it."""
-    summary = calibration["summary"]
-    if summary is None or summary["extrapolation"] is None or not store.generations:
+    """Genome id -> {tokens, value, spread} of its loss after a training as long as those of the last calibration: what
+    is expected, or what came of it, which has no spread; empty where nothing is known."""
+    ahead = (calibration["summary"] or {}).get("extrapolation")
+    if ahead is None or not store.generations:
         return {}
     rungs = len(store.generations[-1].get("rungs") or (0,))
-    long = trained_long(calibration["trained"], summary["factor"], store.header["notes"].get("data"))
+    long = trained_long(calibration["trained"], calibration["summary"]["factor"], calibration["data"])
     found = extrapolate(store, losses_told(store), rungs, long)
-    about = {"tokens": summary["extrapolation"]["tokens"], "spread": found.error if found else None}
-    return {i: {**about, "value": value} for i, value in found.losses.items()} if found else {}
+    values = {i: (value, found.error) for i, value in found.losses.items()} if found else {}
+    values |= {i: (value, None) for i, value in long.items()}
+    return {i: {"tokens": ahead["tokens"], "value": v, "spread": spread} for i, (v, spread) in values.items()}
 
 
 def _text(value: Any) -> str:
@@ -147,7 +149,10 @@ def _ties(comparison: Comparison) -> list[list[str]]:
 
 def _other_device(store: Store, comparison: Comparison) -> int:
     """How many genomes the front can't hold because they were timed elsewhere."""
-    here, wanted = {r.genome_id for r in comparison.records}, comparison.fidelity
+    here = {r.genome_id for r in comparison.records}
+    names = (*comparison.names, *(c["name"] for c in _constraints(store.header["constraints"])))
+    of = comparison.records[0].measures if comparison.records else {}
+    wanted = {n: of[n].fidelity for n in names if n in of}
     return len(
         {
             r.genome_id

@@ -19,7 +19,8 @@ from ..genome.graph import cost
 from ..record import Record
 from ..store import Store
 from .compare import compare
-from .extrapolation import Extrapolation
+from .extrapolation import FEWEST as TO_EXTRAPOLATE
+from .extrapolation import Extrapolation, extrapolate
 from .short import clean, number
 
 FILE = "calibration.json"  # in the run's folder
@@ -125,18 +126,30 @@ def _expected(store: Store, told: Mapping[str, list[Record]], rungs: int) -> dic
 # -- what it says -----------------------------------------------------------------------------------------------------
 
 
-def summarise(calibration: Mapping[str, Any], extrapolation: Extrapolation | None = None) -> dict[str, Any]:
+def summary_of(store: Store, calibration: Mapping[str, Any]) -> dict[str, Any]:
+    """``summarise``, with what all trainings of the run ever finished tell of the others and of seeds."""
+    rungs, told = len(calibration["rungs"]), losses_told(store)
+    last = {i: records[-1].measures["loss"].value for i, records in told.items() if len(records) == rungs}
+    long, again = (
+        trained_long(calibration["trained"], factor, calibration["data"]) for factor in (calibration["factor"], AS_LONG)
+    )
+    return summarise(calibration, extrapolate(store, told, rungs, long), seed_noise(last, again))
+
+
+def summarise(
+    calibration: Mapping[str, Any], extrapolation: Extrapolation | None = None, noise: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """What the trainings done so far say: {factor, genomes, kept, predictors, extrapolation, seed_noise}.
 
     ``kept``: of the genomes that are non-dominated in (long loss, latency) among those trained longer, the share that
     had reached the last rung; None where none of them had. ``predictors`` has one entry for the loss at each rung,
     where any genome of the run is there one for what is expected at the last, and one for what is extrapolated from
-    there, each genome left out: {what, genomes, tau, low, high, regret,
-    regions}. ``tau`` is Kendall's tau-b (Kendall 1945) with the long
-    loss, ``low`` and ``high`` its 95% bootstrap interval over genomes; ``regret`` how many nats worse than the best
-    the genome is, on average over resamples, that the predictor would choose; ``regions`` {name: tau} for halves by
-    size and learning rate. None where there are fewer than four genomes. ``extrapolation`` is {tokens, error (of the
-    long loss, nats, a genome left out)}, ``seed_noise`` see there; None where there are too few.
+    there, each genome left out: {what, genomes, tau, low, high, regret, regions}. ``tau`` is Kendall's tau-b (Kendall
+    1945) with the long loss, ``low`` and ``high`` its 95% bootstrap interval over genomes; ``regret`` how many nats
+    worse than the best the genome is, on average over resamples, that the predictor would choose; ``regions`` {name:
+    tau} for halves by size and learning rate. None where there are fewer than four genomes. ``extrapolation`` is
+    {tokens, genomes (at the last rung and trained longer), error (of the long loss, nats, a genome left out; None where
+    they are too few)}, ``seed_noise`` the ``noise`` that is given.
     """
     done = [e for e in calibration["sample"] if e["long"] is not None]
     rungs, predictors = calibration["rungs"], []
@@ -150,27 +163,34 @@ def summarise(calibration: Mapping[str, Any], extrapolation: Extrapolation | Non
         predictors.append(_summary(what, told, [e["expected"] for e in told]))
     tokens = round(rungs[-1] * calibration["factor"])
     if extrapolation is not None:
-        there = [e for e in done if e["id"] in extrapolation.left_out]
-        guesses = [extrapolation.left_out[e["id"]] for e in there]
+        there = [e for e in done if e["id"] in extrapolation.left_out.ranked]
+        guesses = [extrapolation.left_out.ranked[e["id"]] for e in there]
         predictors.append(_summary(f"extrapolated to {tokens:,} tokens", there, guesses))
+        ahead = {"genomes": len(extrapolation.left_out.ranked), "error": extrapolation.error}
+    else:
+        ahead = {"genomes": sum(len(e["losses"]) == len(rungs) for e in done), "error": None}
     return {
         "factor": calibration["factor"],
         "genomes": len(done),
         "kept": _kept_share(done, len(rungs)),
         "predictors": predictors,
-        "extrapolation": None if extrapolation is None else {"tokens": tokens, "error": extrapolation.error},
-        "seed_noise": seed_noise(calibration.get("again", ())),
+        "extrapolation": {"tokens": tokens, **ahead},
+        "seed_noise": noise,
     }
 
 
-def seed_noise(again: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
-    """{loss, genomes}: the standard deviation of a genome's loss at the last rung over seeds (initial weights, order of
-    the data), nats, less what a seed changes for all alike, which ranks none of them otherwise; of the entries of
-    genomes trained with another one, None for fewer than four."""
-    apart = [e["long"] - e["losses"][-1] for e in again if e["long"] is not None]
-    if len(apart) < FEWEST:
+def seed_noise(losses: Mapping[str, float], again: Mapping[str, float]) -> dict[str, Any] | None:
+    """{genomes, loss}: by how much a genome's loss at the last rung varies with the seed (initial weights, order of the
+    data): the standard deviation, nats, less what a seed changes for all alike, which ranks none of them otherwise.
+
+    ``losses`` by genome id, and ``again`` with another seed. ``loss`` is None for fewer than four genomes; all is None
+    for none.
+    """
+    apart = [again[i] - losses[i] for i in again if i in losses]
+    if not apart:
         return None
-    return {"loss": float(np.std(apart, ddof=1) / math.sqrt(2)), "genomes": len(apart)}
+    deviation = float(np.std(apart, ddof=1) / math.sqrt(2)) if len(apart) >= FEWEST else None
+    return {"genomes": len(apart), "loss": deviation}
 
 
 def _kept_share(done: Sequence[Mapping], rungs: int) -> float | None:
@@ -226,17 +246,28 @@ def lines(summary: Mapping[str, Any]) -> list[str]:
         )
     if summary["kept"] is not None:
         out.append(f"Of the truly best front among them the rungs had kept {summary['kept']:.0%}.")
-    if (ahead := summary["extrapolation"]) is not None:
-        out.append(
-            f"Extrapolated to {ahead['tokens']:,.0f} tokens from the last rung and the genes: standard error "
-            f"{number(ahead['error'], 2)} nats, each genome left out in turn."
-        )
-    if (noise := summary["seed_noise"]) is not None:
-        out.append(
-            f"Another seed changes a loss at the last rung by ±{number(noise['loss'], 2)} nats ({noise['genomes']:.0f} "
-            "genomes trained with two)."
-        )
-    return out
+    return [*out, *_ahead_lines(summary["extrapolation"]), *_noise_lines(summary["seed_noise"])]
+
+
+def _ahead_lines(ahead: Mapping[str, Any] | None) -> list[str]:
+    if ahead is None:  # of an earlier version
+        return []
+    if ahead["error"] is None:
+        return [
+            f"Nothing is extrapolated: of those at the last rung {ahead['genomes']:.0f} were trained longer, it takes "
+            f"{TO_EXTRAPOLATE}."
+        ]
+    error = f"standard error {number(ahead['error'], 2)} nats, each genome left out in turn"
+    return [f"Extrapolated to {ahead['tokens']:,.0f} tokens from the last rung and the genes: {error}."]
+
+
+def _noise_lines(noise: Mapping[str, Any] | None) -> list[str]:
+    if noise is None:
+        return []
+    were = f"{noise['genomes']:.0f} genomes trained with two"
+    if noise["loss"] is None:
+        return [f"How much a loss varies with the seed is not known: {were}, it takes {FEWEST}."]
+    return [f"A loss at the last rung varies by ±{number(noise['loss'], 2)} nats from seed to seed ({were})."]
 
 
 # -- its file -------------------------------------------------------------------------------------------------------
@@ -317,7 +348,8 @@ def write_calibration(folder: Path, calibration: Mapping[str, Any]) -> None:
 
 
 def read_calibration(folder: Path) -> dict[str, Any] | None:
-    """``trained`` and ``summary`` of the run's last calibration; None where there is none or the file is not one."""
+    """``trained``, ``data`` and ``summary`` of the run's last calibration; None where there is none or the file is not
+    one."""
     path = folder / FILE
     try:
         if not path.is_file() or path.stat().st_size > MAX_BYTES:
@@ -327,6 +359,7 @@ def read_calibration(folder: Path) -> dict[str, Any] | None:
         summary = data.get("summary")
         return {
             "trained": [_read_training(e) for e in data.get("trained", ())],
+            "data": _read_data(data.get("data")),
             "summary": None if summary is None else _read_summary(summary),
         }
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError):
@@ -342,16 +375,22 @@ def _read_training(row: Mapping[str, Any]) -> dict[str, Any]:
         "status": _text(row["status"]),
         "reason": _text(row["reason"]),
         "factor": _number(row["factor"]),
-        "data": None if row["data"] is None else _text(row["data"], MAX_BYTES),
+        "data": _read_data(row["data"]),
     }
+
+
+def _read_data(fingerprint: Any) -> str | None:
+    return None if fingerprint is None else _text(fingerprint, MAX_BYTES)
 
 
 def _read_summary(summary: Mapping[str, Any]) -> dict[str, Any]:
     out = {key: _number(summary[key]) for key in ("factor", "genomes")}
     out |= {"kept": _number(summary["kept"], or_none=True), "predictors": []}
-    for name, keys in (("extrapolation", ("tokens", "error")), ("seed_noise", ("loss", "genomes"))):
+    for name, keys in (("extrapolation", ("tokens", "genomes", "error")), ("seed_noise", ("genomes", "loss"))):
         found = summary.get(name)  # what an earlier version wrote has neither
-        out[name] = None if found is None else {key: _number(found[key]) for key in keys}
+        if found is not None:
+            found = {key: _number(found[key], or_none=key == keys[-1]) for key in keys}
+        out[name] = found
     for row in summary["predictors"]:
         known = row["tau"] is not None
         bounds = {key: _number(row[key], or_none=not known or row["low"] is None) for key in ("low", "high")}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..genome import Genome
@@ -30,8 +30,9 @@ ALWAYS_SHOWN = ("learning_rate", "batch_size", "optimizer")
 @dataclass(frozen=True)
 class Row:
     """One genome. ``cells`` is by column; ``objectives`` holds (value with spread, change against the first seed or,
-    where it is not the front's, its fidelity), of what is only constrained too and, once calibrated, of the loss
-    extrapolated; ``probability`` that it belongs on the front, where that is in doubt."""
+    where it is not the front's, its fidelity), of what is only constrained too; ``ahead`` the same of the loss after a
+    calibration's long training, ``~`` where that is extrapolated; ``probability`` that it belongs on the front, where
+    that is in doubt."""
 
     id: str
     label: str
@@ -39,14 +40,17 @@ class Row:
     probability: str
     cells: dict[str, str]
     objectives: list[tuple[str, str]]
+    ahead: list[tuple[str, str]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class Table:
-    """``shared`` are the training genes in which all rows agree: said once instead of in every row."""
+    """``shared`` are the training genes in which all rows agree: said once instead of in every row. ``ahead`` names
+    the loss after a calibration's long training; empty, as that of each row, where there is none."""
 
     columns: list[str]
     objectives: list[str]
+    ahead: list[str]
     front: list[Row]
     seeds: list[Row]
     shared: list[str]
@@ -63,25 +67,25 @@ def table_of(report: Mapping[str, Any]) -> Table:
     shared = [gene for gene in parts[0] if len({p.get(gene) for p in parts}) == 1] if len(parts) > 1 else []
     shared = [gene for gene in shared if gene not in ALWAYS_SHOWN]
     rows = [_row(m, g, shared, objectives, named, reference, report["fidelity"]) for m, g in zip(members, genomes)]
-    ahead = [found and found["tokens"] for m in members if (found := m.get("extrapolated"))]
+    ahead = [found["tokens"] for m in members if (found := m.get("extrapolated"))]
     if ahead:
-        rows = [replace(row, objectives=[*row.objectives, _ahead(m, report["seeds"])]) for row, m in zip(rows, members)]
+        rows = [replace(row, ahead=[_ahead(m, report["seeds"])]) for row, m in zip(rows, members)]
     columns = list(dict.fromkeys(name for row in rows for name in row.cells))
     for name, nothing in (("window", "full"), ("kv rank", "·")):
         if name in columns and all(row.cells.get(name, nothing) == nothing for row in rows):
             columns.remove(name)
     count = len(report["front"])
     texts = [parts[0][gene] for gene in shared]
-    labels = [*(axis_label(o) for o in objectives), *(f"loss at {number(n)}" for n in ahead[:1])]
-    return Table(columns, labels, rows[:count], rows[count:], texts)
+    labels = [axis_label(o) for o in objectives]
+    return Table(columns, labels, [f"loss at {number(n)}" for n in ahead[:1]], rows[:count], rows[count:], texts)
 
 
 def _ahead(member: Mapping, seeds: list[Mapping]) -> tuple[str, str]:
-    """What the loss is expected to be after a training as long as the calibration's, as in ``Row.objectives``."""
     found, other = member.get("extrapolated"), seeds[0].get("extrapolated") if seeds else None
     if not found:
         return "-", ""
-    return f"~{with_spread(found)}", percent(found["value"], other["value"]) if other else ""
+    text = f"~{with_spread(found)}" if found["spread"] else number(found["value"])
+    return text, percent(found["value"], other["value"]) if other else ""
 
 
 def only_constrained(report: Mapping[str, Any]) -> list[dict[str, str]]:
@@ -138,10 +142,11 @@ def summary_lines(report: Mapping[str, Any], table: Table) -> list[str]:
     if table.shared:
         lines.append(f"All of them: {', '.join(table.shared)}.")
     if any(row.probability for row in table.front):
-        noise = (report["calibration"] or {}).get("seed_noise")
-        given = "and what another seed changes" if noise else "but not what another seed would change"
-        head = f"p: probability that it belongs on the front, given the spreads {given}"
-        lines.append(f"{head}; without, it is above {_SURE}.")
+        about = "p: probability that it belongs on the front, given the spreads"
+        if any(o["name"] == "loss" for o in report["objectives"]):
+            noise = (report["calibration"] or {}).get("seed_noise") or {"loss": None}
+            about += " and what another seed changes" if noise["loss"] else " but not what another seed would change"
+        lines.append(f"{about}; without, it is above {_SURE}.")
     if report["ties"]:
         pairs = ", ".join(f"{a[:6]} and {b[:6]}" for a, b in report["ties"])
         lines.append(f"Not told apart by what was measured: {pairs}.")

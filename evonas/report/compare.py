@@ -24,7 +24,8 @@ class Comparison:
     """The records of the highest fidelity, one per genome, in the order they finished.
 
     ``values`` (n, m) holds their objectives as measured, ``front`` (n,) marks the non-dominated ones (equal rows
-    all), ``fidelity`` names how each objective was obtained, ``left_out`` counts ok records of other fidelity.
+    all), ``feasible`` (n,) those that break no constraint, ``fidelity`` names how each objective was obtained,
+    ``left_out`` counts ok records of other fidelity.
     """
 
     names: tuple[str, ...]
@@ -32,6 +33,7 @@ class Comparison:
     records: tuple[Record, ...]
     values: np.ndarray
     front: np.ndarray
+    feasible: np.ndarray
     fidelity: dict[str, str]
     left_out: int
 
@@ -69,16 +71,17 @@ def compare(store: Store) -> Comparison:
             group.pop(record.genome_id, None)
             group[record.genome_id] = record
     if not groups:
-        empty = np.zeros((0, len(names)))
-        return Comparison(names, directions, (), empty, np.zeros(0, dtype=bool), {}, 0)
+        none = np.zeros(0, dtype=bool)
+        return Comparison(names, directions, (), np.zeros((0, len(names))), none, none, {}, 0)
     key = max(groups, key=lambda k: (tuple(map(_fidelity_rank, k)), len(groups[k])))
     records = tuple(groups[key].values())
     values = np.array([[r.measures[name].value for name in names] for r in records])
     left_out = counts.total() - counts[key]
     fidelity = {name: fidelity for name, (fidelity, _) in zip(names, key)}
-    front = np.array([total_violation(constraints, r) == 0 for r in records])
-    front[front] = non_dominated(minimised(values[front], directions))
-    return Comparison(names, directions, records, values, front, fidelity, left_out)
+    feasible = np.array([total_violation(constraints, r) == 0 for r in records])
+    front = feasible.copy()
+    front[feasible] = non_dominated(minimised(values[feasible], directions))
+    return Comparison(names, directions, records, values, front, feasible, fidelity, left_out)
 
 
 def _has(record: Record, names: Sequence[str]) -> bool:

@@ -14,23 +14,35 @@ import numpy as np
 
 from ..errors import EvonasError
 from ..evolution.rungs import RungModel
-from ..genome import SearchSpace, space_from_dict
+from ..genome import space_from_dict
 from ..record import Record
 from ..store import Store
 
-FEWEST = 6  # long trainings of genomes at the last rung, below which nothing is extrapolated
+FEWEST, MOST = 6, 400  # long trainings of genomes at the last rung that it is learned from; the latest count
 
 
 class Extrapolation(NamedTuple):
-    """``losses`` genome id -> loss expected after the long training, of every genome at the last rung;
-    ``left_out`` the same of those that were trained so long, each from the others alone; ``error`` the root mean square
-    of what that was off by, nats."""
+    """``losses`` genome id -> loss expected after the long training, of every genome at the last rung; ``left_out``
+    what is expected of those that were trained so long by the others; ``error`` the root mean square of what that was
+    off by, nats."""
 
     losses: dict[str, float]
-    left_out: dict[str, float]
+    left_out: LeftOut
     error: float
 
 
+class LeftOut(NamedTuple):
+    """Genome id -> the long loss expected of it by the others alone, and what it is to be ranked by.
+
+    What is left out of a mean moves it the other way: of losses that say nothing, those expected are ranked against
+    the true ones, not at random. So for ranking the mean change is that of all.
+    """
+
+    expected: dict[str, float]
+    ranked: dict[str, float]
+
+
+@np.errstate(over="ignore", invalid="ignore")  # the losses of a run from elsewhere may be of any size
 def extrapolate(
     store: Store, told: Mapping[str, Sequence[Record]], rungs: int, long: Mapping[str, float]
 ) -> Extrapolation | None:
@@ -38,41 +50,41 @@ def extrapolate(
 
     Args:
         told: records with a loss of each genome, rung by rung, as ``losses_told`` gives them.
-        long: genome id -> loss after the long training.
+        long: genome id -> loss after the long training, in the order they were trained.
     """
-    ids = [i for i, records in told.items() if len(records) == rungs]
-    known = [i for i in ids if i in long]
+    there = {i: records for i, records in told.items() if len(records) == rungs}
+    known = [i for i in long if i in there][-MOST:]
     if len(known) < FEWEST:
         return None
-    last = {i: told[i][-1].measures["loss"].value for i in ids}
+    losses = {i: [r.measures["loss"].value for r in records] for i, records in there.items()}
+    last = {i: row[-1] for i, row in losses.items()}
     try:
         space = space_from_dict(store.header["space"])
-        features = dict(zip(ids, _features(store, space, [told[i] for i in ids])))
-        left_out = each_left_out({i: features[i] for i in known}, last, long)
-        losses = dict(zip(ids, _expected(known, ids, features, last, long)))
+        rows = {i: features(row, space.encode(store.genomes[i].genome, per_layer=False)) for i, row in losses.items()}
+        left_out = each_left_out({i: rows[i] for i in known}, last, long)
+        expected = _expected(known, list(rows), rows, last, long)
     except (EvonasError, KeyError, TypeError, ValueError):  # a run from elsewhere: any space, any genes, any numbers
         return None
-    error = float(np.sqrt(np.mean([(left_out[i] - long[i]) ** 2 for i in known])))
-    return Extrapolation(losses, left_out, error) if np.isfinite([error, *losses.values()]).all() else None
+    error = float(np.sqrt(np.square([left_out.expected[i] - long[i] for i in known]).mean()))
+    return Extrapolation(expected, left_out, error) if np.isfinite([error, *expected.values()]).all() else None
 
 
-def each_left_out(
-    features: Mapping[str, np.ndarray], last: Mapping[str, float], long: Mapping[str, float]
-) -> dict[str, float]:
-    """What each genome's ``long`` loss is expected to be from its ``features`` and ``last`` loss by those of the
-    others alone."""
-    return {i: _expected([k for k in features if k != i], [i], features, last, long)[0] for i in features}
+def features(losses: Sequence[float], genes: np.ndarray) -> np.ndarray:
+    """(d,): the last of the ``losses``, rung by rung, its change from the one before, the encoded genes."""
+    return np.array([losses[-1], *np.diff(losses[-2:]), *genes])
 
 
-def _features(store: Store, space: SearchSpace, told: Sequence[Sequence[Record]]) -> np.ndarray:
-    """(n, d): the loss at the last rung, its change from the one before, the genes."""
-    losses = np.array([[r.measures["loss"].value for r in records[-2:]] for records in told])
-    genes = np.array([space.encode(store.genomes[records[-1].genome_id].genome, per_layer=False) for records in told])
-    return np.hstack([losses[:, -1:], np.diff(losses), genes])
+def each_left_out(rows: Mapping[str, np.ndarray], last: Mapping[str, float], long: Mapping[str, float]) -> LeftOut:
+    """What is expected of each genome of ``rows``, the ``features`` of those trained longer, by the others alone."""
+    expected = {i: _expected([k for k in rows if k != i], [i], rows, last, long)[i] for i in rows}
+    mean = np.mean([long[i] - last[i] for i in rows])
+    pushed = {i: (long[i] - last[i] - mean) / (len(rows) - 1) for i in rows}
+    return LeftOut(expected, {i: expected[i] + pushed[i] for i in rows})
 
 
 def _expected(
-    known: Sequence[str], of: Sequence[str], features: Mapping[str, np.ndarray], last: Mapping, long: Mapping
-) -> list[float]:
-    model = RungModel(np.array([features[i] for i in known]), np.array([[long[i] - last[i]] for i in known]))
-    return model.expected(np.array([[last[i]] for i in of]), np.array([features[i] for i in of]))[:, 0].tolist()
+    known: Sequence[str], of: Sequence[str], rows: Mapping[str, np.ndarray], last: Mapping, long: Mapping
+) -> dict[str, float]:
+    model = RungModel(np.array([rows[i] for i in known]), np.array([[long[i] - last[i]] for i in known]))
+    found = model.expected(np.array([[last[i]] for i in of]), np.array([rows[i] for i in of]))
+    return dict(zip(of, found[:, 0].tolist()))

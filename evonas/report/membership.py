@@ -35,7 +35,7 @@ def front_probabilities(comparison: Comparison, noise: Mapping[str, float] | Non
     rivals = np.zeros(len(values), dtype=bool)
     for row in worst[front]:
         rivals |= (best <= row).all(axis=1)
-    kept = np.flatnonzero(rivals)
+    kept = np.flatnonzero(rivals & comparison.feasible)
     rng = np.random.default_rng(0)
     times = np.zeros(len(kept))
     shared = [directions([records[k].measures[n].sketch for k in kept]) for n in names]

@@ -62,7 +62,7 @@ def to_html(report: Mapping[str, Any], png_bytes: bytes | None = None) -> str:
 def _table(table: Table) -> str:
     if not table.front and not table.seeds:
         return "<p>Nothing is on the front yet.</p>\n"
-    heads = "".join(f"<th>{escape(name)}</th>" for name in ("id", *table.columns, *table.objectives))
+    heads = "".join(f"<th>{escape(name)}</th>" for name in ("id", *table.columns, *table.objectives, *table.ahead))
     on_front = {row.id for row in table.front}
     rows = table.front + [row for row in table.seeds if row.id not in on_front]
     body = "\n".join(_row(row, table) for row in rows)
@@ -79,7 +79,8 @@ def _row(row: Row, table: Table) -> str:
     cells = [f'<td class="id">{escape(row.id)}{label}{doubt}</td>']
     cells += [f"<td>{escape(row.cells.get(column, ''))}</td>" for column in table.columns]
     cells += [
-        f'<td class="value">{escape(value)}<small>{escape(change)}</small></td>' for value, change in row.objectives
+        f'<td class="value">{escape(value)}<small>{escape(change)}</small></td>'
+        for value, change in (*row.objectives, *row.ahead)
     ]
     kind = ' class="seed"' if row.is_seed else ""
     return f"<tr{kind}>{''.join(cells)}</tr>"

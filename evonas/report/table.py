@@ -20,7 +20,8 @@ SHORT_ID = 8
 def render_table(report: Mapping[str, Any], console: Console) -> None:
     """Print the front, best in the first objective first, the seeds below it, failures, and the gain over each seed.
 
-    Two lines per genome: its values and architecture, then their change against the first seed and the training genes.
+    Two lines per genome: its values and architecture, then their change against the first seed and the training genes;
+    once calibrated a third, its loss after a long training.
     Longer genes wrap; reads well from 80 columns on.
     """
     table = table_of(report)
@@ -62,4 +63,6 @@ def _cells(row: Row, table: Table, sized: bool) -> list[Text]:
     lines = Text(genes)
     if row.cells.get("training"):
         lines.append("\n" + row.cells["training"], style="dim")
+    for name, (value, change) in zip(table.ahead, row.ahead):
+        lines.append(f"\n{name}: {value} {change}".rstrip())
     return [*cells, lines]

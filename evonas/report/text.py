@@ -24,10 +24,10 @@ def to_csv(report: Mapping[str, Any]) -> str:
     """A header line and one line per member of the front, best in the first objective first.
 
     Columns: id, generation, parents (separated by spaces); for each objective, and for what is only constrained, its
-    value, ``<name>_spread`` and
-    ``<name>_fidelity``; then every gene, a transformer's in the order of ``ARCHITECTURE_GENES`` and
-    ``TRAINING_GENES``, per-layer values separated by spaces. "none" is a gene set to none, an empty cell a gene
-    the genome has not, or leaves at what goes without saying (``UNWRITTEN``).
+    value, ``<name>_spread`` and ``<name>_fidelity``; ``probability`` that it belongs on the front; once calibrated
+    ``extrapolated``, its loss after a long training, with ``_spread`` and ``_tokens``; then every gene, a transformer's
+    in the order of ``ARCHITECTURE_GENES`` and ``TRAINING_GENES``, per-layer values separated by spaces. "none" is a
+    gene set to none, an empty cell a gene the genome has not, or leaves at what goes without saying (``UNWRITTEN``).
     """
     names = [o["name"] for o in (*report["objectives"], *only_constrained(report))]
     known = [*ARCHITECTURE_GENES, *TRAINING_GENES]
@@ -35,6 +35,8 @@ def to_csv(report: Mapping[str, Any]) -> str:
     transformer = not report["front"] or any(gene in member["genome"] for member in report["front"] for gene in known)
     genes = (known if transformer else []) + other
     measured = [column for name in names for column in (name, f"{name}_spread", f"{name}_fidelity")]
+    ahead = [m["extrapolated"] for m in report["front"] if m["extrapolated"]]
+    measured += ["probability", *(("extrapolated", "extrapolated_spread", "extrapolated_tokens") if ahead else ())]
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(["id", "generation", "parents", *map(clean, (*measured, *genes))])
@@ -46,6 +48,10 @@ def to_csv(report: Mapping[str, Any]) -> str:
                 row += ["", "", ""]
                 continue
             row += [measure["value"], "" if measure["spread"] is None else measure["spread"], measure["fidelity"]]
+        row.append(member["probability"])
+        if ahead:
+            found = member["extrapolated"] or {}
+            row += ["" if (value := found.get(key)) is None else value for key in ("value", "spread", "tokens")]
         row += [_csv_gene(member["genome"], gene) for gene in genes]
         writer.writerow([_no_formula(clean(value) if isinstance(value, str) else value) for value in row])
     return out.getvalue()
@@ -56,9 +62,10 @@ def to_markdown(report: Mapping[str, Any]) -> str:
     table = table_of(report)
     lines = [f"# {_markdown(report['run'])}", "", _markdown(title_line(report)) + ".", ""]
     if table.front or table.seeds:
-        headers = ["id", *table.columns, *table.objectives]
+        headers = ["id", *table.columns, *table.objectives, *table.ahead]
         lines.append("| " + " | ".join(_markdown(h) for h in headers) + " |")
-        lines.append("|" + "|".join([" --- "] * (1 + len(table.columns)) + [" ---: "] * len(table.objectives)) + "|")
+        texts = 1 + len(table.columns)
+        lines.append("|" + "|".join([" --- "] * texts + [" ---: "] * (len(headers) - texts)) + "|")
         lines += [_markdown_row(row, table) for row in table.front + _seeds_off_front(table)]
     else:
         lines.append("Nothing is on the front yet.")
@@ -75,7 +82,8 @@ def _seeds_off_front(table: Table) -> list[Row]:
 def _markdown_row(row: Row, table: Table) -> str:
     name = f"{row.id} (seed {row.label})" if row.is_seed else row.id
     name += f" ({row.probability})" if row.probability else ""
-    values = [f"{value} ({change})" if change not in ("", "=") else value for value, change in row.objectives]
+    numbers = (*row.objectives, *row.ahead)
+    values = [f"{value} ({change})" if change not in ("", "=") else value for value, change in numbers]
     cells = [name, *(row.cells.get(column, "") for column in table.columns), *values]
     return "| " + " | ".join(_markdown(cell) for cell in cells) + " |"
 

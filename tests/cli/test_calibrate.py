@@ -64,9 +64,33 @@ def test_some_are_trained_with_another_seed_and_told_as_noise(cli, in_copy):
     assert done.err.count("with another seed: ") == len(found["again"]) > 0
     for e in found["again"]:
         assert e["status"] == "ok" and 0 < abs(e["long"] - e["losses"][-1]) < 0.5, "another seed, the same length"
-    assert ("Another seed changes a loss at the last rung by ±" in done.out) == (len(found["again"]) >= 4)
+    assert "A loss at the last rung varies by ±" in done.out and "from seed to seed (4 genomes" in done.out
     longer = cli("calibrate", "first", "--genomes", 5, "--factor", 2, "--repeats", 4)
     assert "with another seed: " not in longer.err, "the factor is nothing to them"
+    without = cli("calibrate", "first", "--genomes", 5, "--factor", 2, "--repeats", 0)
+    assert without.out == longer.out, "what is known of seeds stays"
+
+
+def test_the_report_tells_what_the_front_comes_to_by_then(cli, in_copy):
+    done = cli("calibrate", "first", "--genomes", 8, "--factor", 1.5, "--repeats", 0, "--workers", 2)
+    assert "extrapolated to 1,536 tokens: " in done.out and "tokens from the last rung and the genes" in done.out
+    report = json.loads(cli("report", "first", "--format", "json").out)
+    long = {e["id"]: e["long"] for e in held(in_copy)["sample"]}
+    assert len(long) >= 6 and report["calibration"]["extrapolation"]["genomes"] == len(long)
+    for member in (*report["front"], *report["seeds"]):
+        assert member["extrapolated"]["value"] == long.get(member["id"], member["extrapolated"]["value"])
+    assert "loss at 1536: " in cli("report", "first").out
+
+
+def test_interrupted_in_the_repeats_what_was_found_stands(cli, in_copy, training):
+    def interrupt(done):
+        if done == 6:
+            raise KeyboardInterrupt
+        return Outcome(measures={"loss": Measure(2.0 + done)})
+
+    training.fails = interrupt
+    cli("calibrate", "first", "--genomes", 5, "--factor", 3, "--repeats", 4, code=130)
+    assert "Calibrated on 5 genomes trained 3 times longer" in cli("report", "first").out
 
 
 def test_nothing_is_trained_twice_whatever_was_asked_between(cli, in_copy, training):
@@ -149,6 +173,23 @@ def test_a_search_spends_a_share_of_its_time_on_it(evolve, in_tmp_path, training
     assert "Calibrated on " in done.out and "Not calibrated" not in done.err
     calibration = json.loads((in_tmp_path / "runs/run/calibration.json").read_text())
     assert calibration["factor"] == 4 and calibration["summary"]["genomes"] >= 4
+
+
+def test_trainings_with_another_seed_are_counted_in_what_it_takes(monkeypatch, in_copy, capsys):
+    from evonas.cli import calibrating
+    from evonas.config import Settings
+
+    asked = []
+    monkeypatch.setattr(calibrating, "calibrated", lambda store, settings, genomes, *_: asked.append(genomes))
+    monkeypatch.setattr(calibrating, "_SAMPLES", (4,))
+    store = Store.open("runs/first")
+    settings = Settings.from_dict(store.header["settings"])
+    monkeypatch.setattr("evonas.report.calibration.seconds_per_token", lambda _: dict.fromkeys(store.genomes, 1.0))
+    # Two workers: 4 x 4 trainings' worth, and 4 with another seed, of 1,024 s each; each lot with its start.
+    needed = 2 * 5.0 + 1.2 * (4 * 4 + 4) * 1024 / 2
+    for seconds, found in ((needed - 1, []), (needed + 1, [4])):
+        calibrating.calibrate_within(store, settings, seconds, 2)
+        assert asked == found
 
 
 def test_too_short_a_share_is_told_and_the_search_stands(evolve, in_tmp_path):

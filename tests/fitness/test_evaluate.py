@@ -18,6 +18,7 @@ from evonas.genome import genome_to_dict
 from evonas.genome.graph import cost
 from evonas.model import build
 from evonas.record import OBJECTIVES
+from evonas.sketch import error_of_difference
 
 
 @pytest.fixture
@@ -101,6 +102,12 @@ def test_the_seed_of_the_run_decides_and_threads_do_not(evaluator, genome):
     torch.manual_seed(1)
     assert evaluator("loss").train(g).measures == first
     assert evaluator("loss", seed=4).train(g).measures != first
+
+
+def test_a_loss_says_what_its_error_has_in_common_with_others(evaluator, genome):
+    one, other = (evaluator("loss").train(genome(learning_rate=rate)).measures["loss"] for rate in (3e-3, 4e-3))
+    apart = error_of_difference((one.spread, other.spread), (one.sketch, other.sketch))
+    assert 0 < apart < 0.7 * math.hypot(one.spread, other.spread)
 
 
 def test_a_pickled_copy_carries_no_data_and_gives_the_same(evaluator, genome):

@@ -9,8 +9,10 @@ import pytest
 
 from evonas.record import Measure, Record
 from evonas.report import build_report, png, to_json, to_markdown
-from evonas.report.against import sentence
+from evonas.report.against import against_seeds, sentence
 from evonas.report.cells import summary_lines, table_of
+from evonas.report.compare import compare
+from evonas.sketch import sketch
 from evonas.store import Store
 
 from .conftest import SEED, header
@@ -136,6 +138,20 @@ def test_with_rungs_too_it_says_who_was_timed_elsewhere(store):
     assert not any("another fidelity" in line for line in lines)
 
 
+def test_a_constraint_of_another_rung_is_not_another_device(tmp_path):
+    with Store.create(tmp_path / "run", header(("latency", "params"), constraints=["loss<=3"])) as store:
+        for k, tokens in enumerate((4096, 1024)):
+            measures = {
+                "loss": Measure(2.0, 0.0, f"{tokens} tokens", "cpu"),
+                "latency": Measure(1.0 + k, 0.0, "measured", "cpu"),
+                "params": Measure(9.0 - k),
+            }
+            store.append(variant(k), Record(variant(k).id, 0, k, "ok", measures))
+        report = build_report(store)
+    assert (report["left_out"], report["other_device"]) == (1, 0)
+    assert not any("another device" in line for line in summary_lines(report, table_of(report)))
+
+
 def test_the_last_record_of_a_genome_counts(store):
     add(store, 0, 1.0, 1.0)
     add(store, 0, 3.0, 3.0)
@@ -197,6 +213,21 @@ def test_a_gain_inside_the_spread_says_so(store):
     assert entry["at_seed_latency"]["within_spread"] is True
     assert "0.1 nats less loss" in sentence(entry, report["objectives"])
     assert "within the spread" in sentence(entry, report["objectives"])
+
+
+def test_what_errors_have_in_common_does_not_hide_a_gain_and_another_seed_may(store):
+    text = sketch(np.random.default_rng(0).standard_normal(200))
+    for k, loss, genome in ((9, 2.0, SEED), (0, 1.9, None)):
+        genome = genome or variant(k)
+        measures = {
+            "loss": Measure(loss, 0.1, "1000 tokens", "cpu", text),
+            "latency": Measure(10.0, 0.0, "measured", "cpu"),
+        }
+        store.append(genome, Record(genome.id, 0, k, "ok", measures))
+    assert build_report(store)["against_seed"][0]["at_seed_latency"]["within_spread"] is False
+    for noise, hidden in ((0.05, False), (0.09, True)):
+        entry = against_seeds(store, compare(store), {"loss": noise})[0]
+        assert entry["at_seed_latency"]["within_spread"] is hidden
 
 
 def test_an_unbeaten_seed(store):

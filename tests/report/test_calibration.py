@@ -170,9 +170,10 @@ def test_a_damaged_file_is_as_good_as_none(tmp_path, content):
         (("summary", "predictors", 0, "regret"), None),
         (("summary", "predictors", 0, "high"), None),
         (("summary", "predictors", 0, "regions"), {"smaller size": "0"}),
-        (("summary", "extrapolation"), {"tokens": 8192}),
+        (("summary", "extrapolation"), {"tokens": 8192, "genomes": 6}),
         (("summary", "extrapolation", "error"), "0.1"),
-        (("summary", "seed_noise", "loss"), None),
+        (("summary", "seed_noise", "genomes"), None),
+        (("data",), ["a"]),
         (("summary", "seed_noise"), [1, 2]),
         (("trained", 0, "status"), "crash"),
         (("trained", 0, "long"), None),
@@ -182,10 +183,15 @@ def test_a_damaged_file_is_as_good_as_none(tmp_path, content):
 )
 def test_one_wrong_value_in_a_file_makes_it_as_good_as_none(climbed, tmp_path, where, value):
     data = begun(climbed)
-    beside = {"extrapolation": {"tokens": 8192, "error": 0.05}, "seed_noise": {"loss": 0.01, "genomes": 4}}
+    beside = {
+        "extrapolation": {"tokens": 8192, "genomes": 6, "error": 0.05},
+        "seed_noise": {"genomes": 4, "loss": 0.01},
+    }
     data["summary"] = {**summarise(data), **beside}
     write_calibration(tmp_path, data)
-    assert read_calibration(tmp_path) == json.loads(json.dumps({key: data[key] for key in ("trained", "summary")}))
+    assert read_calibration(tmp_path) == json.loads(
+        json.dumps({key: data[key] for key in ("trained", "data", "summary")})
+    )
     inner = data
     for key in where[:-1]:
         inner = inner[key]
@@ -197,14 +203,15 @@ def test_one_wrong_value_in_a_file_makes_it_as_good_as_none(climbed, tmp_path, w
 def test_what_a_file_holds_beside_is_not_passed_on(climbed, tmp_path):
     summary = {**summarise(trained(climbed)), "evil": "\ud800"}
     write_calibration(tmp_path, {"summary": summary, "trained": []})
-    assert read_calibration(tmp_path) == {"trained": [], "summary": summarise(trained(climbed))}
+    assert read_calibration(tmp_path) == {"trained": [], "data": None, "summary": summarise(trained(climbed))}
 
 
 def test_what_an_earlier_version_wrote_is_read(climbed, tmp_path):
     summary = summarise(trained(climbed))
     old = {key: value for key, value in summary.items() if key not in ("extrapolation", "seed_noise")}
     write_calibration(tmp_path, {"summary": old, "trained": []})
-    assert read_calibration(tmp_path)["summary"] == summary == {**old, "extrapolation": None, "seed_noise": None}
+    assert read_calibration(tmp_path)["summary"] == {**old, "extrapolation": None, "seed_noise": None}
+    assert lines(read_calibration(tmp_path)["summary"]) == lines(summary)[:-1]
 
 
 # -- another seed -----------------------------------------------------------------------------------------------------
@@ -223,12 +230,19 @@ def test_those_with_another_seed_are_at_the_last_rung_small_to_large(climbed):
 @pytest.mark.parametrize("shift", [0.0, 5.0])
 def test_the_noise_of_seeds_is_what_they_change_apart(climbed, shift):
     rng = np.random.default_rng(0)
-    again = [{"losses": [9.0, 2.0 + rng.normal(0, 0.1)], "long": 2 + shift + rng.normal(0, 0.1)} for _ in range(400)]
-    found = seed_noise(again)
+    losses = {str(k): 2.0 + rng.normal(0, 0.5) for k in range(400)}
+    again = {i: loss + shift + rng.normal(0, 0.1 * np.sqrt(2)) for i, loss in losses.items()}
+    found = seed_noise(losses, {**again, "not told any more": 9.0})
     assert found["genomes"] == 400 and found["loss"] == pytest.approx(0.1, rel=0.1)
-    assert seed_noise(again[:3]) is None and seed_noise([{"losses": [1.0], "long": None}] * 9) is None
-    said = lines({**summarise(trained(climbed)), "seed_noise": found})[-1]
-    assert said == "Another seed changes a loss at the last rung by ±0.1 nats (400 genomes trained with two)."
+    said = lines({**summarise(trained(climbed)), "seed_noise": {**found, "loss": 0.1}})[-1]
+    assert said == "A loss at the last rung varies by ±0.1 nats from seed to seed (400 genomes trained with two)."
+
+
+def test_few_with_another_seed_say_nothing_and_that_is_said(climbed):
+    few = seed_noise({"a": 1.0, "b": 2.0}, {"a": 1.5, "b": 2.0})
+    assert few == {"genomes": 2, "loss": None} and seed_noise({"a": 1.0}, {}) is None
+    said = lines({**summarise(trained(climbed)), "seed_noise": few})[-1]
+    assert said == "How much a loss varies with the seed is not known: 2 genomes trained with two, it takes 4."
 
 
 def test_long_and_repeated_trainings_are_kept_apart(climbed, tmp_path):
@@ -240,18 +254,25 @@ def test_long_and_repeated_trainings_are_kept_apart(climbed, tmp_path):
     write_calibration(tmp_path, about)
     after = begin(chosen, 4.0, TOKENS, "text", read_calibration(tmp_path), choose_again(chosen, 3, 3))
     assert [e["long"] for e in after["again"]] == [7.0] * 3 and waiting(after) == 12
-    assert trained_long(after["trained"], 4.0, "text") == {}
+    assert trained_long(after["trained"], 4.0, "text") == trained_long(after["trained"], AS_LONG, "other") == {}
     assert set(trained_long(after["trained"], AS_LONG, "text").values()) == {7.0}
 
 
 def test_the_report_takes_it_into_the_probabilities(climbed):
     before = {m["id"]: m["probability"] for m in build_report(climbed)["front"]}
-    summary = {**summarise(trained(climbed)), "seed_noise": {"loss": 0.5, "genomes": 8}}
-    write_calibration(climbed.folder, {"trained": [], "summary": summary})
-    report = build_report(climbed)
-    (climbed.folder / FILE).unlink()
-    assert sum(m["probability"] for m in report["front"]) < sum(before.values())
-    assert any("and what another seed changes" in line for line in summary_lines(report, table_of(report)))
+    said = {}
+    for noise in (0.5, None):
+        summary = {**summarise(trained(climbed)), "seed_noise": {"genomes": 8, "loss": noise}}
+        write_calibration(climbed.folder, {"trained": [], "summary": summary})
+        report = build_report(climbed)
+        (climbed.folder / FILE).unlink()
+        lost = sum(before.values()) - sum(m["probability"] for m in report["front"])
+        assert lost > 0.1 if noise else lost == 0
+        report["front"][0]["probability"] = 0.5
+        said[noise] = " ".join(summary_lines(report, table_of(report)))
+        report["objectives"] = [o for o in report["objectives"] if o["name"] != "loss"]
+        assert "another seed" not in " ".join(summary_lines(report, table_of(report)))
+    assert "and what another seed changes" in said[0.5] and "but not what another seed would change" in said[None]
 
 
 # -- what is kept -----------------------------------------------------------------------------------------------------

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import io
+
 import numpy as np
 import pytest
+from rich.console import Console
 
-from evonas.report import build_report
+from evonas.report import build_report, render_table, to_csv, to_html, to_markdown
 from evonas.report.calibration import (
+    AS_LONG,
     FILE,
     begin,
     choose,
+    choose_again,
     lines,
     losses_told,
     note,
-    summarise,
+    read_calibration,
+    summary_of,
+    tau,
     trained_long,
     write_calibration,
 )
-from evonas.report.cells import summary_lines, table_of
-from evonas.report.extrapolation import FEWEST, extrapolate
+from evonas.report.cells import _ahead, table_of
+from evonas.report.extrapolation import FEWEST, each_left_out, extrapolate, features
 from evonas.store import Store
 
 from .conftest import TOKENS, header
@@ -41,7 +48,7 @@ def extrapolated(store, long):
 def test_a_law_in_the_genes_is_found_and_told_of_those_not_trained(climbed):
     ids = at_the_last(climbed)
     found = extrapolated(climbed, {i: later(climbed, i) for i in ids[:-1]})
-    assert found.losses.keys() == set(ids) and found.left_out.keys() == set(ids[:-1])
+    assert found.losses.keys() == set(ids) and found.left_out.expected.keys() == set(ids[:-1])
     spread = np.std([later(climbed, i) for i in ids])
     assert found.error < 0.6 * spread, "the mean change would be off by more"
     assert found.losses[ids[-1]] == pytest.approx(later(climbed, ids[-1]), abs=3 * found.error)
@@ -51,10 +58,35 @@ def test_the_error_is_that_of_those_left_out(climbed):
     ids = at_the_last(climbed)
     long = {i: later(climbed, i) for i in ids}
     found = extrapolated(climbed, long)
-    assert found.error == pytest.approx(np.sqrt(np.mean([(found.left_out[i] - long[i]) ** 2 for i in ids])))
+    expected = found.left_out.expected
+    assert found.error == pytest.approx(np.sqrt(np.mean([(expected[i] - long[i]) ** 2 for i in ids])))
     for i in ids[:2]:
         alone = extrapolated(climbed, {k: v for k, v in long.items() if k != i})
-        assert alone.losses[i] == pytest.approx(found.left_out[i])
+        assert alone.losses[i] == pytest.approx(expected[i])
+
+
+def test_what_says_nothing_is_ranked_at_random_not_the_other_way_round():
+    """Losses and genes that have nothing to do with the long loss."""
+    found: dict[str, list[float]] = {"expected": [], "ranked": []}
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        last, long = ({str(k): v for k, v in enumerate(row)} for row in (np.full(8, 2.0), rng.normal(1, 0.1, 8)))
+        left_out = each_left_out({i: features([last[i]], rng.random(3)) for i in last}, last, long)
+        for name in found:
+            values = np.array(list(getattr(left_out, name).values())).round(9)
+            found[name].append(tau(values, np.array(list(long.values()))) or 0.0)
+    assert np.mean(found["expected"]) < -0.3 and abs(np.mean(found["ranked"])) < 0.15
+
+
+def test_the_latest_of_very_many_count(climbed, monkeypatch):
+    monkeypatch.setattr("evonas.report.extrapolation.MOST", 7)
+    ids = at_the_last(climbed)
+    found = extrapolated(climbed, {i: later(climbed, i) for i in ids})
+    assert list(found.left_out.expected) == ids[-7:] and len(found.losses) == len(ids)
+
+
+def test_numbers_beyond_all_bounds_tell_nothing(climbed):
+    assert extrapolated(climbed, {i: 1e308 * (-1) ** k for k, i in enumerate(at_the_last(climbed))}) is None
 
 
 def test_too_few_tell_nothing(climbed):
@@ -82,25 +114,65 @@ def test_one_rung_has_no_change_to_learn_from(climbed, tmp_path):
 
 
 def test_the_report_shows_it_for_the_front(climbed):
-    chosen = choose(climbed, 40, len(TOKENS), 50, 16)
-    about = begin(chosen, 4.0, TOKENS, None, None)
+    ids = at_the_last(climbed)
+    front = [member["id"] for member in build_report(climbed)["front"]]
+    longer = [*front[:1], *(i for i in ids if i not in front)]
+    assert len(front) >= 2 and len(longer) >= FEWEST
+    everyone = choose(climbed, 60, len(TOKENS), 50, 16)
+    about = begin([c for c in everyone if c.genome.id in longer], 4.0, TOKENS, "x", None)
     for e in about["sample"]:
         note(about, e, "ok", later(climbed, e["id"]), "", 4.0)
-    found = extrapolated(climbed, trained_long(about["trained"], 4.0, None))
-    about["summary"] = summarise(about, found)
-    assert about["summary"]["extrapolation"] == {"tokens": 16384, "error": found.error}
+    found = extrapolated(climbed, trained_long(about["trained"], 4.0, "x"))
+    about["summary"] = summary_of(climbed, about)
+    assert about["summary"]["extrapolation"] == {"tokens": 16384, "genomes": len(longer), "error": found.error}
     assert about["summary"]["predictors"][-1]["what"] == "extrapolated to 16,384 tokens"
     said = f"tokens from the last rung and the genes: standard error {found.error:.2g} nats"
     assert said in lines(about["summary"])[-1]
-    with_rungs = {"generation": len(climbed.generations), "rungs": [60, 20, 8]}
-    climbed.commit(with_rungs, [])
+    climbed.commit({"generation": len(climbed.generations), "rungs": [60, 20, 8]}, [])
     write_calibration(climbed.folder, about)
     report = build_report(climbed)
     (climbed.folder / FILE).unlink()
-    for member in report["front"]:
-        assert member["extrapolated"] == {"tokens": 16384, "value": found.losses[member["id"]], "spread": found.error}
+    of = {m["id"]: m["extrapolated"] for m in report["front"]}
+    assert of[front[0]] == {"tokens": 16384, "value": pytest.approx(later(climbed, front[0])), "spread": None}
+    assert of[front[1]] == {"tokens": 16384, "value": found.losses[front[1]], "spread": found.error}
     table = table_of(report)
-    assert table.objectives[-1] == "loss at 16.4k"
-    assert all(row.objectives[-1][0].startswith("~") and " ±" in row.objectives[-1][0] for row in table.front)
-    assert any("Extrapolated to 16,384 tokens" in line for line in summary_lines(report, table))
-    assert [member["extrapolated"] for member in build_report(climbed)["front"]] == [None] * len(report["front"])
+    assert table.ahead == ["loss at 16.4k"]
+    cells = {row.id: row.ahead[0][0] for row in table.front}
+    assert cells[front[0]] == f"{later(climbed, front[0]):.4g}"
+    assert cells[front[1]].startswith("~") and " ±" in cells[front[1]]
+    for text in (to_markdown(report), to_html(report), to_csv(report)):
+        assert "loss at 16.4k" in text or "extrapolated,extrapolated_spread,extrapolated_tokens" in text
+    console = Console(file=io.StringIO(), width=80)
+    render_table(report, console)
+    assert f"loss at 16.4k: {cells[front[1]]}" in console.file.getvalue()
+    assert [m["extrapolated"] for m in build_report(climbed)["front"]] == [None] * len(front)
+
+
+def test_beside_a_seed_stands_how_much_it_gains_by_then():
+    seed = {"extrapolated": {"tokens": 9, "value": 2.0, "spread": None}}
+    member = {"extrapolated": {"tokens": 9, "value": 1.5, "spread": 0.1}}
+    assert _ahead(member, [seed]) == ("~1.50 ±0.10", "-25%") and _ahead(member, []) == ("~1.50 ±0.10", "")
+    assert _ahead(seed, [seed]) == ("2", "=") and _ahead({}, [seed]) == ("-", "")
+
+
+def test_too_few_at_the_last_rung_are_told(climbed):
+    few = [c for c in choose(climbed, 60, len(TOKENS), 50, 16) if len(c.losses) == 3][:4]
+    about = begin(few, 4.0, TOKENS, None, None)
+    for e in about["sample"]:
+        note(about, e, "ok", 1.0, "", 4.0)
+    summary = summary_of(climbed, about)
+    assert summary["extrapolation"] == {"tokens": 16384, "genomes": 4, "error": None}
+    said = "Nothing is extrapolated: of those at the last rung 4 were trained longer, it takes 6."
+    assert said in lines(summary)
+
+
+def test_seeds_count_whatever_sample_is_asked_for(climbed):
+    chosen = choose(climbed, 60, len(TOKENS), 50, 16)
+    about = begin(chosen, 4.0, TOKENS, None, None, choose_again(chosen, 3, 6))
+    for k, e in enumerate(about["again"]):
+        note(about, e, "ok", e["losses"][-1] + 0.1 * k, "", AS_LONG)
+    write_calibration(climbed.folder, about)
+    after = begin(chosen, 9.0, TOKENS, None, read_calibration(climbed.folder))
+    (climbed.folder / FILE).unlink()
+    expected = np.std(0.1 * np.arange(6), ddof=1) / np.sqrt(2)
+    assert summary_of(climbed, after)["seed_noise"] == {"genomes": 6, "loss": pytest.approx(expected)}

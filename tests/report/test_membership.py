@@ -68,6 +68,23 @@ def test_one_without_a_sketch_is_drawn_apart(store):
     assert front_probabilities(compare(store))[first] == pytest.approx(0.5, abs=0.06)
 
 
+def test_what_breaks_a_constraint_is_no_rival(tmp_path):
+    with Store.create(tmp_path / "run", header(constraints=["latency>=1ms"])) as store:
+        only = add(store, 0, 2.0, 1.5, 0.1)
+        add(store, 1, 1.0, 0.5, 0.1)
+        assert front_probabilities(compare(store)) == {only: 1.0}
+
+
+def test_noise_beside_the_spread_is_of_its_objective_and_apart_for_each(store):
+    text = sketch(np.random.default_rng(0).standard_normal(400))
+    first = add(store, 0, 2.0, 1.0, 0.001, loss_sketch=text)
+    add(store, 1, 2.1, 1.0, 0.001, loss_sketch=text)
+    found = front_probabilities(compare(store), {"loss": 0.1})[first]
+    assert found == pytest.approx(0.5 * (1 + math.erf(0.5)), abs=0.06)
+    for other in ("latency", "memory"):
+        assert front_probabilities(compare(store), {other: 0.1})[first] == 1
+
+
 def test_what_is_far_behind_changes_nothing(store):
     rng = np.random.default_rng(0)
     ids = [add(store, k, 2.0 - 0.3 * k, 1.0 + k, 0.05, 0.05) for k in range(4)]

@@ -81,11 +81,11 @@ def test_csv(tmp_path):
     report = small(tmp_path)
     text = to_csv(report)
     assert text.splitlines()[0] == (
-        "id,generation,parents,loss,loss_spread,loss_fidelity,latency,latency_spread,latency_fidelity,"
+        "id,generation,parents,loss,loss_spread,loss_fidelity,latency,latency_spread,latency_fidelity,probability,"
         + ",".join([*ARCHITECTURE_GENES, *TRAINING_GENES])
     )
     assert text.splitlines()[1] == (
-        f"{FAST.id},0,{SEED.id},1.9,0.01,1000 tokens,0.5,0.02,measured,"
+        f"{FAST.id},0,{SEED.id},1.9,0.01,1000 tokens,0.5,0.02,measured,1.0,"
         "2,128,,layernorm,gelu,learned,true,,4 4,4 1,32 none,none none,4 4,0.000665,12,0.1,0.05,0,cosine,adamw,0.99,1,"
     )
     assert len(text.splitlines()) == 2

@@ -45,6 +45,14 @@ def test_a_run_of_the_first_schema_opens_and_goes_on(run):
     assert len(Store.open(run).generations) == 2
 
 
+def test_a_sketch_is_a_text(run):
+    with h5py.File(run / "population.h5", "r+") as file:
+        group = file["evaluations"]
+        group.create_dataset("loss_sketch", data=np.zeros(len(group["sequence"])), maxshape=(None,), chunks=(512,))
+    with pytest.raises(EvonasError, match="not of their kinds"):
+        Store.open(run)
+
+
 @pytest.mark.parametrize("content", [b"", b"not hdf5", b"\x89HDF\r\n\x1a\n" + b"\0" * 100])
 def test_not_an_hdf5_file(run, content):
     (run / "population.h5").write_bytes(content)
