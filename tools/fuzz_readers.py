@@ -196,7 +196,7 @@ class Calibrations(JsonReader):
 
     def prepare(self) -> None:
         from evonas.report.calibration import summarise
-        from evonas.report.extrapolation import Extrapolation
+        from evonas.report.extrapolation import Extrapolation, LeftOut
 
         rng = np.random.default_rng(0)
         sample = [
@@ -209,7 +209,8 @@ class Calibrations(JsonReader):
             {**{key: e[key] for key in ("id", "long", "status", "reason")}, "factor": 10.0, "data": "99 bytes"}
             for e in sample[:3]
         ]
-        summary = summarise({**whole, "sample": sample, "again": sample}, Extrapolation({}, {}, 0.1))
+        ahead = Extrapolation({}, LeftOut({}, {}), 0.1)
+        summary = summarise({**whole, "sample": sample}, ahead, {"genomes": 4, "loss": 0.05})
         self.corpus = [json.dumps({**whole, "summary": s}).encode() for s in (summary, summary, None)]
 
     def read(self, k: int) -> bool:
@@ -289,7 +290,8 @@ def write_calibration(run: Path, genomes) -> None:
     """One that lets a report extrapolate and draw with seeds' noise."""
     about = {"factor": 4.0, "data": None, "status": "ok", "reason": ""}
     trained = [{**about, "id": g.id, "long": 1.0 + k} for k, g in enumerate(genomes)]
-    beside = {"extrapolation": {"tokens": 16384, "error": 0.1}, "seed_noise": {"loss": 0.05, "genomes": 4}}
+    beside = {"extrapolation": {"tokens": 16384, "genomes": 6, "error": 0.1}}
+    beside["seed_noise"] = {"genomes": 4, "loss": 0.05}
     summary = {"factor": 4.0, "genomes": 6, "kept": None, "predictors": [], **beside}
     (run / Calibrations.file).write_text(json.dumps({"trained": trained, "summary": summary}))
 

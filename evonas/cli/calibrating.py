@@ -148,9 +148,8 @@ class _Sitting:
         from ..report.calibration import FEWEST, summary_of, write_calibration
 
         summary = summary_of(self.store, self.about)
-        if (
-            self.about["summary"] is None or summary["genomes"] >= FEWEST
-        ):  # what says nothing yet takes no other's place
+        # What says nothing yet takes no other's place.
+        if self.about["summary"] is None or summary["genomes"] >= FEWEST:
             self.about["summary"] = summary
         write_calibration(self.store.folder, self.about)
         return summary
