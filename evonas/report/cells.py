@@ -81,6 +81,7 @@ def table_of(report: Mapping[str, Any]) -> Table:
 
 
 def _ahead(member: Mapping, seeds: list[Mapping]) -> tuple[str, str]:
+    """The loss after a calibration's long training and its change against the first seed's."""
     found, other = member.get("extrapolated"), seeds[0].get("extrapolated") if seeds else None
     if not found:
         return "-", ""
