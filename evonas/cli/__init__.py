@@ -74,6 +74,9 @@ def main() -> None:
         click.echo(f"Error: unexpected {type(error).__name__}: {error}", err=True)
         click.echo("  This is a bug in evonas; EVONAS_DEBUG=1 shows where.", err=True)
         code = EXIT_FAILED
+    # Python kills itself at its end where an interrupt has ever left an ``exec`` of a text, though it was caught: one
+    # that comes while SciPy is imported. The next exec takes that back.
+    exec("")
     sys.exit(code if isinstance(code, int) else 0)
 
 

@@ -224,6 +224,16 @@ def wait_until(condition, what: str) -> None:
         time.sleep(0.02)
 
 
+def test_an_interrupt_of_an_import_ends_as_any_other(tmp_path):
+    """SciPy executes texts while it is imported; Python under -m would kill itself for one that was interrupted."""
+    (tmp_path / "interrupted.py").write_text(
+        "import evonas.cli\n\ndef cli(**how):\n    exec('raise KeyboardInterrupt')\n\n"
+        "evonas.cli.cli = cli\nevonas.cli.main()\n"
+    )
+    done = subprocess.run([sys.executable, "-m", "interrupted"], cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "Interrupted.\n")
+
+
 @linux
 @pytest.mark.parametrize(
     ("sent", "executor", "workers"), [(signal.SIGINT, "processes", 2), (signal.SIGTERM, "serial", 0)]
