@@ -257,7 +257,7 @@ def test_a_signal_leaves_a_run_that_goes_on(cli, in_tmp_path, small, sent, execu
     finally:
         process.kill()
         process.wait()
-    assert process.returncode == 130 and not out
+    assert process.returncode == 130 and not out, errors.read_text()[-1500:]
     said = errors.read_text()
     assert "Interrupted" in said and "evonas resume live" in said and "Traceback" not in said, said
     wait_until(lambda: not any(map(is_running, children)), "workers outlive their run")
