@@ -40,6 +40,16 @@ for command in (evolve, calibrate, resume, report, genome, train, export):
 
 
 def main() -> None:
+    """Run a command and exit with its code."""
+    try:
+        sys.exit(_exit_code())
+    finally:
+        # Python kills itself at its end where an interrupt has ever left an ``exec`` of a text, though it was caught:
+        # one that comes while SciPy is imported. The next exec takes that back.
+        exec("")
+
+
+def _exit_code() -> int:
     """The one place where errors become messages and exit codes."""
     try:
         code = cli(standalone_mode=False)
@@ -74,10 +84,7 @@ def main() -> None:
         click.echo(f"Error: unexpected {type(error).__name__}: {error}", err=True)
         click.echo("  This is a bug in evonas; EVONAS_DEBUG=1 shows where.", err=True)
         code = EXIT_FAILED
-    # Python kills itself at its end where an interrupt has ever left an ``exec`` of a text, though it was caught: one
-    # that comes while SciPy is imported. The next exec takes that back.
-    exec("")
-    sys.exit(code if isinstance(code, int) else 0)
+    return code if isinstance(code, int) else 0
 
 
 def _printable(text: str) -> str:
