@@ -290,9 +290,10 @@ def write_calibration(run: Path, genomes) -> None:
     """One that lets a report extrapolate and draw with seeds' noise."""
     about = {"factor": 4.0, "data": None, "status": "ok", "reason": ""}
     trained = [{**about, "id": g.id, "long": 1.0 + k} for k, g in enumerate(genomes)]
-    beside = {"extrapolation": {"tokens": 16384, "genomes": 6, "error": 0.1}}
-    beside["seed_noise"] = {"genomes": 4, "loss": 0.05}
-    summary = {"factor": 4.0, "genomes": 6, "kept": None, "predictors": [], **beside}
+    summary = {
+        "factor": 4.0, "genomes": 6, "kept": None, "predictors": [],
+        "extrapolation": {"tokens": 16384, "genomes": 6, "error": 0.1}, "seed_noise": {"genomes": 4, "loss": 0.05},
+    }  # fmt: skip
     (run / Calibrations.file).write_text(json.dumps({"trained": trained, "summary": summary}))
 
 

@@ -45,7 +45,7 @@ def calibrated(
     sitting = _Sitting(store, about, {c.genome.id: c.genome for c in chosen}, deadline, workers)
     sitting.train(evaluator, about["sample"], factor, "calibrating")
     _check_found(about["sample"])
-    if about["again"]:
+    if _waiting(about["again"]):
         sitting.tell()  # an interruption of what follows takes nothing of it
         sitting.train(_with_another_seed(settings), about["again"], AS_LONG, "with another seed")
     summary = sitting.tell()
@@ -53,8 +53,7 @@ def calibrated(
     failed = [e for e in entries if e["long"] is None and e["status"]]
     if failed:
         click.echo(f"{len(failed)} failed; the first: {_why(failed[0])}", err=True)
-    missing = sum(e["long"] is None and not e["status"] for e in entries)
-    if missing:
+    if missing := len(_waiting(entries)):
         click.echo(f"{missing} are still to be trained; the same command goes on.", err=True)
     return summary
 
@@ -91,29 +90,16 @@ def calibrate_within(store: Store, settings: Settings, seconds: float, workers: 
 
 def _longer(settings: Settings, factor: float) -> ProxyEvaluator:
     """One training of so many times the length."""
-    return _evaluator(settings, tokens=round(settings.tokens * factor), rungs=1, seed=settings.seed)
+    from .running import evaluator_of
+
+    return evaluator_of(settings, ("loss",), tokens=round(settings.tokens * factor), rungs=1)
 
 
 def _with_another_seed(settings: Settings) -> ProxyEvaluator:
     """The run's own trainings, rung by rung, but for the seed."""
-    return _evaluator(settings, tokens=settings.tokens, rungs=settings.rungs, seed=settings.seed ^ 1)
+    from .running import evaluator_of
 
-
-def _evaluator(settings: Settings, **how: int) -> ProxyEvaluator:
-    from ..fitness import ProxyEvaluator
-
-    return ProxyEvaluator(
-        settings.task,
-        settings.data,
-        settings.context,
-        needs=("loss",),
-        growth=GROWTH,
-        validation_tokens=settings.validation_tokens,
-        device=settings.device,
-        precision=settings.precision,
-        horizon=settings.horizon,
-        **how,
-    )
+    return evaluator_of(settings, ("loss",), seed=settings.seed ^ 1)
 
 
 def _check_found(sample: list[dict]) -> None:
@@ -127,6 +113,11 @@ def _check_found(sample: list[dict]) -> None:
         again = any(e["status"] != "non_finite" for e in failed)
         hint = "Mend the cause, then give the same command." if again else "Take more --genomes or a smaller --factor."
     raise EvonasError(f"no genome of the sample could be trained to the end{first}", hint, exit_code=EXIT_FAILED)
+
+
+def _waiting(entries: list[dict]) -> list[dict]:
+    """Those that are still to be trained."""
+    return [e for e in entries if e["long"] is None and not e["status"]]
 
 
 def _why(entry: dict) -> str:
@@ -162,7 +153,7 @@ class _Sitting:
         from ..executors import Call, Failure, make_executor
         from ..report.calibration import note, write_calibration
 
-        waiting = {e["id"]: e for e in entries if e["long"] is None and not e["status"]}
+        waiting = {e["id"]: e for e in _waiting(entries)}
         if not waiting:
             return
         largest_first = sorted(waiting, key=lambda i: -waiting[i]["params"])

@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -97,23 +97,25 @@ def run_search(
 
 
 def _evaluator(settings: Settings, constraints: Sequence[Constraint], folder: Path) -> ProxyEvaluator:
+    needs = (*settings.objectives, *(c.name for c in constraints))
+    return evaluator_of(settings, needs, checkpoints=str(folder.resolve() / CHECKPOINTS))
+
+
+def evaluator_of(settings: Settings, needs: Sequence[str], **changes: Any) -> ProxyEvaluator:
+    """What evaluates the run's genomes, but for ``changes`` of its keyword arguments."""
     from ..fitness import ProxyEvaluator
 
-    return ProxyEvaluator(
-        settings.task,
-        settings.data,
-        settings.context,
-        needs=(*settings.objectives, *(c.name for c in constraints)),
-        tokens=settings.tokens,
-        rungs=settings.rungs,
-        growth=GROWTH,
-        checkpoints=str(folder.resolve() / CHECKPOINTS),
-        validation_tokens=settings.validation_tokens,
-        seed=settings.seed,
-        device=settings.device,
-        precision=settings.precision,
-        horizon=settings.horizon,
-    )
+    how = {
+        "tokens": settings.tokens,
+        "rungs": settings.rungs,
+        "growth": GROWTH,
+        "validation_tokens": settings.validation_tokens,
+        "seed": settings.seed,
+        "device": settings.device,
+        "precision": settings.precision,
+        "horizon": settings.horizon,
+    }
+    return ProxyEvaluator(settings.task, settings.data, settings.context, needs=needs, **{**how, **changes})
 
 
 def _search_end(deadline: float | None, started: float, calibration: float) -> float | None:

@@ -16,7 +16,7 @@ from ..evolution.ties import tied_records
 from ..record import OBJECTIVES, Constraint, Measure, Record
 from ..store import Store
 from .against import against_seeds, last_record
-from .calibration import losses_told, read_calibration, trained_long
+from .calibration import losses_told, noise_of, read_calibration, trained_long
 from .compare import Comparison, compare
 from .extrapolation import extrapolate
 from .membership import front_probabilities
@@ -46,8 +46,8 @@ def build_report(store: Store) -> dict[str, Any]:
     header = store.header
     comparison = compare(store)
     calibration = read_calibration(store.folder) or {"trained": [], "data": None, "summary": None}
-    found = (calibration["summary"] or {}).get("seed_noise") or {"loss": None}
-    noise = {} if found["loss"] is None else {"loss": found["loss"]}
+    of_seeds = noise_of(calibration["summary"])
+    noise = {} if of_seeds is None else {"loss": of_seeds}
     probabilities = front_probabilities(comparison, noise)
     ahead = _extrapolated(store, calibration)
     records, generations = store.records, store.generations

@@ -193,6 +193,12 @@ def seed_noise(losses: Mapping[str, float], again: Mapping[str, float]) -> dict[
     return {"genomes": len(apart), "loss": deviation}
 
 
+def noise_of(summary: Mapping[str, Any] | None) -> float | None:
+    """By how much a loss varies with the seed, nats, as a calibration's summary has it; None where that is unknown."""
+    found = (summary or {}).get("seed_noise")
+    return None if found is None else found["loss"]
+
+
 def _kept_share(done: Sequence[Mapping], rungs: int) -> float | None:
     done = [e for e in done if e["latency"] is not None]
     if len(done) < FEWEST or all(len(e["losses"]) < rungs for e in done):

@@ -9,6 +9,7 @@ from typing import Any
 from ..genome import Genome
 from .against import sentence
 from .calibration import lines as calibrated
+from .calibration import noise_of
 from .short import (
     architecture_cells,
     architecture_line,
@@ -145,8 +146,8 @@ def summary_lines(report: Mapping[str, Any], table: Table) -> list[str]:
     if any(row.probability for row in table.front):
         about = "p: probability that it belongs on the front, given the spreads"
         if any(o["name"] == "loss" for o in report["objectives"]):
-            noise = (report["calibration"] or {}).get("seed_noise") or {"loss": None}
-            about += " and what another seed changes" if noise["loss"] else " but not what another seed would change"
+            known = noise_of(report["calibration"]) is not None
+            about += " and what another seed changes" if known else " but not what another seed would change"
         lines.append(f"{about}; without, it is above {_SURE}.")
     if report["ties"]:
         pairs = ", ".join(f"{a[:6]} and {b[:6]}" for a, b in report["ties"])
