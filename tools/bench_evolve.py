@@ -6,9 +6,9 @@
     python tools/bench_evolve.py --quick
 
 The currency is the loss after the default number of training tokens. Random search and Optuna train every candidate so
-long; evonas gets there by rungs. Optuna also has the easier way a person would go: short trainings (those of evonas'
-first rung) for 70% of the time, from evonas' stratified first population, then its front trained in full. Every arm
-pays for measuring and training through the same search loop, executor and store; only who proposes differs. Optuna's
+long; evonas gets there by rungs. Optuna also has evonas' first population, which knows the space's prior, and with it
+the easier way a person would go: short trainings (those of evonas' first rung) for 70% of the time, then its front
+trained in full. evonas runs without the prior too. Every arm pays for measuring and training through the same search loop, executor and store; only who proposes differs. Optuna's
 NSGA-II runs with its own defaults but for the population size (evonas', better than its 50 at this many evaluations).
 The figure is the hypervolume of the points in that currency, over wall-clock, within one box per corpus: from the best
 value of each objective over all arms to the 90th percentile of random search's points. Needs optuna.
@@ -27,10 +27,10 @@ from pathlib import Path
 import numpy as np
 
 from evonas.config import DEVICE_DEFAULTS, GROWTH, REDUCTION
-from evonas.evolution import Candidate, Engine, hypervolume, stratified
+from evonas.evolution import Candidate, Engine, hypervolume
 from evonas.executors import Call, Failure, default_workers, make_executor
 from evonas.fitness import ProxyEvaluator
-from evonas.genome import SearchSpace, read_space, space_to_dict
+from evonas.genome import SearchSpace, read_space, space_from_dict, space_to_dict
 from evonas.record import objective
 from evonas.search import Search
 from evonas.store import Store
@@ -39,6 +39,14 @@ OBJECTIVES = ("loss", "latency")
 SHARES = (0.25, 0.5, 0.75, 1.0)
 SEARCH_SHARE = 0.7  # of the time of an arm that trains its front at the end
 DEFAULTS = DEVICE_DEFAULTS["cpu"]
+
+
+class EngineWithoutPrior(Engine):
+    """evonas where the space says nothing of what to try first."""
+
+    def __init__(self, space: SearchSpace, *args, **kwargs) -> None:
+        data = {key: value for key, value in space_to_dict(space).items() if key != "prior"}
+        super().__init__(space_from_dict(data), *args, **kwargs)
 
 
 class RandomSearch(Engine):
@@ -53,9 +61,11 @@ class RandomSearch(Engine):
 
 
 class OptunaSearch(RandomSearch):
-    """Optuna's NSGA-II proposes; a duplicate is told its known values at no cost and asked for again."""
+    """Optuna's NSGA-II proposes; a duplicate is told its known values at no cost and asked for again.
 
-    stratified_start = False
+    ``start`` says what it begins with: nothing, or evonas' first population (seed genomes, prior, strata)."""
+
+    start = "nothing"
 
     def __init__(self, *args, **kwargs) -> None:
         super().__init__(*args, **kwargs)
@@ -65,9 +75,10 @@ class OptunaSearch(RandomSearch):
         directions = ["minimize"] * len(self.objectives)
         self.study = optuna.create_study(directions=directions, sampler=self._sampler(optuna.samplers))
         self.trials: dict[str, object] = {}
-        if self.stratified_start:
-            for genome in stratified(self.space, self.population_size, np.random.default_rng((self.seed, 0, 0))):
-                self.study.enqueue_trial(_flat(self.space, genome))
+        if self.start == "ours":
+            self.prepare()
+            for candidate in self._first:
+                self.study.enqueue_trial(_flat(self.space, candidate.genome))
 
     def _sampler(self, samplers):
         return samplers.NSGAIISampler(population_size=self.population_size, seed=self.seed)
@@ -96,19 +107,21 @@ class OptunaSearch(RandomSearch):
             self.study.tell(trial, list(values))
 
 
-class OptunaStratified(OptunaSearch):
-    stratified_start = True
+class OptunaOurStart(OptunaSearch):
+    start = "ours"
 
 
 # Who proposes, and how candidates train: "rungs", "full", or "short" with the front trained in full at the end.
 ARMS = {
     "evonas": (Engine, "rungs"),
     "evonas, surrogate": (Engine, "rungs"),
+    "evonas, surrogate, no prior": (EngineWithoutPrior, "rungs"),
     "evonas, full length": (Engine, "full"),
     "evonas, surrogate, full length": (Engine, "full"),
     "random": (RandomSearch, "full"),
     "optuna NSGA-II": (OptunaSearch, "full"),
-    "optuna NSGA-II, good start, short": (OptunaStratified, "short"),
+    "optuna NSGA-II, our start": (OptunaOurStart, "full"),
+    "optuna NSGA-II, our start, short": (OptunaOurStart, "short"),
 }
 
 
@@ -270,7 +283,7 @@ def main() -> None:
         "--arm",
         choices=ARMS,
         action="append",
-        help="repeatable; without it the five that are no 'evonas, ... full length'",
+        help="repeatable; without it those that are no 'evonas, ... full length'",
     )
     parser.add_argument("--without-embedded", action="store_true", help="only --data")
     parser.add_argument("--seconds", type=float, default=360, help="wall-clock of one run")

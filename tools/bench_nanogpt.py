@@ -8,7 +8,7 @@ are trained in full, on the tokens of one such training each, evaluated on all h
 more measured latency than the seed's, which is a constraint of the search, and the most accurate at no more than half
 of it. Beside it Optuna's TPE (multivariate) and NSGA-II, over the same space with the same trainer, the same
 wall-clock, the same constraint (as their own constraints_func; what breaks it is not trained) and every candidate
-trained as long as evonas' last rung, with the seed enqueued first; their choice is trained in full twice: with the
+trained as long as evonas' last rung, with the seed enqueued first, or all of evonas' first population; their choice is trained in full twice: with the
 learning rates of Muon taken over from the length they were found at to the full one, as evonas' are, and as found.
 Needs optuna.
 """
@@ -50,7 +50,7 @@ class SeededNSGA2(OptunaSearch):
 
     def __init__(self, *args, **kwargs) -> None:
         super().__init__(*args, **kwargs)
-        for genome in self.seed_genomes:
+        for genome in self.seed_genomes if self.start == "nothing" else ():
             self.study.enqueue_trial(_flat(self.space, genome))
 
     def _sampler(self, samplers):
@@ -78,8 +78,23 @@ class SeededTPE(SeededNSGA2):
         return samplers.TPESampler(multivariate=True, seed=self.seed, constraints_func=_violation)
 
 
+class NSGA2OurStart(SeededNSGA2):
+    start = "ours"
+
+
+class TPEOurStart(SeededTPE):
+    start = "ours"
+
+
 SURROGATE = "evonas, surrogate"
-ARMS = {"evonas": Engine, SURROGATE: Engine, "optuna TPE": SeededTPE, "optuna NSGA-II": SeededNSGA2}
+ARMS = {
+    "evonas": Engine,
+    SURROGATE: Engine,
+    "optuna TPE": SeededTPE,
+    "optuna NSGA-II": SeededNSGA2,
+    "optuna TPE, our start": TPEOurStart,
+    "optuna NSGA-II, our start": NSGA2OurStart,
+}
 
 
 def search(arm: str, options, seed: int, tokens: int, limit: float | None, seconds: float | None):

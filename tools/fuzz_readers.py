@@ -99,7 +99,7 @@ class Spaces(Reader):
         own = {
             "kind": "custom", "length": "depth", "rules": ["a < b or depth % 2 == 0", "max(a, c) > 0"],
             "genes": {"depth": [1, 2, 3], "a": {"low": 0, "high": 9}, "b": {"low": 0.1, "high": 9.0, "log": True}},
-            "layers": {"c": ["x", "y"]}, "active": {"a": "b > 1"},
+            "layers": {"c": ["x", "y"]}, "active": {"a": "b > 1"}, "prior": {"a": 1},
         }  # fmt: skip
         self.corpus.append(toml_text(own).encode())
         self.trees = [tomllib.loads(data.decode()) for data in self.corpus]

@@ -16,6 +16,7 @@ from .variation import is_size
 _STRATA_ATTEMPTS = 10
 _WALK_STEPS, _FRUITLESS = 300, 2  # mutations towards the constraints; rounds of eight walks that bring nothing new
 _JITTERS = (0.0, 0.1, 0.25)  # spread of a per-layer gene around its field's level
+_LOOSE = (0.0, 0.05, 0.15)  # spread of ordered genes around the prior, and the share of others that leave it
 
 
 def stratified(space: SearchSpace, n: int, rng: np.random.Generator) -> list[Genome]:
@@ -28,6 +29,27 @@ def stratified(space: SearchSpace, n: int, rng: np.random.Generator) -> list[Gen
     size = _strata(n, rng)
     levels = {gene.name: _strata(n, rng) for gene in space.genes.values()}
     return [_genome(space, i, size[i], levels, rng) for i in range(n)]
+
+
+def around_prior(space: SearchSpace, n: int, rng: np.random.Generator) -> list[Genome]:
+    """``n`` genomes at the space's prior, or near it, in what it is about, and ``stratified`` in the rest: sizes.
+
+    What an expert would try first is worth a part of the trials, and no more than that: it may be wrong (Mallik et al.
+    2023, "PriorBand").
+    """
+    return [_at_prior(space, genome, rng) for genome in stratified(space, n, rng)]
+
+
+def _at_prior(space: SearchSpace, genome: Genome, rng: np.random.Generator) -> Genome:
+    loose, values = _LOOSE[rng.integers(len(_LOOSE))], space.genes_of(genome)
+    for name, value in space.prior.items():
+        gene = space.genes[name]
+        if loose and gene.is_ordered:
+            unit = gene.to_unit(value) + loose * rng.standard_normal()
+            value = gene.from_unit(np.clip(unit, 0.0, 1 - 1e-12))
+        if gene.is_ordered or rng.random() >= loose:
+            values[name] = (value,) if gene.per_layer else value
+    return space.repair(values)
 
 
 def _genome(space: SearchSpace, i: int, size: float, levels: dict[str, np.ndarray], rng: np.random.Generator) -> Genome:
@@ -62,7 +84,8 @@ def first_population(
 ) -> list[Candidate]:
     """At most ``size`` different candidates: the seed genomes, for half of the rest mutants of theirs, from close by to
     several mutations away, then ``stratified`` ones; where few of these pass the screen, ones that are mutated towards
-    it. Raises EvonasError where none is found that passes."""
+    it. Where the space has a prior, every seed is tried with it too, and every other stratified one is
+    ``around_prior``. Raises EvonasError where none is found that passes."""
     out = [Candidate(g, (), "seed", 0, i) for i, g in enumerate(seeds)]
     taken = {c.genome.id for c in out}
 
@@ -71,7 +94,10 @@ def first_population(
             taken.add(genome.id)
             out.append(Candidate(genome, parents, operator, 0, len(out)))
 
-    for k in range((size - len(out)) // 2 if seeds else 0):
+    mutants = (size - len(out)) // 2 if seeds else 0
+    for seed in seeds if space.prior else ():
+        add(space.at_prior(seed), (seed.id,), "prior")
+    for k in range(mutants):
         parent = child = seeds[k % len(seeds)]
         for _ in range(1 + k // 2):
             child, name = mutate(child, space, rng)
@@ -80,13 +106,13 @@ def first_population(
         missing = size - len(out)
         if missing == 0:
             break
-        for genome in stratified(space, max(missing, 8), rng):
-            add(genome, (), "stratified")
+        for genome, operator in _fresh(space, max(missing, 8), rng):
+            add(genome, (), operator)
     fruitless = 0
     while len(out) < size and fruitless < _FRUITLESS:
         before = len(out)
-        for genome in stratified(space, 8, rng):
-            add(_towards(genome, space, mutate, screen, rng), (), "stratified")
+        for genome, operator in _fresh(space, 8, rng):
+            add(_towards(genome, space, mutate, screen, rng), (), operator)
         fruitless = 0 if len(out) > before else fruitless + 1
     if not out:
         raise EvonasError(
@@ -95,6 +121,14 @@ def first_population(
             exit_code=EXIT_FAILED,
         )
     return out
+
+
+def _fresh(space: SearchSpace, n: int, rng: np.random.Generator) -> list[tuple[Genome, str]]:
+    """(genome, operator), in turn ``around_prior`` and ``stratified`` where there is a prior."""
+    if not space.prior:
+        return [(genome, "stratified") for genome in stratified(space, n, rng)]
+    pairs = zip(around_prior(space, -(-n // 2), rng), stratified(space, -(-n // 2), rng))
+    return [each for near, far in pairs for each in ((near, "prior"), (far, "stratified"))]
 
 
 def _towards(genome: Genome, space: SearchSpace, mutate, screen, rng: np.random.Generator) -> Genome:

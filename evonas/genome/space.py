@@ -34,6 +34,8 @@ class SearchSpace:
         active: gene name -> condition under which the gene has an effect. An inactive gene is set to its first value.
             A scalar gene's condition names scalar genes only.
         length: the gene that counts the layers; needed when there are per-layer genes.
+        prior: gene name -> the value an expert would try first, in every layer; of as many genes as are worth a guess.
+            Part of the first population begins there, and nothing else depends on it.
         name, kind: ``kind`` "transformer" marks a space whose genomes evonas can build; any other is the user's own.
 
     ``sample``, ``repair`` and everything built on them return genomes that meet every rule. Raises EvonasError when
@@ -47,11 +49,13 @@ class SearchSpace:
         *,
         active: Mapping[str, Rule] | None = None,
         length: str | None = None,
+        prior: Mapping[str, Any] | None = None,
         name: str = "",
         kind: str = "custom",
     ) -> None:
         self.rules = tuple(rules)
         self.active = dict(active or {})
+        self.prior = dict(prior or {})
         self.name, self.kind = name, kind
         self.scalar_genes = tuple(g for g in genes if not g.per_layer)
         self.layer_genes = tuple(g for g in genes if g.per_layer)
@@ -65,6 +69,7 @@ class SearchSpace:
             self.active.setdefault("n_kv_heads", _LATENT)
         self._check_names(genes, layer_names)
         self._check_length(layer_names)
+        self._check_prior()
         self._layer_rules = tuple(r for r in self.rules if r.names & layer_names)
         self._scalar_rules = tuple(r for r in self.rules if not r.names & layer_names)
 
@@ -99,6 +104,14 @@ class SearchSpace:
             )
         if layer_names and "n_layers" in self.genes and self.length != "n_layers":
             raise EvonasError(f"length: {shown(self.length)}, but a gene called n_layers counts the layers")
+
+    def _check_prior(self) -> None:
+        for name, value in self.prior.items():
+            gene = self.genes.get(name)
+            if gene is None:
+                raise EvonasError(f"prior.{name:.60}: no such gene", did_you_mean(name, self.genes))
+            if not gene.contains(value):
+                raise EvonasError(f"prior.{name}: {shown(value)}; the gene takes {gene.describe():.200}")
 
     def __repr__(self) -> str:
         return f"SearchSpace({self.name or self.kind}, {len(self.genes)} genes)"
@@ -147,6 +160,11 @@ class SearchSpace:
             return self._default
         scalars, layers = mended
         return Genome({**scalars, **{g.name: tuple(row[g.name] for row in layers) for g in self.layer_genes}})
+
+    def at_prior(self, genome: Genome) -> Genome:
+        """``genome`` with the prior's values, repaired: its size, say, built and trained as an expert would."""
+        values = self.genes_of(genome)
+        return self.repair({**values, **{n: (v,) if self.genes[n].per_layer else v for n, v in self.prior.items()}})
 
     def genes_of(self, genome: Genome) -> dict[str, Any]:
         """The genes of ``genome`` as this space has them: with ``head_dim``, which a Genome drops where it follows
@@ -320,9 +338,7 @@ class SearchSpace:
             genes.append(gene)
         unwritten = [n for n in UNWRITTEN if n in genome and n not in self.genes]
         genes += [Gene(n, choices=(genome[n], UNWRITTEN[n])) for n in unwritten]
-        wider = SearchSpace(
-            genes, self.rules, active=self.active, length=self.length, name=f"{self.name}+", kind=self.kind
-        )
+        wider = self._with(genes, f"{self.name}+")
         problems = wider.check(genome)
         if problems:
             raise EvonasError("the space can't be widened to hold this genome: " + "; ".join(problems))
@@ -335,7 +351,13 @@ class SearchSpace:
         if bounded is window:
             return self
         genes = [bounded if g is window else g for g in self.genes.values()]
-        return SearchSpace(genes, self.rules, active=self.active, length=self.length, name=self.name, kind=self.kind)
+        return self._with(genes, self.name)
+
+    def _with(self, genes: Sequence[Gene], name: str) -> SearchSpace:
+        prior = {g.name: g.nearest(self.prior[g.name]) for g in genes if g.name in self.prior}
+        return SearchSpace(
+            genes, self.rules, active=self.active, length=self.length, prior=prior, name=name, kind=self.kind
+        )
 
 
 def _bounded(window: Gene, context: int) -> Gene:

@@ -24,7 +24,7 @@ else:
 SCHEMA = 1
 MAX_BYTES = 2**18
 MAX_DOTS = 1000  # in one line: tomllib takes quadratic time for a key of many dotted parts
-_TOP_KEYS = ("schema", "name", "kind", "length", "genes", "layers", "rules", "active")
+_TOP_KEYS = ("schema", "name", "kind", "length", "genes", "layers", "rules", "active", "prior")
 _GENE_KEYS = ("choices", "low", "high", "step", "log")
 _TRANSFORMER_RULES = (
     "head_dim is not none or d_model % n_heads == 0",
@@ -96,6 +96,7 @@ def space_from_dict(data: Mapping[str, Any], default_name: str = "") -> SearchSp
         [_rule(r, f"rules[{i}]", genes) for i, r in enumerate(rules)],
         active={n: _rule(r, f"active.{n:.60}", genes) for n, r in active.items()},
         length=length,
+        prior={n: None if _is_none(n, v) else v for n, v in _table(data, "prior").items()},
         name=name,
         kind=kind,
     )
@@ -123,7 +124,11 @@ def space_to_dict(space: SearchSpace) -> dict[str, Any]:
         "rules": [r.text for r in space.rules],
         "active": {n: r.text for n, r in space.active.items()},
     }
-    return {**out, "length": space.length} if space.length else out
+    if space.length:
+        out["length"] = space.length
+    if space.prior:
+        out["prior"] = {n: _none_word(n) if v is None else v for n, v in space.prior.items()}
+    return out
 
 
 def _rule(text: Any, where: str, genes: list[Gene]) -> Rule:
@@ -173,8 +178,7 @@ def _gene(name: str, spec: Any, table: str, kind: str) -> Gene:
 def _choices(name: str, choices: list, where: str, per_layer: bool, kind: str) -> Gene:
     if not 1 <= len(choices) <= MAX_OPTIONS:
         raise EvonasError(f"{where}: takes 1 to {MAX_OPTIONS} choices, got {len(choices)}")
-    words = ("none", "full") if name in ("window", "kv_rank", "head_dim") else ("none",)
-    values = [None if c in words and isinstance(c, str) else c for c in choices]
+    values = [None if _is_none(name, c) else c for c in choices]
     for value in values:
         if value is not None and not isinstance(value, (str, bool)) and not is_number(value):
             raise EvonasError(f"{where}: {shown(value)} is not a finite number, a text, true or false")
@@ -242,6 +246,11 @@ def _complete(genes: list[Gene]) -> list[Gene]:
             raise EvonasError(f"{table}.{name}: missing", f"Add it under [{table}]; one fixed value will do.")
     genes = genes + [Gene(n, True, (None,)) for n in ("window", "kv_rank") if n not in present]
     return genes + [Gene(n, False, (v,)) for n, v in TRAINING_DEFAULTS.items() if n not in present]
+
+
+def _is_none(name: str, value: Any) -> bool:
+    words = ("none", "full") if name in ("window", "kv_rank", "head_dim") else ("none",)
+    return isinstance(value, str) and value in words
 
 
 def _none_word(name: str) -> str:

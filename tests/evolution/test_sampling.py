@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from evonas.evolution import stratified
-from evonas.evolution.sampling import first_population
+from evonas.evolution.sampling import around_prior, first_population
 from evonas.evolution.variation import mutate
-from evonas.genome import TRAINING_GENES, read_space, space_from_dict, space_to_dict
+from evonas.genome import TRAINING_GENES, read_genome, read_space, space_from_dict, space_to_dict
 from evonas.genome.graph import cost
 
 N = 50
@@ -113,3 +113,49 @@ def test_a_constraint_that_almost_nothing_meets_is_found_by_mutation():
     assert all(screen(genome) > 0 for genome in drawn)
     found = first_population(space, 6, [], mutate, screen, np.random.default_rng(0))
     assert len({c.genome.id for c in found}) == 6 and all(screen(c.genome) <= 0 for c in found)
+
+
+def without_prior(space):
+    return space_from_dict({k: v for k, v in space_to_dict(space).items() if k != "prior"})
+
+
+def test_around_the_prior_sizes_vary_and_the_rest_hardly():
+    space = read_space("text-cpu").bounded(64)
+    genomes = around_prior(space, 48, np.random.default_rng(0))
+    assert all(space.contains(g) for g in genomes)
+    exact = [g for g in genomes if g == space.at_prior(g)]
+    assert 10 <= len(exact) <= 25, "a third of them"
+    assert {g.n_layers for g in genomes} == {1, 2, 3, 4}
+    assert max(g.d_model for g in genomes) >= 176 and min(g.d_model for g in genomes) <= 48
+    assert 0.9 <= np.mean([g.optimizer == "muon" for g in genomes]) < 1
+    rates = np.log([g.learning_rate for g in genomes])
+    assert 0.1 < np.std(rates) < 0.9 and abs(np.median(rates) - np.log(1e-2)) < 0.2
+
+
+def test_half_of_what_is_not_the_seeds_begins_at_the_prior():
+    space = read_space("text-cpu").bounded(64)
+
+    def draw(space, seeds=()):
+        return first_population(space, 16, seeds, mutate, lambda genome: 0.0, np.random.default_rng(0))
+
+    def count(drawn) -> dict:
+        return {name: sum(c.operator == name for c in drawn) for name in ("seed", "prior", "stratified")}
+
+    assert count(draw(space)) == {"seed": 0, "prior": 8, "stratified": 8}
+    assert count(draw(without_prior(space))) == {"seed": 0, "prior": 0, "stratified": 16}
+    nanogpt = space.repair(read_genome("nanogpt-cpu").genome)
+    drawn = draw(space, [nanogpt])
+    assert count(drawn) == {"seed": 1, "prior": 5, "stratified": 3}
+    assert (drawn[1].genome, drawn[1].parents) == (space.at_prior(nanogpt), (nanogpt.id,))
+    # A seed that is at the prior already has no twin.
+    assert draw(space, [space.at_prior(nanogpt)])[1].operator != "prior"
+
+
+def test_a_screen_holds_for_what_begins_at_the_prior():
+    space = read_space("text-cpu").bounded(64)
+
+    def screen(genome) -> float:
+        return float(genome.optimizer == "muon")
+
+    found = first_population(space, 8, [], mutate, screen, np.random.default_rng(0))
+    assert len(found) == 8 and all(c.genome.optimizer == "adamw" for c in found)

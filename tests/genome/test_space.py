@@ -470,6 +470,7 @@ def test_widening_stops_at_rules_and_unknown_genes():
 def test_a_log_range_of_windows_is_bounded_too(low, high, context):
     data = space_to_dict(read_space("text-cpu"))
     data["layers"]["window"] = {"low": low, "high": high, "log": True}
+    del data["prior"]["window"]
     space = space_from_dict(data).bounded(context)
     assert space.genes["window"].options == (*range(low, context), None)
     assert space_to_dict(space_from_dict(space_to_dict(space))) == space_to_dict(space)
@@ -548,3 +549,35 @@ def test_a_latent_layer_has_no_other_condition_for_its_heads():
     with pytest.raises(EvonasError, match=r"active\.n_kv_heads"):
         transformer_space(active={"n_kv_heads": "window is none"})
     assert transformer_space(active={"n_kv_heads": "kv_rank is none"}).active.keys() == {"n_kv_heads"}
+
+
+# -- the prior -----------------------------------------------------------------------------------------------------
+
+
+def test_a_genome_at_the_prior_keeps_its_size_and_takes_the_rest():
+    space = read_space("text-cpu").bounded(64)
+    nanogpt = bounded_windows(read_genome("nanogpt-cpu").genome, 64)
+    genome = space.at_prior(nanogpt)
+    assert space.contains(genome) and space.at_prior(genome) == genome
+    for name in ("n_layers", "d_model", "ffn_ratio"):
+        assert genome[name] == nanogpt[name]
+    assert (genome.optimizer, genome.position, genome.conv_width) == ("muon", "rope", 4)
+    assert genome.window == (None,) * 4 and genome.n_heads == (4,) * 4
+    plain = space_from_dict({k: v for k, v in space_to_dict(space).items() if k != "prior"})
+    assert plain.at_prior(nanogpt) == nanogpt
+
+
+def test_a_prior_that_breaks_a_rule_is_repaired():
+    genes = [Gene("a", choices=(1, 2, 3)), Gene("b", choices=(1, 2, 3))]
+    space = SearchSpace(genes, [Rule("a + b <= 4")], prior={"a": 3})
+    assert space.contains(space.at_prior(Genome({"a": 1, "b": 3})))
+
+
+def test_narrower_and_wider_spaces_keep_the_prior():
+    space = read_space("text-cpu")
+    data = space_to_dict(space)
+    data["prior"]["window"] = 64
+    assert space_from_dict(data).bounded(64).prior["window"] is None, "a window as long as the context is full attention"
+    assert space_from_dict(data).bounded(100).prior["window"] == 64
+    assert space.bounded(32).prior == space.prior
+    assert space.widened(space.repair({}).replace(d_model=200)).prior == space.prior

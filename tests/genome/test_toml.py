@@ -54,7 +54,7 @@ def assert_equal(one: SearchSpace, other: SearchSpace) -> None:
     assert other.genes == one.genes and list(other.genes) == list(one.genes)
     assert [g.options for g in other.genes.values()] == [g.options for g in one.genes.values()]
     assert (other.rules, other.active, other.length) == (one.rules, one.active, one.length)
-    assert (other.name, other.kind) == (one.name, one.kind)
+    assert (other.name, other.kind, other.prior) == (one.name, one.kind, one.prior)
 
 
 # -- what is read --------------------------------------------------------------------------------------------------
@@ -81,6 +81,11 @@ act = ["x", "y", "z"]
 
 [active]
 act = "on"
+
+[prior]
+rate = 0.01
+width = "none"
+act = "y"
 """
 
 
@@ -96,6 +101,7 @@ def test_every_kind_of_gene(tmp_path):
     assert space.genes["rate"].log and space.genes["units"].is_whole and not space.genes["level"].log
     assert [g.name for g in space.layer_genes] == ["width", "act"]
     assert (space.name, space.kind, space.length, space.max_layers) == ("mine", "custom", "depth", 3)
+    assert space.prior == {"rate": 0.01, "width": None, "act": "y"}
     rng = np.random.default_rng(0)
     for genome in [space.sample(rng) for _ in range(50)]:
         assert type(genome.units) is int
@@ -268,6 +274,18 @@ MALFORMED = [
     (BASE, "active", {"n_layers": "d_model > 3"}, "active.n_layers", "always"),
     (BASE, "active", {"d_model": "window is none"}, "active.d_model", "[layers]"),
     (BASE, "active", {"n_kv_heads": "window is none"}, "active.n_kv_heads", "Leave it out"),
+    # the prior
+    (BASE, "prior", ["gelu"], "prior", "[prior]"),
+    (BASE, "prior", {"activatoin": "gelu"}, "prior.activatoin", "'activation'"),
+    (BASE, "prior", {"activation": "relu2"}, "prior.activation", "gelu, swiglu"),
+    (BASE, "prior", {"activation": None}, "prior.activation", "gelu, swiglu"),
+    (BASE, "prior", {"activation": ["gelu"]}, "prior.activation", "gelu, swiglu"),
+    (BASE, "prior", {"d_model": 40}, "prior.d_model", "32 to 64 in steps of 16"),
+    (BASE, "prior", {"n_heads": "none"}, "prior.n_heads", "1, 2, 4"),
+    (BASE, "prior", {"ffn_ratio": float("nan")}, "prior.ffn_ratio", "1 to 4"),
+    (BASE, "prior", {"weight_decay": 0.2}, "prior.weight_decay", "0.1"),
+    (CUSTOM, "prior", {"a": True}, "prior.a", "1, 2"),
+    (CUSTOM, "prior", {"a": deep}, "prior.a", "1, 2"),
 ]  # fmt: skip
 
 
@@ -363,7 +381,7 @@ anything = st.recursive(
     ),
     max_leaves=12,
 )
-TOP = ("schema", "name", "kind", "genes", "layers", "rules", "active", "length")
+TOP = ("schema", "name", "kind", "genes", "layers", "rules", "active", "length", "prior")
 
 
 def check_space(data) -> None:
