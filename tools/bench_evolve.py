@@ -8,8 +8,9 @@
 The currency is the loss after the default number of training tokens. Random search and Optuna train every candidate so
 long; evonas gets there by rungs. Optuna also has evonas' first population, which knows the space's prior, and with it
 the easier way a person would go: short trainings (those of evonas' first rung) for 70% of the time, then its front
-trained in full. evonas runs without the prior too. Every arm pays for measuring and training through the same search loop, executor and store; only who proposes differs. Optuna's
-NSGA-II runs with its own defaults but for the population size (evonas', better than its 50 at this many evaluations).
+trained in full. evonas runs without the prior too. Every arm pays for measuring and training through the same search
+loop, executor and store; only who proposes differs. Optuna's NSGA-II runs with its own defaults but for the population
+size (evonas', better than its 50 at this many evaluations).
 The figure is the hypervolume of the points in that currency, over wall-clock, within one box per corpus: from the best
 value of each objective over all arms to the 90th percentile of random search's points. Needs optuna.
 """

@@ -8,8 +8,9 @@ are trained in full, on the tokens of one such training each, evaluated on all h
 more measured latency than the seed's, which is a constraint of the search, and the most accurate at no more than half
 of it. Beside it Optuna's TPE (multivariate) and NSGA-II, over the same space with the same trainer, the same
 wall-clock, the same constraint (as their own constraints_func; what breaks it is not trained) and every candidate
-trained as long as evonas' last rung, with the seed enqueued first, or all of evonas' first population; their choice is trained in full twice: with the
-learning rates of Muon taken over from the length they were found at to the full one, as evonas' are, and as found.
+trained as long as evonas' last rung. They begin with the seed, or with all of evonas' first population, which knows the
+space's prior. Their choice is trained in full twice: with the learning rates of Muon taken over from the length they
+were found at to the full one, as evonas' are, and as found.
 Needs optuna.
 """
 

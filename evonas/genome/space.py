@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -13,14 +12,13 @@ import numpy as np
 from ..errors import EvonasError, did_you_mean
 from .gene import MAX_OPTIONS, Gene, listed, shown
 from .genome import UNWRITTEN, Genome
+from .nearby import by_distance
 from .rules import Rule
 
 if TYPE_CHECKING:
     from .codes import Coder
 
-# What a repair tries: positions on a continuous gene, combinations of values for a given number of changed genes,
-# and candidates in all. They bound the time that a hostile space can take.
-_GRID, _MAX_COMBINATIONS, _MAX_TRIES = 9, 4_000, 100_000
+_MAX_TRIES = 100_000  # candidates of a repair: they bound the time that a hostile space can take
 _MAX_LAYERS = 1024
 _LATENT = Rule("kv_rank is none")
 
@@ -194,7 +192,7 @@ class SearchSpace:
         tries = iter(range(_MAX_TRIES))
         named = set().union(*(r.names for r in self.rules)) & {g.name for g in self.scalar_genes}
         for involved in dict.fromkeys((frozenset(named - {self.length}), frozenset(named))):
-            for candidate in _by_distance([self.genes[n] for n in sorted(involved)], scalars, tries):
+            for candidate in by_distance([self.genes[n] for n in sorted(involved)], scalars, tries):
                 candidate = self._settled(candidate)
                 if self._scalars_hold(candidate):
                     mended = self._mend_layers(candidate, self._layer_rows(values, candidate), tries)
@@ -221,7 +219,7 @@ class SearchSpace:
 
     def _mend_row(self, scalars: dict, row: dict, tries: Iterator[int]) -> dict | None:
         involved = {n for r in self._layer_rules for n in r.names if n in row}
-        for candidate in _by_distance([self.genes[n] for n in sorted(involved)], row, tries):
+        for candidate in by_distance([self.genes[n] for n in sorted(involved)], row, tries):
             candidate = self._settled(candidate, scalars)
             if all(r.holds({"head_dim": None, **scalars, **candidate}) for r in self._layer_rules):
                 return candidate
@@ -376,43 +374,6 @@ def _adjacent(gene: Gene, value: Any) -> list[Any]:
     if gene.is_ordered:
         return [v for v in (gene.shifted(value, -1), gene.shifted(value, 1)) if v != value]
     return [o for o in gene.options if o != value]
-
-
-def _by_distance(genes: list[Gene], values: dict, tries: Iterator[int]) -> Iterator[dict]:
-    """``values``, then with one of the genes changed, then with two, ..., each time nearest first; every candidate
-    takes one of ``tries``. Where there are too many combinations, far values are thinned out."""
-    if next(tries, None) is None:
-        return
-    yield values
-    for count in range(1, len(genes) + 1):
-        subsets = list(itertools.islice(itertools.combinations(genes, count), _MAX_COMBINATIONS))
-        share = _MAX_COMBINATIONS / len(subsets)
-        near = {g.name: _others(g, values[g.name], max(2, int(share ** (1 / count)))) for g in genes}
-        ranked = []
-        for subset in subsets:
-            for moves in itertools.product(*(near[g.name] for g in subset)):
-                changed = {g.name: value for g, (_, value) in zip(subset, moves)}
-                ranked.append((sum(far for far, _ in moves), len(ranked), changed))
-                if next(tries, None) is None:
-                    return
-        for _, _, changed in sorted(ranked):
-            yield {**values, **changed}
-
-
-def _others(gene: Gene, value: Any, most: int) -> list[tuple[float, Any]]:
-    """(distance, option) of at most ``most`` other values, nearest first: the nearer half of them, then thinned."""
-    if gene.options is not None:
-        places = [((k + 0.5) / len(gene.options), option) for k, option in enumerate(gene.options)]
-    else:
-        places = [(gene.to_unit(v), v) for v in dict.fromkeys(gene.from_unit(k / (_GRID - 1)) for k in range(_GRID))]
-    at = gene.to_unit(value) if gene.is_ordered else 0.0
-    others = [(abs(u - at) if gene.is_ordered else 0.0, option) for u, option in places if option != value]
-    others.sort(key=lambda pair: pair[0])
-    if len(others) <= most:
-        return others
-    half = most // 2
-    spread = np.linspace(half, len(others) - 1, most - half).round().astype(int)
-    return others[:half] + [others[k] for k in spread]
 
 
 def _word(value: Any) -> str:

@@ -577,7 +577,7 @@ def test_narrower_and_wider_spaces_keep_the_prior():
     space = read_space("text-cpu")
     data = space_to_dict(space)
     data["prior"]["window"] = 64
-    assert space_from_dict(data).bounded(64).prior["window"] is None, "a window as long as the context is full attention"
+    assert space_from_dict(data).bounded(64).prior["window"] is None, "as long as the context is full"
     assert space_from_dict(data).bounded(100).prior["window"] == 64
     assert space.bounded(32).prior == space.prior
     assert space.widened(space.repair({}).replace(d_model=200)).prior == space.prior
