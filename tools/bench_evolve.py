@@ -87,6 +87,9 @@ class OptunaSearch(RandomSearch):
     def _propose(self, generation: int, index: int) -> Candidate | None:
         while True:
             trial = self.study.ask()
+            # A trial whose parameters are all enqueued is in no generation of NSGA-II, and never a parent, unless its
+            # sampler has been asked.
+            _ = trial.relative_params
             genome = self.space.repair(_suggest(self.space, trial))
             if genome.id not in self.seen:
                 self.trials[genome.id] = trial

@@ -1,4 +1,4 @@
-"""The first population: stratified by size, field by field."""
+"""The first population: seeds, what an expert would try first, and the space stratified by size, field by field."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ _STRATA_ATTEMPTS = 10
 _WALK_STEPS, _FRUITLESS = 300, 2  # mutations towards the constraints; rounds of eight walks that bring nothing new
 _JITTERS = (0.0, 0.1, 0.25)  # spread of a per-layer gene around its field's level
 _LOOSE = (0.0, 0.05, 0.15)  # spread of ordered genes around the prior, and the share of others that leave it
+_TWINS = 4  # of what seeds leave of the first population, one in so many is a seed with the prior's way of training
 
 
 def stratified(space: SearchSpace, n: int, rng: np.random.Generator) -> list[Genome]:
@@ -32,15 +33,22 @@ def stratified(space: SearchSpace, n: int, rng: np.random.Generator) -> list[Gen
 
 
 def around_prior(space: SearchSpace, n: int, rng: np.random.Generator) -> list[Genome]:
-    """``n`` genomes at the space's prior, or near it, in what it is about, and ``stratified`` in the rest: sizes.
+    """``n`` genomes at the space's prior, or near it, in the genes it names, and ``stratified`` in the rest.
 
     What an expert would try first is worth a part of the trials, and no more than that: it may be wrong (Mallik et al.
     2023, "PriorBand").
     """
-    return [_at_prior(space, genome, rng) for genome in stratified(space, n, rng)]
+    return [_near_prior(space, genome, rng) for genome in stratified(space, n, rng)]
 
 
-def _at_prior(space: SearchSpace, genome: Genome, rng: np.random.Generator) -> Genome:
+def with_prior(space: SearchSpace, genome: Genome) -> Genome:
+    """``genome`` with the prior's values in all that is no size: its network, built and trained as an expert would."""
+    named = {n: v for n, v in space.prior.items() if not is_size(space, space.genes[n])}
+    fields = {n: (v,) if space.genes[n].per_layer else v for n, v in named.items()}
+    return space.repair({**space.genes_of(genome), **fields})
+
+
+def _near_prior(space: SearchSpace, genome: Genome, rng: np.random.Generator) -> Genome:
     loose, values = _LOOSE[rng.integers(len(_LOOSE))], space.genes_of(genome)
     for name, value in space.prior.items():
         gene = space.genes[name]
@@ -84,8 +92,8 @@ def first_population(
 ) -> list[Candidate]:
     """At most ``size`` different candidates: the seed genomes, for half of the rest mutants of theirs, from close by to
     several mutations away, then ``stratified`` ones; where few of these pass the screen, ones that are mutated towards
-    it. Where the space has a prior, every seed is tried with it too, and every other stratified one is
-    ``around_prior``. Raises EvonasError where none is found that passes."""
+    it. Where the space has a prior, seeds are tried ``with_prior`` too, and every other stratified one is
+    ``around_prior`` unless none of these passes. Raises EvonasError where none is found that passes."""
     out = [Candidate(g, (), "seed", 0, i) for i, g in enumerate(seeds)]
     taken = {c.genome.id for c in out}
 
@@ -94,25 +102,28 @@ def first_population(
             taken.add(genome.id)
             out.append(Candidate(genome, parents, operator, 0, len(out)))
 
-    mutants = (size - len(out)) // 2 if seeds else 0
-    for seed in seeds if space.prior else ():
-        add(space.at_prior(seed), (seed.id,), "prior")
-    for k in range(mutants):
+    rest = size - len(out)
+    for seed in seeds[: rest // _TWINS] if space.prior else ():
+        add(with_prior(space, seed), (seed.id,), "prior")
+    for k in range(rest // 2 if seeds else 0):
         parent = child = seeds[k % len(seeds)]
         for _ in range(1 + k // 2):
             child, name = mutate(child, space, rng)
         add(child, (parent.id,), name)
+    prior = bool(space.prior)
     for _ in range(_STRATA_ATTEMPTS):
         missing = size - len(out)
         if missing == 0:
             break
-        for genome, operator in _fresh(space, max(missing, 8), rng):
+        fresh = _fresh(space, max(missing, 8), prior, rng)
+        for genome, operator in fresh:
             add(genome, (), operator)
+        prior = any(operator == "prior" and genome.id in taken for genome, operator in fresh)
     fruitless = 0
     while len(out) < size and fruitless < _FRUITLESS:
         before = len(out)
-        for genome, operator in _fresh(space, 8, rng):
-            add(_towards(genome, space, mutate, screen, rng), (), operator)
+        for genome in stratified(space, 8, rng):
+            add(_towards(genome, space, mutate, screen, rng), (), "stratified")
         fruitless = 0 if len(out) > before else fruitless + 1
     if not out:
         raise EvonasError(
@@ -123,9 +134,9 @@ def first_population(
     return out
 
 
-def _fresh(space: SearchSpace, n: int, rng: np.random.Generator) -> list[tuple[Genome, str]]:
-    """(genome, operator), in turn ``around_prior`` and ``stratified`` where there is a prior."""
-    if not space.prior:
+def _fresh(space: SearchSpace, n: int, prior: bool, rng: np.random.Generator) -> list[tuple[Genome, str]]:
+    """(genome, operator): ``stratified``, or in turn ``around_prior`` and ``stratified``."""
+    if not prior:
         return [(genome, "stratified") for genome in stratified(space, n, rng)]
     pairs = zip(around_prior(space, -(-n // 2), rng), stratified(space, -(-n // 2), rng))
     return [each for near, far in pairs for each in ((near, "prior"), (far, "stratified"))]

@@ -92,6 +92,10 @@ class Gene:
             return place
         return next((k for k, option in enumerate(self.options) if _same(value, option)), None)
 
+    def canonical(self, value: Any) -> Any:
+        """``value``, which the gene can take, as a genome has it: 2 for 2.0."""
+        return _plain(value) if self.options is None else self.options[self._place(value)]
+
     def nearest(self, value: Any) -> Any:
         """The allowed value closest to ``value`` (the first choice for an unknown category)."""
         if self.contains(value):

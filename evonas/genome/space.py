@@ -53,7 +53,6 @@ class SearchSpace:
     ) -> None:
         self.rules = tuple(rules)
         self.active = dict(active or {})
-        self.prior = dict(prior or {})
         self.name, self.kind = name, kind
         self.scalar_genes = tuple(g for g in genes if not g.per_layer)
         self.layer_genes = tuple(g for g in genes if g.per_layer)
@@ -67,7 +66,7 @@ class SearchSpace:
             self.active.setdefault("n_kv_heads", _LATENT)
         self._check_names(genes, layer_names)
         self._check_length(layer_names)
-        self._check_prior()
+        self.prior = self._checked_prior(prior or {})
         self._layer_rules = tuple(r for r in self.rules if r.names & layer_names)
         self._scalar_rules = tuple(r for r in self.rules if not r.names & layer_names)
 
@@ -103,13 +102,19 @@ class SearchSpace:
         if layer_names and "n_layers" in self.genes and self.length != "n_layers":
             raise EvonasError(f"length: {shown(self.length)}, but a gene called n_layers counts the layers")
 
-    def _check_prior(self) -> None:
-        for name, value in self.prior.items():
+    def _checked_prior(self, prior: Mapping[str, Any]) -> dict[str, Any]:
+        """In the order of the genes, so that draws do not depend on how it was written."""
+        for name, value in prior.items():
             gene = self.genes.get(name)
             if gene is None:
-                raise EvonasError(f"prior.{name:.60}: no such gene", did_you_mean(name, self.genes))
+                absent = name in UNWRITTEN and self.kind == "transformer"
+                cure = f"Add {name} under [genes], with its choices." if absent else did_you_mean(name, self.genes)
+                raise EvonasError(f"prior.{name!s:.60}: no such gene in this space", cure)
             if not gene.contains(value):
-                raise EvonasError(f"prior.{name}: {shown(value)}; the gene takes {gene.describe():.200}")
+                fixed = gene.options is not None and len(gene.options) == 1
+                cure = f"It is fixed, or left out of the file: give {name} its choices first." if fixed else ""
+                raise EvonasError(f"prior.{name}: {shown(value)}; the gene takes {gene.describe():.200}", cure)
+        return {name: gene.canonical(prior[name]) for name, gene in self.genes.items() if name in prior}
 
     def __repr__(self) -> str:
         return f"SearchSpace({self.name or self.kind}, {len(self.genes)} genes)"
@@ -158,11 +163,6 @@ class SearchSpace:
             return self._default
         scalars, layers = mended
         return Genome({**scalars, **{g.name: tuple(row[g.name] for row in layers) for g in self.layer_genes}})
-
-    def at_prior(self, genome: Genome) -> Genome:
-        """``genome`` with the prior's values, repaired: its size, say, built and trained as an expert would."""
-        values = self.genes_of(genome)
-        return self.repair({**values, **{n: (v,) if self.genes[n].per_layer else v for n, v in self.prior.items()}})
 
     def genes_of(self, genome: Genome) -> dict[str, Any]:
         """The genes of ``genome`` as this space has them: with ``head_dim``, which a Genome drops where it follows

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from evonas.evolution import stratified
-from evonas.evolution.sampling import around_prior, first_population
+from evonas.evolution.sampling import around_prior, first_population, with_prior
 from evonas.evolution.variation import mutate
 from evonas.genome import TRAINING_GENES, read_genome, read_space, space_from_dict, space_to_dict
 from evonas.genome.graph import cost
@@ -123,7 +123,7 @@ def test_around_the_prior_sizes_vary_and_the_rest_hardly():
     space = read_space("text-cpu").bounded(64)
     genomes = around_prior(space, 48, np.random.default_rng(0))
     assert all(space.contains(g) for g in genomes)
-    exact = [g for g in genomes if g == space.at_prior(g)]
+    exact = [g for g in genomes if all(g[n] in (v, (v,) * g.n_layers) for n, v in space.prior.items() if n in g)]
     assert 10 <= len(exact) <= 25, "a third of them"
     assert {g.n_layers for g in genomes} == {1, 2, 3, 4}
     assert max(g.d_model for g in genomes) >= 176 and min(g.d_model for g in genomes) <= 48
@@ -146,9 +146,48 @@ def test_half_of_what_is_not_the_seeds_begins_at_the_prior():
     nanogpt = space.repair(read_genome("nanogpt-cpu").genome)
     drawn = draw(space, [nanogpt])
     assert count(drawn) == {"seed": 1, "prior": 5, "stratified": 3}
-    assert (drawn[1].genome, drawn[1].parents) == (space.at_prior(nanogpt), (nanogpt.id,))
+    assert (drawn[1].genome, drawn[1].parents) == (with_prior(space, nanogpt), (nanogpt.id,))
     # A seed that is at the prior already has no twin.
-    assert draw(space, [space.at_prior(nanogpt)])[1].operator != "prior"
+    assert draw(space, [with_prior(space, nanogpt)])[1].operator != "prior"
+
+
+@pytest.mark.parametrize("n", [4, 6, 8, 10])
+def test_many_seeds_leave_room_for_what_they_are_not(n):
+    space = read_space("text-cpu").bounded(64)
+    seeds = stratified(space, n, np.random.default_rng(5))
+    drawn = first_population(space, 16, seeds, mutate, lambda genome: 0.0, np.random.default_rng(0))
+    twins = [c for c in drawn if c.operator == "prior" and c.parents]
+    fresh = [c for c in drawn if c.operator in ("prior", "stratified") and not c.parents]
+    assert len(twins) == min(n, (16 - n) // 4) and len(fresh) >= (16 - n) // 4
+
+
+def test_a_seed_with_the_prior_keeps_its_size():
+    space = read_space("text-gpu")
+    for name in ("smollm-135m", "deepseek-v2-lite", "gpt2"):
+        seed = read_genome(name).genome
+        wide = space.widened(seed)
+        seed = wide.repair(seed)
+        twin = with_prior(wide, seed)
+        assert wide.contains(twin) and with_prior(wide, twin) == twin
+        assert (twin.optimizer, twin.activation, twin.conv_width) == ("muon", "relu2", 4)
+        for gene in ("n_layers", "d_model", "n_heads", "n_kv_heads", "kv_rank", "window", "ffn_ratio"):
+            assert twin[gene] == seed[gene]
+    plain = without_prior(space)
+    assert with_prior(plain, seed) == plain.repair(seed)
+
+
+def test_a_prior_that_breaks_a_rule_is_repaired():
+    data = {"kind": "custom", "genes": {"a": list("xyz"), "b": list("xyz")}, "rules": ["a != b"], "prior": {"a": "x"}}
+    space = space_from_dict(data)
+    assert space.contains(with_prior(space, space.repair({"a": "y", "b": "x"})))
+    assert all(space.contains(g) for g in around_prior(space, 20, np.random.default_rng(0)))
+
+
+def test_a_prior_on_the_number_of_layers():
+    data = space_to_dict(read_space("text-cpu"))
+    data["prior"] = {"n_layers": 2.0, "d_model": 64}
+    genomes = around_prior(space_from_dict(data), 30, np.random.default_rng(0))
+    assert sum(g.n_layers == 2 and g.d_model == 64 for g in genomes) >= 8
 
 
 def test_a_screen_holds_for_what_begins_at_the_prior():

@@ -554,23 +554,17 @@ def test_a_latent_layer_has_no_other_condition_for_its_heads():
 # -- the prior -----------------------------------------------------------------------------------------------------
 
 
-def test_a_genome_at_the_prior_keeps_its_size_and_takes_the_rest():
-    space = read_space("text-cpu").bounded(64)
-    nanogpt = bounded_windows(read_genome("nanogpt-cpu").genome, 64)
-    genome = space.at_prior(nanogpt)
-    assert space.contains(genome) and space.at_prior(genome) == genome
-    for name in ("n_layers", "d_model", "ffn_ratio"):
-        assert genome[name] == nanogpt[name]
-    assert (genome.optimizer, genome.position, genome.conv_width) == ("muon", "rope", 4)
-    assert genome.window == (None,) * 4 and genome.n_heads == (4,) * 4
-    plain = space_from_dict({k: v for k, v in space_to_dict(space).items() if k != "prior"})
-    assert plain.at_prior(nanogpt) == nanogpt
-
-
-def test_a_prior_that_breaks_a_rule_is_repaired():
-    genes = [Gene("a", choices=(1, 2, 3)), Gene("b", choices=(1, 2, 3))]
-    space = SearchSpace(genes, [Rule("a + b <= 4")], prior={"a": 3})
-    assert space.contains(space.at_prior(Genome({"a": 1, "b": 3})))
+def test_a_prior_is_kept_as_genomes_have_it_in_the_order_of_the_genes():
+    genes = [Gene("n", choices=(1, 2)), Gene("a", low=0.0, high=1.0), Gene("x", True, (1, 2, None))]
+    space = SearchSpace(genes, length="n", prior={"x": None, "a": 1.0, "n": np.int64(2)})
+    assert list(space.prior.items()) == [("n", 2), ("a", 1), ("x", None)]
+    assert [type(v) for v in space.prior.values()] == [int, int, type(None)]
+    for prior, words in [
+        ({5: 1}, "prior.5: no such gene"),
+        ({"n": 2.5}, "prior.n: 2.5; the gene takes 1, 2"),
+    ]:
+        with pytest.raises(EvonasError, match=words):
+            SearchSpace(genes, length="n", prior=prior)
 
 
 def test_narrower_and_wider_spaces_keep_the_prior():

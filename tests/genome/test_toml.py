@@ -283,7 +283,8 @@ MALFORMED = [
     (BASE, "prior", {"d_model": 40}, "prior.d_model", "32 to 64 in steps of 16"),
     (BASE, "prior", {"n_heads": "none"}, "prior.n_heads", "1, 2, 4"),
     (BASE, "prior", {"ffn_ratio": float("nan")}, "prior.ffn_ratio", "1 to 4"),
-    (BASE, "prior", {"weight_decay": 0.2}, "prior.weight_decay", "0.1"),
+    (BASE, "prior", {"weight_decay": 0.2}, "prior.weight_decay", "left out of the file"),
+    (BASE, "prior", {"conv_width": 4}, "prior.conv_width", "Add conv_width under [genes]"),
     (CUSTOM, "prior", {"a": True}, "prior.a", "1, 2"),
     (CUSTOM, "prior", {"a": deep}, "prior.a", "1, 2"),
 ]  # fmt: skip
