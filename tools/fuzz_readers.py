@@ -112,11 +112,12 @@ class Spaces(Reader):
             super().write(k, rng)
 
     def read(self, k: int) -> bool:
+        from evonas.evolution.sampling import around_prior, with_prior
         from evonas.genome import read_space, space_from_dict, space_to_dict
 
-        space = read_space(self.path)
-        genome = space.sample(np.random.default_rng(k))
-        space.check(genome)
+        space, rng = read_space(self.path), np.random.default_rng(k)
+        for genome in (space.sample(rng), *around_prior(space, 2, rng)):
+            assert space.contains(genome) and space.contains(with_prior(space, genome))
         space_from_dict(json.loads(json.dumps(space_to_dict(space))))
         return True
 

@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from evonas.errors import EvonasError
+from evonas.evolution.sampling import around_prior
 from evonas.genome import (
     SearchSpace,
     check_transformer,
@@ -393,7 +394,7 @@ def check_space(data) -> None:
         assert error.message and len(str(error)) < 5000
         return
     rng = np.random.default_rng(0)
-    for genome in (space.repair({}), space.sample(rng)):
+    for genome in (space.repair({}), space.sample(rng), *around_prior(space, 1, rng)):
         assert space.check(genome) == []
         assert space.kind != "transformer" or check_transformer(genome) == []
     assert_equal(space, space_from_dict(json.loads(json.dumps(space_to_dict(space)))))
