@@ -43,7 +43,8 @@ class Engine(Climbing):
         offspring_size: candidates of every later generation; None for as many as members. Few offspring at a time
             learn from each other sooner.
         seed: every draw comes from it and the generation, or the candidate's place in it.
-        seed_genomes: evaluated first, with mutants around them in the first population. They must lie in the space.
+        seed_genomes: evaluated first, with mutants around them in the first population, and tried with what the space's
+            prior says of training. They must lie in the space.
         screen: genome -> constraint violation that is known for free; candidates above 0 are not asked for.
         rungs: how many fidelities there are. Every genome is asked for at rung 0; of the members of the population the
             best by rank and crowding come again, with a higher ``rung``: one in ``reduction`` of those below. Seed
@@ -71,7 +72,8 @@ class Engine(Climbing):
 
     ``ask(n)`` may be called with candidates outstanding and ``tell`` in any order: a generation's selection happens
     when its last candidate is told. The same seed and the same order of calls give the same run. Operators are
-    registered in ``engine.toolbox``, a DEAP toolbox (mate, mutate, select, select_parents), and may be replaced.
+    registered in ``engine.toolbox``, a DEAP toolbox (mate, mutate, select, select_parents), and may be replaced; what
+    ``select`` returns is a new list.
     """
 
     def __init__(
