@@ -219,7 +219,7 @@ def fidelity(options, space: SearchSpace) -> dict:
         expected = {}
         for g in done:
             ladder = Ladder([(rows[o.id], genes[o.id]) for o in done if o is not g], len(short.rungs), 1)
-            expected[g.id] = ladder.expected(rows[g.id][: rung + 1], genes[g.id])[0]
+            expected[g.id] = ladder.expected([rows[g.id][: rung + 1]], [genes[g.id]])[0][0]
         sample = [_entry(g, told[g.id][rung], final[g.id]) for g in done]
         left_out = [_entry(g, expected[g.id], final[g.id]) for g in done]
         inputs = {i: features(told[i][: rung + 1], genes[i]) for i in genes}

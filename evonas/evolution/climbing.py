@@ -10,12 +10,12 @@ import numpy as np
 from ..genome import Genome
 from .candidate import Candidate
 from .environment import select_nsga2
-from .fitness import Individual, ParetoFitness
+from .fitness import Individual
 from .rungs import Ladder, due
 from .selection import hypervolume_contributions, non_dominated
 from .strata import interleaved, stratum_elites
 
-_LATEST = 600  # of those that have climbed tell what to expect of others: enough for it, however long the run
+_LATEST = 250  # of those that have climbed tell what to expect of others: enough for it, however long the run
 
 
 class Climbing:
@@ -67,13 +67,9 @@ class Climbing:
         """Set the fitness of those below the last rung to what is expected of them there."""
         below = [i for i in individuals if 0 <= i.rung < self.rungs - 1]
         if below:
-            ladder = self.ladder()
-            for individual in below:
-                individual.fitness = self._expected(ladder, individual)
-
-    def _expected(self, ladder: Ladder, individual: Individual) -> ParetoFitness:
-        expected = ladder.expected(individual.told, self._genes(individual.genome))
-        return self._fitness(expected, self.broken(dict(zip(self.names, expected))))
+            genes = [self._genes(i.genome) for i in below]
+            for individual, values in zip(below, self.ladder().expected([i.told for i in below], genes)):
+                individual.fitness = self._fitness(values, self.broken(dict(zip(self.names, values))))
 
     def close(self, offspring: bool = True, only: Iterable[str] | None = None) -> None:
         """From now on all members that are expected on the front go on, so that they have been trained to the end when

@@ -2,62 +2,93 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cached_property
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
-_PENALTIES = (1.0, 3.0, 10.0, 30.0, 100.0)  # of the ridge, in pairs
-_ENOUGH = 4  # pairs from which slopes are fitted; below it only the mean change counts
+_ENOUGH, _MOST = 4, 200  # pairs from which a model is fitted, below it only the mean change counts; the last so many
+_ONE_BY_ONE, _FOLDS = 64, 16  # pairs that are left out one by one; in how many parts more are
+
+Change = Callable[[np.ndarray], np.ndarray]  # features (k, d) -> changes (k,)
 
 
 class RungModel:
     """Expects the objectives of one rung at the next, from all individuals that have been at both.
 
     A short loss misleads in ways that the genes explain: high learning rates and small batches look good early, large
-    networks and slow schedules gain later. So the change of each objective from rung to rung is a ridge regression
-    (Hoerl and Kennard 1970) on the objectives so far and the encoded genes, its penalty and its error by
-    leave-one-out (PRESS, Allen 1974). Expected changes stay within those seen. Without pairs nothing changes; an
-    objective that no rung changes (a time, a count) is expected as it is.
+    networks and slow schedules gain later. So the change of each objective from rung to rung is a Gaussian process
+    over the objectives so far and the encoded genes; of logarithms where all values are positive, as a high loss has
+    further to fall. Expected changes stay within those seen. Without pairs nothing changes; an objective that no rung
+    changes (a time, a count) is expected as it is.
 
     Args:
         features: (n, d) of the individuals that have been at both rungs.
-        change: (n, m) their objectives at the upper rung less those at the lower one.
+        below, above: (n, m) their objectives at the lower rung and at the upper one.
     """
 
-    def __init__(self, features: np.ndarray, change: np.ndarray) -> None:
-        n, m = change.shape
-        self.pairs = n
-        self.error = np.full(m, np.nan)  # (m,) root mean square, of pairs left out; unknown below three
-        self._least, self._most = (change.min(axis=0), change.max(axis=0)) if n else (np.zeros(m), np.zeros(m))
-        self._mean = change.mean(axis=0) if n else np.zeros(m)
-        self._slopes = np.zeros((features.shape[1], m))
-        self._centre, self._scale = np.zeros(features.shape[1]), np.ones(features.shape[1])
-        if n >= 3:
-            self.error = change.std(axis=0) * n / (n - 1)  # of the mean of the others
-        if n >= _ENOUGH and self._most.tolist() != self._least.tolist():
-            self._fit(features, change)
-
-    def _fit(self, features: np.ndarray, change: np.ndarray) -> None:
-        n = len(features)
-        self._centre = features.mean(axis=0)
-        spread = features.std(axis=0)
-        self._scale = np.where(spread > 1e-12, spread, np.inf)  # what never varied says nothing
-        u, s, vt = np.linalg.svd((features - self._centre) / self._scale, full_matrices=False)
-        target = change - self._mean
-        projected = u.T @ target
-        for penalty in _PENALTIES:
-            shrunk = s / (s**2 + penalty)
-            leverage = ((u**2) * (s * shrunk)).sum(axis=1) + 1 / n
-            left_out = (target - u @ ((s * shrunk)[:, None] * projected)) / np.maximum(1 - leverage, 1e-6)[:, None]
-            error = np.sqrt((left_out**2).mean(axis=0))
-            better = error < self.error  # every objective has its own penalty, infinite unless one helps
-            self.error = np.where(better, error, self.error)
-            self._slopes = np.where(better, vt.T @ (shrunk[:, None] * projected), self._slopes)
+    def __init__(self, features: np.ndarray, below: np.ndarray, above: np.ndarray) -> None:
+        self.pairs = len(below)
+        self._features, self._below, self._above = features, below, above
+        self._logs = (below > 0).all(axis=0) & (above > 0).all(axis=0)
+        self._changes = [_change(b, a, logs) for b, a, logs in zip(below.T, above.T, self._logs)]
+        self._models = [_fitted(features, change) for change in self._changes]
 
     def expected(self, values: np.ndarray, features: np.ndarray) -> np.ndarray:
-        """Objectives (n, m) and features (n, d) at the lower rung -> objectives (n, m) expected at the upper one."""
-        change = self._mean + (features - self._centre) / self._scale @ self._slopes
-        return values + np.clip(change, self._least, self._most)
+        """Objectives (k, m) and features (k, d) at the lower rung -> objectives (k, m) expected at the upper one."""
+        columns = zip(values.T, self._logs, self._models)
+        return np.stack([_changed(v, model(features), logs) for v, logs, model in columns], axis=1)
+
+    @cached_property
+    def left_out(self) -> tuple[np.ndarray, np.ndarray]:
+        """What is expected of each of the pairs by models of the others, and what it is to be ranked by: (n, m) each,
+        NaN below three.
+
+        What is left out of a mean moves it the other way: of objectives that say nothing, those expected are ranked
+        against the true ones, not at random. So for ranking the mean change is that of all.
+        """
+        expected, ranked = np.full((2, *self._below.shape), np.nan)
+        folds = self.pairs if self.pairs <= _ONE_BY_ONE else _FOLDS
+        places = np.arange(self.pairs) % max(folds, 1)
+        for j, change in enumerate(self._changes):
+            for fold in range(folds if self.pairs >= 3 else 0):
+                there = places == fold
+                found = _fitted(self._features[~there], change[~there])(self._features[there])
+                pushed = change.mean() - change[~there].mean()
+                below, logs = self._below[there, j], self._logs[j]
+                expected[there, j], ranked[there, j] = (_changed(below, c, logs) for c in (found, found + pushed))
+        return expected, ranked
+
+    @property
+    def error(self) -> np.ndarray:
+        """(m,) root mean square of what ``left_out`` is off by; NaN below three pairs."""
+        if not self.pairs:
+            return np.full(len(self._models), np.nan)
+        return np.sqrt(np.square(self.left_out[0] - self._above).mean(axis=0))
+
+
+@threadpool_limits.wrap(limits=1)  # the matrices are small, and the cores have trainings to do
+def _fitted(features: np.ndarray, change: np.ndarray) -> Change:
+    """A model of the changes (n,); their mean where there are few of them, or all are alike."""
+    n = len(change)
+    if n < _ENOUGH or change.min() == change.max():
+        mean = change.mean() if n else 0.0
+        return lambda features: np.full(len(features), mean)
+    from .gp import GaussianProcess  # SciPy: half a second to import
+
+    low, high = features.min(axis=0), features.max(axis=0)
+    width = np.where(high > low, high - low, np.inf)  # what never varied says nothing
+    model = GaussianProcess((features - low) / width, change, range(features.shape[1]))
+    return lambda features: np.clip(model.predict((features - low) / width)[0], change.min(), change.max())
+
+
+def _change(below: np.ndarray, above: np.ndarray, logs: bool) -> np.ndarray:
+    return np.log(above) - np.log(below) if logs else above - below
+
+
+def _changed(values: np.ndarray, change: np.ndarray, logs: bool) -> np.ndarray:
+    return values * np.exp(change) if logs else values + change
 
 
 class Ladder:
@@ -74,11 +105,11 @@ class Ladder:
         self.models: list[RungModel] = []
         width = m + (len(told[0][1]) if told else 0)
         for rung in range(rungs - 1):
-            both = [(t, genes) for t, genes in told if len(t) > rung + 1]
+            both = [(t, genes) for t, genes in told if len(t) > rung + 1][-_MOST:]
             features = np.array([self._features(t[: rung + 1], genes) for t, genes in both])
-            change = np.array([np.subtract(t[rung + 1], t[rung]) for t, _ in both])
+            values = [np.array([t[r] for t, _ in both], dtype=float).reshape(-1, m) for r in (rung, rung + 1)]
             extra = m if rung else 0
-            self.models.append(RungModel(features.reshape(-1, width + extra), change.reshape(-1, m)))
+            self.models.append(RungModel(features.reshape(-1, width + extra), *values))
 
     @staticmethod
     def _features(told: Sequence[Sequence[float]], genes: np.ndarray) -> np.ndarray:
@@ -86,17 +117,21 @@ class Ladder:
         steps = [np.subtract(told[-1], told[-2])] if len(told) > 1 else []
         return np.concatenate([np.asarray(told[-1], dtype=float), *steps, genes])
 
-    def expected(self, told: Sequence[Sequence[float]], genes: np.ndarray) -> tuple[float, ...]:
-        """The objectives at the last rung of an individual that was ``told`` these so far; at the last one they are
-        what was told."""
-        rows = [tuple(row) for row in told]
-        for model in self.models[len(told) - 1 :]:
-            if model.pairs:
-                features = self._features(rows, genes)[None]
-                rows.append(tuple(model.expected(np.array([rows[-1]], dtype=float), features)[0].tolist()))
-            else:
-                rows.append(rows[-1])
-        return rows[-1]
+    def expected(
+        self, told: Sequence[Sequence[Sequence[float]]], genes: Sequence[np.ndarray]
+    ) -> list[tuple[float, ...]]:
+        """The objectives at the last rung of each individual that was ``told`` these so far; of one that is there, what
+        was told."""
+        rows = [[tuple(row) for row in rung_by_rung] for rung_by_rung in told]
+        for rung, model in enumerate(self.models):
+            here = [k for k, row in enumerate(rows) if len(row) == rung + 1]
+            found = [rows[k][-1] for k in here]
+            if here and model.pairs:
+                features = np.array([self._features(rows[k], genes[k]) for k in here])
+                found = [tuple(row) for row in model.expected(np.array(found, dtype=float), features).tolist()]
+            for k, row in zip(here, found):
+                rows[k].append(row)
+        return [row[-1] for row in rows]
 
     def error(self, rung: int) -> np.ndarray:
         """Standard error (m,) of ``expected`` from ``rung`` on, the models' errors taken as independent; 0 at the last

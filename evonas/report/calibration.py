@@ -120,7 +120,8 @@ def _expected(store: Store, told: Mapping[str, list[Record]], rungs: int) -> dic
     loss = names.index("loss") if "loss" in names else None
     if loss is None:
         return {i: records[-1].measures["loss"].value for i, records in told.items()}
-    return {i: ladder.expected(rows[i], genes[i])[loss] for i in rows}
+    expected = ladder.expected(list(rows.values()), list(genes.values()))
+    return {i: values[loss] for i, values in zip(rows, expected)}
 
 
 # -- what it says -----------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ others with the error that the model makes of a genome left out.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -18,7 +18,7 @@ from ..genome import space_from_dict
 from ..record import Record
 from ..store import Store
 
-FEWEST, MOST = 6, 400  # long trainings of genomes at the last rung that it is learned from; the latest count
+FEWEST, MOST = 6, 250  # long trainings of genomes at the last rung that it is learned from; the latest count
 
 
 class Extrapolation(NamedTuple):
@@ -32,11 +32,8 @@ class Extrapolation(NamedTuple):
 
 
 class LeftOut(NamedTuple):
-    """Genome id -> the long loss expected of it by the others alone, and what it is to be ranked by.
-
-    What is left out of a mean moves it the other way: of losses that say nothing, those expected are ranked against
-    the true ones, not at random. So for ranking the mean change is that of all.
-    """
+    """Genome id -> the long loss expected of it by the others alone, and what it is to be ranked by (see
+    ``RungModel.left_out``)."""
 
     expected: dict[str, float]
     ranked: dict[str, float]
@@ -62,7 +59,10 @@ def extrapolate(
         space = space_from_dict(store.header["space"])
         rows = {i: features(row, space.encode(store.genomes[i].genome, per_layer=False)) for i, row in losses.items()}
         left_out = each_left_out({i: rows[i] for i in known}, last, long)
-        expected = _expected(known, list(rows), rows, last, long)
+        found = _model({i: rows[i] for i in known}, last, long).expected(
+            _column(last, rows), np.array([*rows.values()])
+        )
+        expected = dict(zip(rows, found[:, 0].tolist()))
     except (EvonasError, KeyError, TypeError, ValueError):  # a run from elsewhere: any space, any genes, any numbers
         return None
     error = float(np.sqrt(np.square([left_out.expected[i] - long[i] for i in known]).mean()))
@@ -76,15 +76,12 @@ def features(losses: Sequence[float], genes: np.ndarray) -> np.ndarray:
 
 def each_left_out(rows: Mapping[str, np.ndarray], last: Mapping[str, float], long: Mapping[str, float]) -> LeftOut:
     """What is expected of each genome of ``rows``, the ``features`` of those trained longer, by the others alone."""
-    expected = {i: _expected([k for k in rows if k != i], [i], rows, last, long)[i] for i in rows}
-    mean = np.mean([long[i] - last[i] for i in rows])
-    pushed = {i: (long[i] - last[i] - mean) / (len(rows) - 1) for i in rows}
-    return LeftOut(expected, {i: expected[i] + pushed[i] for i in rows})
+    return LeftOut(*(dict(zip(rows, found[:, 0].tolist())) for found in _model(rows, last, long).left_out))
 
 
-def _expected(
-    known: Sequence[str], of: Sequence[str], rows: Mapping[str, np.ndarray], last: Mapping, long: Mapping
-) -> dict[str, float]:
-    model = RungModel(np.array([rows[i] for i in known]), np.array([[long[i] - last[i]] for i in known]))
-    found = model.expected(np.array([[last[i]] for i in of]), np.array([rows[i] for i in of]))
-    return dict(zip(of, found[:, 0].tolist()))
+def _model(rows: Mapping[str, np.ndarray], last: Mapping[str, float], long: Mapping[str, float]) -> RungModel:
+    return RungModel(np.array([*rows.values()]), _column(last, rows), _column(long, rows))
+
+
+def _column(losses: Mapping[str, float], ids: Iterable[str]) -> np.ndarray:
+    return np.array([[losses[i]] for i in ids])
