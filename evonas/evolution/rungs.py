@@ -10,6 +10,7 @@ from threadpoolctl import threadpool_limits
 
 _ENOUGH, _MOST = 4, 200  # pairs from which a model is fitted, below it only the mean change counts; the last so many
 _ONE_BY_ONE, _FOLDS = 64, 16  # pairs that are left out one by one; in how many parts more are
+_REACH = -1.0, 2.0  # of inputs, where those known are from 0 to 1
 
 Change = Callable[[np.ndarray], np.ndarray]  # features (k, d) -> changes (k,)
 
@@ -69,18 +70,23 @@ class RungModel:
 
 
 @threadpool_limits.wrap(limits=1)  # the matrices are small, and the cores have trainings to do
+@np.errstate(over="ignore", invalid="ignore")  # a user's objectives may be of any size
 def _fitted(features: np.ndarray, change: np.ndarray) -> Change:
     """A model of the changes (n,); their mean where there are few of them, or all are alike."""
     n = len(change)
-    if n < _ENOUGH or change.min() == change.max():
+    if n < _ENOUGH or change.min() == change.max() or not np.isfinite(change.std()):
         mean = change.mean() if n else 0.0
         return lambda features: np.full(len(features), mean)
     from .gp import GaussianProcess  # SciPy: half a second to import
 
     low, high = features.min(axis=0), features.max(axis=0)
     width = np.where(high > low, high - low, np.inf)  # what never varied says nothing
-    model = GaussianProcess((features - low) / width, change, range(features.shape[1]))
-    return lambda features: np.clip(model.predict((features - low) / width)[0], change.min(), change.max())
+
+    def scaled(features: np.ndarray) -> np.ndarray:
+        return np.nan_to_num(np.clip((features - low) / width, *_REACH))
+
+    model = GaussianProcess(scaled(features), change, range(features.shape[1]))
+    return lambda features: np.clip(model.predict(scaled(features))[0], change.min(), change.max())
 
 
 def _change(below: np.ndarray, above: np.ndarray, logs: bool) -> np.ndarray:

@@ -119,3 +119,21 @@ def test_a_rung_nobody_has_reached_changes_nothing():
 @pytest.mark.parametrize(("rung", "born", "expected"), [(1, 3, 0), (1, 8, 2), (2, 15, 0), (2, 40, 2), (3, 72, 1)])
 def test_one_in_so_many_goes_on(rung, born, expected):
     assert due(rung, born, 4) == expected
+
+
+@pytest.mark.parametrize("size", [1e-300, 1e154, 1e306])
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_objectives_of_any_size_give_numbers(size, sign):
+    lower, upper, genes = population(12)
+    lower, upper = lower * size, upper * size
+    lower[::2] *= sign
+    ladder = Ladder([((tuple(a), tuple(b)), g) for a, b, g in zip(lower, upper, genes)], 2, 2)
+    assert np.isfinite(ladder.expected([[tuple(a)] for a in lower], genes)).all()
+
+
+def test_twins_are_no_trouble():
+    lower, upper, genes = population(8)
+    told = [((tuple(a), tuple(b)), g) for a, b, g in zip(lower, upper, genes)]
+    ladder = Ladder(told * 3, 2, 2)
+    assert ladder.expected([[tuple(lower[0])]], genes[:1])[0] == pytest.approx(upper[0], rel=0.02)
+    assert np.isfinite(ladder.error(0)).all()
