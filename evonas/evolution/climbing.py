@@ -15,7 +15,7 @@ from .rungs import Ladder, due
 from .selection import hypervolume_contributions, non_dominated
 from .strata import interleaved, stratum_elites
 
-_LATEST = 250  # of those that have climbed tell what to expect of others: enough for it, however long the run
+_LATEST = 600  # of those that have climbed tell what to expect of others: enough for it, however long the run
 
 
 class Climbing:
@@ -87,6 +87,8 @@ class Climbing:
         if before != how and not begun:
             for candidate in self._promoted:
                 self._climbed[candidate.genome.id] = candidate.rung - 1
+                if candidate.rung == 1:
+                    del self._climbed[candidate.genome.id]
             self._promoted = []
             self._promote()
 

@@ -9,7 +9,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 _ENOUGH, _MOST = 4, 200  # pairs from which a model is fitted, below it only the mean change counts; the last so many
-_ONE_BY_ONE, _FOLDS = 64, 16  # pairs that are left out one by one; in how many parts more are
+_ONE_BY_ONE, _FOLDS = 40, 8  # pairs that are left out one by one; in how many parts more are
 _REACH = -1.0, 2.0  # of inputs, where those known are from 0 to 1
 
 Change = Callable[[np.ndarray], np.ndarray]  # features (k, d) -> changes (k,)
@@ -38,8 +38,16 @@ class RungModel:
 
     def expected(self, values: np.ndarray, features: np.ndarray) -> np.ndarray:
         """Objectives (k, m) and features (k, d) at the lower rung -> objectives (k, m) expected at the upper one."""
-        columns = zip(values.T, self._logs, self._models)
-        return np.stack([_changed(v, model(features), logs) for v, logs, model in columns], axis=1)
+        changes = [model(features) for model in self._models]
+        return np.stack([self._expected(j, values[:, j], change) for j, change in enumerate(changes)], axis=1)
+
+    @np.errstate(over="ignore", invalid="ignore")  # a user's objectives may be of any size
+    def _expected(self, j: int, values: np.ndarray, change: np.ndarray) -> np.ndarray:
+        if not self._logs[j]:
+            return np.nan_to_num(values + change)
+        # What is not positive, where all pairs were, changes as they did in the mean.
+        plain = values + _mean(self._above[:, j] - self._below[:, j])
+        return np.nan_to_num(np.where(values > 0, values * np.exp(change), plain))
 
     @cached_property
     def left_out(self) -> tuple[np.ndarray, np.ndarray]:
@@ -56,9 +64,9 @@ class RungModel:
             for fold in range(folds if self.pairs >= 3 else 0):
                 there = places == fold
                 found = _fitted(self._features[~there], change[~there])(self._features[there])
-                pushed = change.mean() - change[~there].mean()
-                below, logs = self._below[there, j], self._logs[j]
-                expected[there, j], ranked[there, j] = (_changed(below, c, logs) for c in (found, found + pushed))
+                pushed = _mean(change) - _mean(change[~there])
+                for out, changes in ((expected, found), (ranked, found + pushed)):
+                    out[there, j] = self._expected(j, self._below[there, j], changes)
         return expected, ranked
 
     @property
@@ -66,16 +74,18 @@ class RungModel:
         """(m,) root mean square of what ``left_out`` is off by; NaN below three pairs."""
         if not self.pairs:
             return np.full(len(self._models), np.nan)
-        return np.sqrt(np.square(self.left_out[0] - self._above).mean(axis=0))
+        with np.errstate(over="ignore"):
+            return np.nan_to_num(np.sqrt(np.square(self.left_out[0] - self._above).mean(axis=0)), nan=np.nan)
 
 
-@threadpool_limits.wrap(limits=1)  # the matrices are small, and the cores have trainings to do
-@np.errstate(over="ignore", invalid="ignore")  # a user's objectives may be of any size
+@np.errstate(over="ignore", invalid="ignore")
 def _fitted(features: np.ndarray, change: np.ndarray) -> Change:
-    """A model of the changes (n,); their mean where there are few of them, or all are alike."""
+    """A model of the changes (n,): their mean where there are few or all are alike; none where most have none, as of a
+    time, of which a few were measured once more."""
     n = len(change)
-    if n < _ENOUGH or change.min() == change.max() or not np.isfinite(change.std()):
-        mean = change.mean() if n else 0.0
+    unchanged = n > 0 and (change == 0).mean() > 0.5
+    if n < _ENOUGH or unchanged or change.min() == change.max() or not np.isfinite(change.std()):
+        mean = 0.0 if unchanged else _mean(change)
         return lambda features: np.full(len(features), mean)
     from .gp import GaussianProcess  # SciPy: half a second to import
 
@@ -85,16 +95,26 @@ def _fitted(features: np.ndarray, change: np.ndarray) -> Change:
     def scaled(features: np.ndarray) -> np.ndarray:
         return np.nan_to_num(np.clip((features - low) / width, *_REACH))
 
-    model = GaussianProcess(scaled(features), change, range(features.shape[1]))
-    return lambda features: np.clip(model.predict(scaled(features))[0], change.min(), change.max())
+    # The matrices are small, and the cores have trainings to do. (Loaded above: a limit holds for what is there.)
+    with threadpool_limits(limits=1):
+        model = GaussianProcess(scaled(features), change, range(features.shape[1]))
+
+    def predicted(features: np.ndarray) -> np.ndarray:
+        # Row by row: sums over several at once are rounded by how many they are, and a resumed run asks for others.
+        with threadpool_limits(limits=1):
+            found = [model.predict(row[None])[0][0] for row in scaled(features)]
+        return np.clip(found, change.min(), change.max())
+
+    return predicted
+
+
+def _mean(changes: np.ndarray) -> float:
+    return float((changes / max(len(changes), 1)).sum())  # a sum first might be beyond all bounds
 
 
 def _change(below: np.ndarray, above: np.ndarray, logs: bool) -> np.ndarray:
-    return np.log(above) - np.log(below) if logs else above - below
-
-
-def _changed(values: np.ndarray, change: np.ndarray, logs: bool) -> np.ndarray:
-    return values * np.exp(change) if logs else values + change
+    with np.errstate(over="ignore"):
+        return np.log(above) - np.log(below) if logs else above - below
 
 
 class Ladder:

@@ -58,10 +58,9 @@ def extrapolate(
     try:
         space = space_from_dict(store.header["space"])
         rows = {i: features(row, space.encode(store.genomes[i].genome, per_layer=False)) for i, row in losses.items()}
-        left_out = each_left_out({i: rows[i] for i in known}, last, long)
-        found = _model({i: rows[i] for i in known}, last, long).expected(
-            _column(last, rows), np.array([*rows.values()])
-        )
+        model = _model({i: rows[i] for i in known}, last, long)
+        left_out = _left_out(known, model)
+        found = model.expected(_column(last, rows), np.array([*rows.values()]))
         expected = dict(zip(rows, found[:, 0].tolist()))
     except (EvonasError, KeyError, TypeError, ValueError):  # a run from elsewhere: any space, any genes, any numbers
         return None
@@ -76,7 +75,11 @@ def features(losses: Sequence[float], genes: np.ndarray) -> np.ndarray:
 
 def each_left_out(rows: Mapping[str, np.ndarray], last: Mapping[str, float], long: Mapping[str, float]) -> LeftOut:
     """What is expected of each genome of ``rows``, the ``features`` of those trained longer, by the others alone."""
-    return LeftOut(*(dict(zip(rows, found[:, 0].tolist())) for found in _model(rows, last, long).left_out))
+    return _left_out(rows, _model(rows, last, long))
+
+
+def _left_out(ids: Iterable[str], model: RungModel) -> LeftOut:
+    return LeftOut(*(dict(zip(ids, found[:, 0].tolist())) for found in model.left_out))
 
 
 def _model(rows: Mapping[str, np.ndarray], last: Mapping[str, float], long: Mapping[str, float]) -> RungModel:

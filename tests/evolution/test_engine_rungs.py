@@ -168,6 +168,20 @@ def test_restoring_continues_exactly(done):
     assert state(second) == state(whole)
 
 
+@pytest.mark.parametrize("done", [6, 12])
+def test_restored_members_are_expected_as_before_to_the_last_bit(done):
+    def noisy(candidate):
+        share = int(candidate.genome.id[:6], 16) / 16**6
+        return {name: v * (1 + 0.1 * share / (1 + candidate.rung)) for name, v in values(candidate).items()}
+
+    first, second = engine(), engine()
+    asked = sorted(play(first, done, noisy), key=lambda c: (c.generation, c.index))
+    box = None if first.box is None else tuple(p.tolist() for p in first.box)
+    second.restore([(c, noisy(c), 0.0) for c in asked], [m.genome.id for m in first.population], done, box)
+    assert any(m.rung == 0 for m in first.population) and first.ladder().models[0].pairs > 3
+    assert [m.fitness.wvalues for m in second.population] == [m.fitness.wvalues for m in first.population]
+
+
 def test_candidates_told_in_any_order_give_the_same_run():
     plain, shuffled = engine(), engine()
     rng = np.random.default_rng(0)

@@ -137,3 +137,68 @@ def test_twins_are_no_trouble():
     ladder = Ladder(told * 3, 2, 2)
     assert ladder.expected([[tuple(lower[0])]], genes[:1])[0] == pytest.approx(upper[0], rel=0.02)
     assert np.isfinite(ladder.error(0)).all()
+
+
+def test_a_time_measured_once_more_changes_no_other():
+    lower, upper, genes = population(20)
+    upper[7, 1] *= 1.05
+    model = RungModel(features(lower, genes), lower, upper)
+    assert model.expected(lower, features(lower, genes))[:, 1].tolist() == lower[:, 1].tolist()
+    few = RungModel(features(lower, genes)[5:8], lower[5:8], upper[5:8])
+    assert few.expected(lower, features(lower, genes))[:, 1].tolist() == lower[:, 1].tolist()
+
+
+def test_many_at_once_are_expected_as_one_by_one():
+    lower, upper, genes = population(70, noise=0.05)
+    ladder = Ladder([((tuple(a), tuple(b)), g) for a, b, g in zip(lower, upper, genes)][:40], 2, 2)
+    told = [[tuple(a)] for a in lower]
+    together = ladder.expected(told, genes)
+    assert together == [ladder.expected([t], [g])[0] for t, g in zip(told, genes)]
+    assert len(set(together)) == 70
+
+
+def test_what_is_not_positive_where_pairs_were_changes_by_their_mean():
+    below, above = np.linspace(1, 2, 12)[:, None], np.linspace(1, 2, 12)[:, None] / 2
+    model = RungModel(below, below, above)
+    found = model.expected(np.array([[-1.0], [0.0], [1.5]]), np.array([[-1.0], [0.0], [1.5]]))
+    assert found[:, 0] == pytest.approx([-1.75, -0.75, 0.75], abs=1e-6)
+
+
+def test_a_pair_that_falls_to_zero_is_no_trouble():
+    lower, upper, genes = population(12)
+    upper[3, 0] = 0.0
+    model = RungModel(features(lower, genes), lower, upper)
+    assert np.isfinite(model.expected(lower, features(lower, genes))).all() and np.isfinite(model.error).all()
+
+
+@pytest.mark.parametrize("n", [2, 3, 40, 41, 90])
+def test_every_pair_is_left_out_once_from_three_on(n):
+    lower, upper, genes = population(n)
+    expected, ranked = RungModel(features(lower, genes), lower, upper).left_out
+    assert np.isnan(expected).all() == np.isnan(ranked).all() == (n < 3)
+    if n > 3:
+        assert 0 < np.abs(expected[:, 0] - upper[:, 0]).max() < 0.6
+        other = upper.copy()
+        other[0, 0] += 0.5  # what is left out does not see itself
+        again = RungModel(features(lower, genes), lower, other).left_out[0]
+        assert again[0, 0] == pytest.approx(expected[0, 0], abs=1e-9)
+
+
+def test_the_last_of_very_many_pairs_count(monkeypatch):
+    monkeypatch.setattr("evonas.evolution.rungs._MOST", 30)
+    lower, upper, genes = population(60)
+    told = [((tuple(a), tuple(b)), g) for a, b, g in zip(lower, upper, genes)]
+    assert Ladder(told, 2, 2).models[0].pairs == 30
+    assert Ladder(told, 2, 2).expected([told[0][0][:1]], genes[:1]) == Ladder(told[30:], 2, 2).expected(
+        [told[0][0][:1]], genes[:1]
+    )
+
+
+@pytest.mark.parametrize("pairs", [3, 12])
+def test_what_would_be_beyond_all_bounds_is_a_number(pairs):
+    genes = np.random.default_rng(0).random((pairs, 2))
+    tiny, huge = np.geomspace(1e-300, 1e-150, pairs)[:, None], np.geomspace(1e100, 1e300, pairs)[:, None]
+    for below, above in ((tiny, huge), (-huge, huge * 5), (np.full((pairs, 1), -8e307), np.full((pairs, 1), 8e307))):
+        model = RungModel(genes, below, above)
+        values = np.array([[1.0], [1e10], [1e-300], [-1e300]])
+        assert np.isfinite(model.expected(values, np.ones((4, 2)))).all() and np.isfinite(model.error).all()
