@@ -64,9 +64,9 @@ class RandomSearch(Engine):
 class OptunaSearch(RandomSearch):
     """Optuna's NSGA-II proposes; a duplicate is told its known values at no cost and asked for again.
 
-    ``start`` says what it begins with: nothing, or evonas' first population (seed genomes, prior, strata)."""
+    With ``our_start`` it begins with evonas' first population (seed genomes, prior, strata)."""
 
-    start = "nothing"
+    our_start = False
 
     def __init__(self, *args, **kwargs) -> None:
         super().__init__(*args, **kwargs)
@@ -76,7 +76,7 @@ class OptunaSearch(RandomSearch):
         directions = ["minimize"] * len(self.objectives)
         self.study = optuna.create_study(directions=directions, sampler=self._sampler(optuna.samplers))
         self.trials: dict[str, object] = {}
-        if self.start == "ours":
+        if self.our_start:
             self.prepare()
             for candidate in self._first:
                 self.study.enqueue_trial(_flat(self.space, candidate.genome))
@@ -112,7 +112,7 @@ class OptunaSearch(RandomSearch):
 
 
 class OptunaOurStart(OptunaSearch):
-    start = "ours"
+    our_start = True
 
 
 # Who proposes, and how candidates train: "rungs", "full", or "short" with the front trained in full at the end.

@@ -51,7 +51,7 @@ class SeededNSGA2(OptunaSearch):
 
     def __init__(self, *args, **kwargs) -> None:
         super().__init__(*args, **kwargs)
-        for genome in self.seed_genomes if self.start == "nothing" else ():
+        for genome in self.seed_genomes if not self.our_start else ():
             self.study.enqueue_trial(_flat(self.space, genome))
 
     def _sampler(self, samplers):
@@ -80,11 +80,11 @@ class SeededTPE(SeededNSGA2):
 
 
 class NSGA2OurStart(SeededNSGA2):
-    start = "ours"
+    our_start = True
 
 
 class TPEOurStart(SeededTPE):
-    start = "ours"
+    our_start = True
 
 
 SURROGATE = "evonas, surrogate"

@@ -26,6 +26,7 @@ class Climbing:
         self._climbed: dict[str, int] = {}  # genome id -> the rung it was last asked for, where that is above 0
         self._encoded: dict[str, np.ndarray] = {}
         m = len(self.objectives)
+        self._ladder: tuple[list[Individual], Ladder] | None = None  # of those that had climbed when it was asked for
         self._ranges = np.full(m, np.inf), np.full(m, -np.inf)
         self._closing, self._offspring_wanted = False, True  # see ``close``
         self._finishing: frozenset[str] | None = None
@@ -54,9 +55,12 @@ class Climbing:
 
     def ladder(self) -> Ladder:
         """What each rung lets one expect of the last one, from the latest that have climbed."""
-        climbed = self.climbed()
-        told = [(i.told, self._genes(i.genome)) for i in sorted(climbed, key=lambda i: i.index)]
-        return Ladder(told, self.rungs, len(self.names))
+        climbed = sorted(self.climbed(), key=lambda i: i.index)
+        # Asked for several times a generation; individuals are replaced when they are told something, never changed.
+        if self._ladder is None or self._ladder[0] != climbed:
+            told = [(i.told, self._genes(i.genome)) for i in climbed]
+            self._ladder = climbed, Ladder(told, self.rungs, len(self.names))
+        return self._ladder[1]
 
     def _genes(self, genome: Genome) -> np.ndarray:
         if genome.id not in self._encoded:
@@ -86,8 +90,9 @@ class Climbing:
         begun = self._outstanding.get(self.generation) or self._told.get(self.generation)
         if before != how and not begun:
             for candidate in self._promoted:
-                self._climbed[candidate.genome.id] = candidate.rung - 1
-                if candidate.rung == 1:
+                if candidate.rung > 1:
+                    self._climbed[candidate.genome.id] = candidate.rung - 1
+                else:
                     del self._climbed[candidate.genome.id]
             self._promoted = []
             self._promote()

@@ -44,8 +44,7 @@ def around_prior(space: SearchSpace, n: int, rng: np.random.Generator) -> list[G
 def with_prior(space: SearchSpace, genome: Genome) -> Genome:
     """``genome`` with the prior's values in all that is no size: its network, built and trained as an expert would."""
     named = {n: v for n, v in space.prior.items() if not is_size(space, space.genes[n])}
-    fields = {n: (v,) if space.genes[n].per_layer else v for n, v in named.items()}
-    return space.repair({**space.genes_of(genome), **fields})
+    return space.repair({**space.genes_of(genome), **named})
 
 
 def _near_prior(space: SearchSpace, genome: Genome, rng: np.random.Generator) -> Genome:
@@ -56,7 +55,7 @@ def _near_prior(space: SearchSpace, genome: Genome, rng: np.random.Generator) ->
             unit = gene.to_unit(value) + loose * rng.standard_normal()
             value = gene.from_unit(np.clip(unit, 0.0, 1 - 1e-12))
         if gene.is_ordered or rng.random() >= loose:
-            values[name] = (value,) if gene.per_layer else value
+            values[name] = value
     return space.repair(values)
 
 

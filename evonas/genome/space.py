@@ -177,7 +177,7 @@ class SearchSpace:
         return values
 
     def _layer_rows(self, values: Mapping[str, Any], scalars: Mapping[str, Any]) -> list[dict[str, Any]]:
-        depth = scalars[self.length] if self.length else 0
+        depth = int(scalars[self.length]) if self.length else 0  # 2.0 is an option too where 2 is
         rows: list[dict[str, Any]] = [{} for _ in range(depth)]
         for gene in self.layer_genes:
             given = values.get(gene.name, ())

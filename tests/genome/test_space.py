@@ -567,6 +567,12 @@ def test_a_prior_is_kept_as_genomes_have_it_in_the_order_of_the_genes():
             SearchSpace(genes, length="n", prior=prior)
 
 
+def test_a_whole_float_is_repaired_to_a_whole_number():
+    space = read_space("text-cpu")
+    genome = space.repair({"n_layers": 2.0, "d_model": 64.0, "ffn_ratio": (2, 3.0)})
+    assert (genome.n_layers, genome.d_model, genome.ffn_ratio) == (2, 64, (2, 3))
+
+
 def test_narrower_and_wider_spaces_keep_the_prior():
     space = read_space("text-cpu")
     data = space_to_dict(space)
