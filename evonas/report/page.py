@@ -25,7 +25,9 @@ th { border-bottom: 2px solid #57606a; white-space: nowrap; }
 td.value { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }
 td.id { font-family: ui-monospace, monospace; white-space: nowrap; }
 small { color: #57606a; display: block; }
+tr { break-inside: avoid; }
 tr.seed td { background: #fff4e0; }
+@page { size: landscape; margin: 1cm; }
 """
 
 
