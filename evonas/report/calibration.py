@@ -48,8 +48,9 @@ class Chosen(NamedTuple):
 
 def choose(store: Store, n: int, rungs: int, vocab_size: int, context: int) -> list[Chosen]:
     """``n`` genomes of the run, or all it has: evenly from the front, the dominated at the highest rung reached and
-    those that stopped at each rung below, within each from the fewest parameters to the most. ``rungs``: how many the
-    run has. Raises EvonasError where none has a loss.
+    those that stopped at each rung below, within each from the fewest parameters to the most; of the front first of
+    all those that the stopped ones have to beat. ``rungs``: how many the run has. Raises EvonasError where none has a
+    loss.
     """
     told = losses_told(store)
     if not told:
@@ -63,8 +64,12 @@ def choose(store: Store, n: int, rungs: int, vocab_size: int, context: int) -> l
         reached = len(told[genome_id])
         strata.setdefault(top if reached == highest else f"stopped at rung {reached - 1}", []).append(genome_id)
     expected = _expected(store, told, rungs) if highest >= rungs else {}
+    shares = _shares(strata, n)
+    stopped = [i for stratum, ids in shares.items() if stratum not in (FRONT, DOMINATED) for i in ids]
+    latencies = {i: v for i in (*strata[FRONT], *stopped) if (v := told[i][-1].value("latency")) is not None}
+    shares[FRONT] = _facing(shares[FRONT], strata[FRONT], stopped, latencies)
     out = []
-    for stratum, ids in _shares(strata, n).items():
+    for stratum, ids in shares.items():
         for genome_id in ids:
             records = told[genome_id]
             losses = [r.measures["loss"].value for r in records]
@@ -111,6 +116,23 @@ def _shares(strata: Mapping[str, list[str]], n: int) -> dict[str, list[str]]:
     return out
 
 
+def _facing(
+    spread: Sequence[str], front: Sequence[str], stopped: Sequence[str], latencies: Mapping[str, float]
+) -> list[str]:
+    """As many of the front as ``spread``: the slowest member that is no slower than each of the stopped, which would
+    not have been on the front unless its loss were the lower one; then of ``spread`` what is left.
+
+    Among eight of twenty members a stopped one would seem best wherever the member that dominates it is not there.
+    """
+    rivals = {}
+    for i in stopped:
+        faster = [m for m in front if i in latencies and m in latencies and latencies[m] <= latencies[i]]
+        if faster:
+            rivals[max(faster, key=lambda m: (latencies[m], m))] = None
+    chosen = list({**rivals, **dict.fromkeys(spread)})[: len(spread)]
+    return sorted(chosen, key=front.index)
+
+
 def _expected(store: Store, told: Mapping[str, list[Record]], rungs: int) -> dict[str, float]:
     names = [o["name"] for o in store.header["objectives"]]
     space = space_from_dict(store.header["space"])
@@ -143,14 +165,14 @@ def summarise(
     """What the trainings done so far say: {factor, genomes, kept, predictors, extrapolation, seed_noise}.
 
     ``kept``: of the genomes that are non-dominated in (long loss, latency) among those trained longer, the share that
-    had reached the last rung; None where none of them had. ``predictors`` has one entry for the loss at each rung,
-    where any genome of the run is there one for what is expected at the last, and one for what is extrapolated from
-    there, each genome left out: {what, genomes, tau, low, high, regret, regions}. ``tau`` is Kendall's tau-b (Kendall
-    1945) with the long loss, ``low`` and ``high`` its 95% bootstrap interval over genomes; ``regret`` how many nats
-    worse than the best the genome is, on average over resamples, that the predictor would choose; ``regions`` {name:
-    tau} for halves by size and learning rate. None where there are fewer than four genomes. ``extrapolation`` is
-    {tokens, genomes (at the last rung and trained longer), error (of the long loss, nats, a genome left out; None where
-    they are too few)}, ``seed_noise`` the ``noise`` that is given.
+    had reached the last rung (see ``choose``); None where none of them had. ``predictors`` has one entry for the loss
+    at each rung, where any genome of the run is there one for what is expected at the last, and one for what is
+    extrapolated from there, each genome left out: {what, genomes, tau, low, high, regret, regions}. ``tau`` is
+    Kendall's tau-b (Kendall 1945) with the long loss, ``low`` and ``high`` its 95% bootstrap interval over genomes;
+    ``regret`` how many nats worse than the best the genome is, on average over resamples, that the predictor would
+    choose; ``regions`` {name: tau} for halves by size and learning rate. None where there are fewer than four genomes.
+    ``extrapolation`` is {tokens, genomes (at the last rung and trained longer), error (of the long loss, nats, a genome
+    left out; None where they are too few)}, ``seed_noise`` the ``noise`` that is given.
     """
     done = [e for e in calibration["sample"] if e["long"] is not None]
     rungs, predictors = calibration["rungs"], []

@@ -28,6 +28,7 @@ from evonas.report.calibration import (
     write_calibration,
 )
 from evonas.report.cells import summary_lines, table_of
+from evonas.report.compare import compare
 from evonas.store import Store
 
 from .conftest import TOKENS, header
@@ -55,6 +56,17 @@ def test_the_sample_is_even_over_front_dominated_and_dropped_and_over_sizes_of_t
 
 def test_a_small_stratum_gives_its_places_to_the_others(climbed):
     assert len(chosen_of(climbed, 50)) == 50 and len(chosen_of(climbed, 500)) == 60
+
+
+def test_of_the_front_those_are_trained_that_the_stopped_have_to_beat(climbed):
+    chosen = chosen_of(climbed, 16)
+    front = {r.genome_id: r.value("latency") for r in compare(climbed).front_records()}
+    there = {c.genome.id for c in chosen if c.stratum == "front"}
+    rivals = set()
+    for c in chosen:
+        faster = {i: v for i, v in front.items() if c.stratum.startswith("stopped") and v <= c.latency}
+        rivals |= {max(faster, key=faster.get)} if faster else set()
+    assert rivals and (rivals <= there if len(rivals) <= len(there) else there <= rivals)
 
 
 def test_it_is_the_same_sample_every_time(climbed):
@@ -326,8 +338,8 @@ def test_within_a_stratum_it_goes_from_small_to_large_and_one_alone_is_the_middl
         assert [c.params for c in members] == sorted(c.params for c in members)
     few = {c.stratum: c for c in chosen_of(climbed, 4)}
     assert len(few) == 4
-    for stratum, c in few.items():
-        assert c == whole[stratum][(len(whole[stratum]) - 1) // 2]
+    for stratum in {*few} - {"front"}:  # of which those are chosen that the stopped have to beat
+        assert few[stratum] == whole[stratum][(len(whole[stratum]) - 1) // 2]
     twelve = [c for c in chosen_of(climbed, 12) if c.stratum == "stopped at rung 0"]
     assert twelve[0] == whole["stopped at rung 0"][0] and twelve[-1] == whole["stopped at rung 0"][-1]
 
