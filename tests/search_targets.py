@@ -113,7 +113,8 @@ class Stop(Listener):
 
 def run(
     folder, evaluator, generations, *, space=None, objectives=("loss", "latency"), population=6, seed=1, seeds=(),
-    executor="serial", workers=1, deadline=None, tokens=None, patience=None, screen=None, offspring=None, **options,
+    executor="serial", workers=1, deadline=None, tokens=None, patience=None, screen=None, offspring=None,
+    initial=None, **options,
 ) -> str:  # fmt: skip
     """Start the run in ``folder``, or go on with it."""
     goals = [o if isinstance(o, Objective) else objective(o) for o in objectives]
@@ -123,6 +124,7 @@ def run(
         goals,
         population_size=population,
         offspring_size=offspring,
+        initial_size=initial,
         seed=seed,
         seed_genomes=seeds,
         screen=screen,

@@ -41,6 +41,7 @@ def test_settings_are_frozen():
         ({"population": "12"}, "population is '12'"),
         ({"population": None}, "population is None"),
         ({"offspring": -1}, "offspring is -1"),
+        ({"initial": -1}, "initial is -1"),
         ({"generations": 0}, "generations is 0"),
         ({"context": 1}, "context is 1"),
         ({"context": 2**30}, "context is"),

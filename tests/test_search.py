@@ -476,12 +476,13 @@ def tokens_paid(store) -> int:
     return sum(last.values())
 
 
+@pytest.mark.parametrize("initial", [None, 3])
 @pytest.mark.parametrize("tokens", [100, 200, 500])
-def test_a_budget_of_tokens_is_kept_and_spent_on_a_trained_front(targets, tmp_path, curve, tokens):
+def test_a_budget_of_tokens_is_kept_and_spent_on_a_trained_front(targets, tmp_path, curve, tokens, initial):
     curve.rungs = RUNGS
-    assert targets.run(tmp_path / "run", curve, 10**6, offspring=4, tokens=tokens) == "budget"
+    assert targets.run(tmp_path / "run", curve, 10**6, offspring=4, initial=initial, tokens=tokens) == "budget"
     store = Store.open(tmp_path / "run")
-    assert 0.6 * tokens <= tokens_paid(store) <= tokens
+    assert 0.9 * tokens <= tokens_paid(store) <= tokens
     late = [r.measures["loss"].fidelity for r in store.records if r.generation == store.records[-1].generation]
     assert "1 tokens" not in late and store.generations[-1]["front_size"] > 0
 
@@ -531,13 +532,14 @@ def test_a_small_budget_of_tokens_ends_after_the_first_generation(targets, tmp_p
     assert [row["generation"] for row in store.generations] == [0]
 
 
-def test_a_budget_of_tokens_ends_the_same_when_interrupted(targets, tmp_path, curve):
+@pytest.mark.parametrize("initial", [None, 3])
+def test_a_budget_of_tokens_ends_the_same_when_interrupted(targets, tmp_path, curve, initial):
     curve.rungs = RUNGS
-    targets.run(tmp_path / "whole", curve, 10**6, offspring=4, tokens=200)
+    targets.run(tmp_path / "whole", curve, 10**6, offspring=4, initial=initial, tokens=200)
     for _ in range(100):
         try:
             listener = targets.Stop("evaluated", 7)
-            targets.run(tmp_path / "run", curve, 10**6, offspring=4, tokens=200, listener=listener)
+            targets.run(tmp_path / "run", curve, 10**6, offspring=4, initial=initial, tokens=200, listener=listener)
             break
         except KeyboardInterrupt:
             continue

@@ -188,6 +188,7 @@ def run_arm(arm: str, space: SearchSpace, data: str | None, seconds: float, seed
             [objective(n) for n in OBJECTIVES],
             population_size=DEFAULTS["population"],
             offspring_size=DEFAULTS["offspring"],
+            initial_size=DEFAULTS["offspring"] if way == "rungs" else None,
             seed=seed,
             rungs=len(evaluator.rungs),
             reduction=REDUCTION,

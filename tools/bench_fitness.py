@@ -30,10 +30,10 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-from bench_evolve import ARMS, DEFAULTS, _reach, run_arm
+from bench_evolve import DEFAULTS, _reach, run_arm
 
 from evonas.config import GROWTH
-from evonas.evolution import Engine, hypervolume, stratified
+from evonas.evolution import hypervolume, stratified
 from evonas.evolution.rungs import Ladder
 from evonas.executors import Call, Failure, default_workers, make_executor
 from evonas.fitness import ProxyEvaluator
@@ -173,17 +173,17 @@ def latency(options, space: SearchSpace) -> dict:
 def speed(options, space: SearchSpace) -> dict:
     """Both arms of one seed share a box: best values, and the 90th percentile of the full-length arm."""
     seconds, tokens = (20.0, 8192) if options.quick else (options.seconds, DEFAULTS["tokens"])
-    ARMS["full length"] = (Engine, "full")
+    rungs, full = "evonas, surrogate", "evonas, surrogate, full length"
     found = []
     for seed in range(options.first_seed, options.first_seed + (1 if options.quick else options.seeds)):
         runs = {}
-        for arm in ("evonas", "full length"):
+        for arm in (rungs, full):
             runs[arm], _ = run_arm(arm, space, options.data, seconds, seed, options.workers, tokens)
         points = np.concatenate([rows[:, 2:] for rows in runs.values()])
-        ideal, reference = points.min(axis=0), np.percentile(runs["full length"][:, 2:], 90, axis=0)
-        level = hypervolume(runs["full length"][:, 2:], ideal, reference)
-        reached = _reach(runs["evonas"], ideal, reference, level)
-        final = hypervolume(runs["evonas"][:, 2:], ideal, reference)
+        ideal, reference = points.min(axis=0), np.percentile(runs[full][:, 2:], 90, axis=0)
+        level = hypervolume(runs[full][:, 2:], ideal, reference)
+        reached = _reach(runs[rungs], ideal, reference, level)
+        final = hypervolume(runs[rungs][:, 2:], ideal, reference)
         share = None if reached is None else reached["seconds"] / seconds
         found.append({"full_length": level, "rungs": final, "share_of_time": share})
         said = "not reached" if share is None else f"reached in {share:.0%} of the time"

@@ -130,6 +130,7 @@ def search(arm: str, options, seed: int, tokens: int, limit: float | None, secon
             [objective(n) for n in OBJECTIVES],
             population_size=DEFAULTS["population"],
             offspring_size=DEFAULTS["offspring"],
+            initial_size=DEFAULTS["offspring"] if rungs > 1 else None,
             seed=seed,
             seed_genomes=[nanogpt],
             rungs=rungs,

@@ -31,13 +31,13 @@ def _default(name: str) -> str:
 @click.command()
 @click.option("--generations", type=int, metavar="N", help="How many to run. Default: 50, or no limit with --budget.")
 @click.option(
-    "--population", type=int, metavar="N", help=f"Members kept, and first generation. Default: {_default('population')}"
+    "--population", type=int, metavar="N", help=f"Members kept, and first drawn. Default: {_default('population')}"
 )
 @click.option(
     "--offspring",
     type=int,
     metavar="N",
-    help=f"Candidates per later generation. Default: the population where that is given, else {_default('offspring')}",
+    help=f"Candidates per generation. Default: the population where that is given, else {_default('offspring')}",
 )
 @click.option(
     "--task", default="text", show_default=True, metavar="NAME", help="text, or your own package.module:Name."
@@ -158,6 +158,9 @@ def evolve(
         )
     wanted_space = wanted_space.bounded(context)
     wanted_space, genomes = _fit_seeds(wanted_space, seeds, seed_genomes, context, widen)
+    offspring = _offspring(offspring, population, defaults)
+    population = defaults["population"] if population is None else population
+    rungs = defaults["rungs"] if rungs is None else rungs
     settings = Settings(
         task=task,
         data=None if data is None else str(Path(data).resolve()),
@@ -165,14 +168,15 @@ def evolve(
         objectives=objectives or DEFAULT_OBJECTIVES,
         constraints=constraints,
         goals=goals,
-        population=defaults["population"] if population is None else population,
-        offspring=_offspring(offspring, population, defaults),
+        population=population,
+        offspring=offspring,
+        initial=min(offspring, population) if rungs > 1 else 0,
         generations=generations_to_do(generations, budget),
         seed=seed,
         device=device,
         tokens=tokens,
         validation_tokens=max(defaults["validation_tokens"], context),
-        rungs=defaults["rungs"] if rungs is None else rungs,
+        rungs=rungs,
         seeds=tuple({"label": label, "genes": genome_to_dict(g)["genes"]} for g, label in genomes),
         timeout=None if timeout is None else parse_duration(timeout),
         surrogate=surrogate,

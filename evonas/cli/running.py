@@ -234,6 +234,7 @@ def _engine(
         [objective(name) for name in settings.objectives],
         population_size=settings.population,
         offspring_size=settings.offspring or None,
+        initial_size=settings.initial or None,
         seed=settings.seed,
         seed_genomes=seeds,
         screen=screen if known else None,

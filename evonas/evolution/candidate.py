@@ -30,24 +30,24 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Numbering:
-    """Candidates are numbered through the run: the first population, then generations of offspring."""
+    """Candidates are numbered through the run: those of the first generation, then generations of ``later`` ones."""
 
-    population: int
-    offspring: int
+    first: int
+    later: int
 
     def size(self, generation: int) -> int:
-        return self.population if generation == 0 else self.offspring
+        return self.first if generation == 0 else self.later
 
     def start(self, generation: int) -> int:
         """The number of its first candidate: how many were born before."""
-        return 0 if generation == 0 else self.population + (generation - 1) * self.offspring
+        return 0 if generation == 0 else self.first + (generation - 1) * self.later
 
     def place(self, number: int) -> tuple[int, int]:
         """(generation, index) of the candidate of that number."""
-        if number < self.population:
+        if number < self.first:
             return 0, number
-        later, index = divmod(number - self.population, self.offspring)
-        return later + 1, index
+        generation, index = divmod(number - self.first, self.later)
+        return generation + 1, index
 
 
 def check_settings(
@@ -55,11 +55,13 @@ def check_settings(
     objectives: Sequence[Objective],
     population_size: int,
     offspring_size: int,
+    initial_size: int,
     seed: int,
     seeds: Sequence[Genome],
 ) -> None:
     """Raise EvonasError where an engine can't be made of these."""
-    for name, size, least in (("population", population_size, 2), ("offspring", offspring_size, 1)):
+    sizes = ("population", population_size, 2), ("offspring", offspring_size, 1), ("initial", initial_size, 1)
+    for name, size, least in sizes:
         if not _is_whole(size) or size < least:
             raise EvonasError(f"{name} size {size!r}; it takes a whole number of at least {least}")
     if not _is_whole(seed) or seed < 0:

@@ -15,6 +15,7 @@ from .rungs import Ladder, due
 from .selection import hypervolume_contributions, non_dominated
 from .strata import interleaved, stratum_elites
 
+_EARLY = 4  # that go on to rung 1 before they are due, where the first generation is a part: enough for its model
 _LATEST = 600  # of those that have climbed tell what to expect of others: enough for it, however long the run
 
 
@@ -97,18 +98,21 @@ class Climbing:
             self._promoted = []
             self._promote()
 
-    def unfinished(self) -> list[Individual]:
+    def unfinished(self, beyond: bool = False) -> list[Individual]:
         """The members below the last rung that are expected on the front, what adds most to its hypervolume first;
         where constraints rule all of them out, and none has come to where that is judged, the one that comes closest.
+        With ``beyond`` all feasible members below the last rung, by rank and crowding.
         """
         last = self.rungs - 1
         feasible = [i for i in self.population if i.feasible]
+        if beyond:
+            return [i for i in select_nsga2(feasible, len(feasible), np.random.default_rng(0)) if i.rung < last]
         if not feasible and not any(i.rung == last for i in self.archive.values()):
             return sorted(self.population, key=lambda i: i.fitness.violation)[:1]
-        front = [i for i, keep in zip(feasible, non_dominated(self._points(feasible))) if keep]
+        front = [i for i, keep in zip(feasible, non_dominated(self.points(feasible))) if keep]
         if all(i.rung == last for i in front):
             return []
-        gains = hypervolume_contributions(self._points(front))
+        gains = hypervolume_contributions(self.points(front))
         best_first = sorted(range(len(front)), key=lambda k: (-gains[k], front[k].index))
         return [front[k] for k in best_first if front[k].rung < last]
 
@@ -124,8 +128,8 @@ class Climbing:
         seeds = {genome.id for genome in self.seed_genomes}
         chosen = [i for i in map(self.archive.get, seeds) if i is not None and i.rung < self.rungs - 1]
         chosen = [i for i in sorted(chosen, key=lambda i: i.index) if self._climbed.get(i.genome.id, 0) == i.rung]
-        last = self.unfinished() if self._closing else []
-        last = [i for i in last if self._finishing is None or i.genome.id in self._finishing]
+        last = self.unfinished() if self._closing and self._finishing is None else []
+        last = last or [i for i in self.population if i.genome.id in (self._finishing or ())]
         best_first = select_nsga2(self.population, len(self.population), np.random.default_rng(0))
         best_first = interleaved(best_first, stratum_elites(best_first, self.steady(), self.population_size // 2))
         for rung in range(self.rungs - 1, 0, -1):
@@ -135,7 +139,8 @@ class Climbing:
                 for i in best_first
                 if i.rung == rung - 1 == self._climbed.get(i.genome.id, 0) and i.genome.id not in seeds
             ]
-            share = due(rung, self._numbers.start(self.generation), self.reduction) - there
+            early = _EARLY // rung if self._numbers.first < self.population_size else 0
+            share = max(due(rung, self._numbers.start(self.generation), self.reduction), early) - there
             if not self._offspring_wanted:  # what is left is for the front
                 waiting = [i for i in waiting if i in last]
                 share = len(waiting)

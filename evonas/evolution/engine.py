@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,6 +20,7 @@ from .climbing import Climbing
 from .credit import Credit
 from .environment import Tournament, select_nsga2, select_nsga3
 from .fitness import Individual, ParetoFitness
+from .judging import SCREENED, judge
 from .sampling import first_population
 from .selection import dominates, hypervolume, hypervolume_box, minimised, non_dominated
 from .strata import ParentsByStrata, select_by_strata
@@ -29,7 +31,6 @@ if TYPE_CHECKING:
     from .screening import Screening
 
 NSGA3_FROM = 4  # objectives
-_SCREENED = "screened+"  # before the operator of a candidate that a surrogate has chosen
 _ATTEMPTS = (1, 9, 40, 150)  # offspring that are drawn at once for a place that is still empty
 
 
@@ -42,6 +43,9 @@ class Engine(Climbing):
         population_size: members kept, and candidates of the first generation, at least 2.
         offspring_size: candidates of every later generation; None for as many as members. Few offspring at a time
             learn from each other sooner.
+        initial_size: how many of the first population make up the first generation, the rest coming before any
+            offspring; None for all. Where it is a part, the best of it go on to the next rung before they are due, so
+            that the first are at the last one, and tell what to expect there, that much sooner.
         seed: every draw comes from it and the generation, or the candidate's place in it.
         seed_genomes: evaluated first, with mutants around them in the first population, and tried with what the space's
             prior says of training. They must lie in the space.
@@ -83,11 +87,12 @@ class Engine(Climbing):
         *,
         population_size: int = 20,
         offspring_size: int | None = None,
+        initial_size: int | None = None,
         seed: int = 0,
         seed_genomes: Sequence[Genome] = (),
         screen: Callable[[Genome], float] | None = None,
         rungs: int = 1,
-        reduction: int = 6,
+        reduction: int = 4,
         watched: Sequence[str] = (),
         broken: Callable[[Mapping[str, float]], float] | None = None,
         goals: Mapping[str, float] | None = None,
@@ -95,7 +100,8 @@ class Engine(Climbing):
         surrogate: bool = False,
     ) -> None:
         offspring_size = population_size if offspring_size is None else offspring_size
-        check_settings(space, objectives, population_size, offspring_size, seed, seed_genomes)
+        initial_size = population_size if initial_size is None else initial_size
+        check_settings(space, objectives, population_size, offspring_size, initial_size, seed, seed_genomes)
         if not (isinstance(rungs, int) and rungs >= 1 and isinstance(reduction, int) and reduction >= 2):
             raise EvonasError(f"rungs {rungs}, reduction {reduction}; they take whole numbers from 1 and from 2")
         self.space, self.objectives = space, tuple(objectives)
@@ -116,7 +122,7 @@ class Engine(Climbing):
         self.failed: dict[str, Genome] = {}  # every candidate that failed, at whatever rung
         self.seen: set[str] = set()  # every genome ever asked for
         self.box: tuple[np.ndarray, np.ndarray] | None = None  # ideal and reference point of the hypervolume
-        self._numbers = Numbering(population_size, offspring_size)
+        self._numbers = Numbering(min(initial_size, population_size), offspring_size)
         self._asked = 0
         self._outstanding: dict[int, set[int]] = {}
         self._short: dict[int, int] = {}  # generation -> its size, where the space ran out before it was full
@@ -185,9 +191,13 @@ class Engine(Climbing):
             )
 
     def _propose(self, generation: int, index: int) -> Candidate | None:
-        if generation == 0:
+        number = self._numbers.start(generation) + index
+        if number < self.population_size:
             self.prepare()
-            return self._first[index] if index < len(self._first) else None
+            if number < len(self._first):
+                return replace(self._first[number], generation=generation, index=index)
+            if generation == 0:
+                return None
         for found in (self._planned, self._bred):
             for proposal in found(generation)[index : index + 1]:
                 if self._is_new(proposal.genome):
@@ -224,7 +234,7 @@ class Engine(Climbing):
             # With rungs it would trust short trainings as far as selection does: half comes from variation alone.
             share = self.trust.share(len(self.archive)) if self.rungs == 1 else 0.5
             found = self.screening.plan(self, generation, self.offspring_size * share)
-            self._plan = generation, [p._replace(operator=_SCREENED + p.operator) for p in found]
+            self._plan = generation, [p._replace(operator=SCREENED + p.operator) for p in found]
         return self._plan[1]
 
     # -- tell ---------------------------------------------------------------------------------------------------
@@ -313,41 +323,13 @@ class Engine(Climbing):
 
     def _is_complete(self, generation: int) -> bool:
         asked = self._asked - self._numbers.start(generation)
-        size = self._short.get(generation, len(self._first) if generation == 0 else self.offspring_size)
+        size = self._short.get(generation, self._numbers.size(generation))
+        size = min(size, len(self._first)) if generation == 0 else size
         waits = self._outstanding.get(generation, {None}) or any(c.generation == generation for c in self._promoted)
         return not waits and asked >= size
 
-    def _judge(self, children: Iterable[Candidate]) -> None:
-        """What a generation tells of the ways that have made it."""
-        children = sorted(children, key=lambda c: c.index)
-        self._give_credit(children)
-        if self.screening is not None and self.rungs == 1:
-            self._give_trust(children)
-
-    def _give_credit(self, children: Sequence[Candidate]) -> None:
-        """Of a generation: a mutation has won where neither parent dominates its child, at the first rung."""
-        for child in children:
-            if child.rung or not child.parents:
-                continue
-            born = self.archive.get(child.genome.id)
-            parents = [self.archive[i] for i in child.parents if i in self.archive]
-            m = len(self.objectives)
-            rows = minimised(np.array([i.told[0][:m] for i in (born, *parents) if i is not None]), self.directions)
-            won = born is not None and born.feasible and not dominates(rows[1:], rows[0]).any()
-            self.credit.note(child.operator, won)
-
-    def _give_trust(self, children: Sequence[Candidate]) -> None:
-        """Of a generation: what screening and variation alone have added."""
-        points, ways = [], []
-        for child in children:
-            told = self.archive.get(child.genome.id)
-            fits = told is not None and told.feasible
-            points.append(self._points([told])[0] if fits else np.full(len(self.objectives), np.nan))
-            ways.append(-1 if not child.parents else int(child.operator.startswith(_SCREENED)))
-        self.trust.note(np.array(points).reshape(-1, len(self.objectives)), np.array(ways, dtype=int), self.box)
-
     def _finish_generation(self) -> None:
-        self._judge(self._children.pop(self.generation, ()))
+        judge(self, self._children.pop(self.generation, ()))
         told = self._told.pop(self.generation, {})
         pool = [p for p in self.population if p.genome.id not in told]
         pool += sorted((i for i in told.values() if i is not None), key=lambda i: i.index)
@@ -361,11 +343,16 @@ class Engine(Climbing):
         self._asked = max(self._asked, self._numbers.start(self.generation))
         # Candidates of later generations may have been told already: the box must not depend on that.
         born = self._numbers.start(self.generation)
-        if self.box is None and any(i.index < born for i in self._successes(self.rungs - 1)):
+        come = self.box is None and self._spread(self.generation)
+        if come and any(i.index < born for i in self._successes(self.rungs - 1)):
             done = sorted((i for i in self.archive.values() if i.index < born), key=lambda i: i.index)
             self._expect(done)
-            self.box = hypervolume_box(self._points([i for i in done if i.feasible]))
+            self.box = hypervolume_box(self.points([i for i in done if i.feasible]))
         self._promote()
+
+    def _spread(self, generation: int) -> bool:
+        """Whether those of the generations before that one say what the space holds: the best known come first."""
+        return generation > 1 or self._numbers.start(generation) >= self.population_size
 
     # -- state and results --------------------------------------------------------------------------------------
 
@@ -386,12 +373,14 @@ class Engine(Climbing):
             box: the hypervolume's ideal and reference point, None if no candidate has succeeded yet.
             exhausted: whether the space was.
         """
+        self.prepare()  # before credit changes what mutations would be drawn for it
         members, children = {}, []
         final = None if box is None else (np.array(box[0], float), np.array(box[1], float))
         for candidate, values, violation in told:
             if children and candidate.generation != children[0].generation:
-                self._judge(children)
-                self.box = final if self._best else None  # drawn after the first generation with a success was judged
+                judge(self, children)
+                # Drawn after the first generation with a success was judged.
+                self.box = final if self._best and self._spread(candidate.generation) else None
                 children = []
             children.append(candidate)
             self.seen.add(candidate.genome.id)
@@ -401,7 +390,7 @@ class Engine(Climbing):
                 self._climbed[candidate.genome.id] = candidate.rung
             if individual is not None:
                 members[candidate.genome.id] = individual
-        self._judge(children)
+        judge(self, children)
         unknown = [i for i in population if i not in members]
         if unknown:
             raise EvonasError(f"population member {unknown[0]} has no evaluation to restore it from")
@@ -423,8 +412,9 @@ class Engine(Climbing):
             return individual.feasible
         return self.broken(dict(zip(self.names, individual.told[-1]))) <= 0
 
-    def _points(self, individuals: Sequence[Individual]) -> np.ndarray:
-        # wvalues are maximised by DEAP's convention; arrays here are minimised.
+    def points(self, individuals: Sequence[Individual]) -> np.ndarray:
+        """Objectives (n, m), minimised, as members are compared: of those below the last rung what is expected there."""
+        # wvalues are maximised by DEAP's convention.
         rows = [[-w for w in i.fitness.wvalues] for i in individuals]
         return np.array(rows, dtype=float).reshape(-1, len(self.objectives))
 
@@ -457,4 +447,4 @@ class Engine(Climbing):
         the first of them had come there; 0 before that."""
         if self.box is None:
             return 0.0
-        return hypervolume(self._points(self._best), *self.box)
+        return hypervolume(self.points(self._best), *self.box)

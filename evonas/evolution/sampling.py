@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -89,10 +91,11 @@ def first_population(
     screen: Callable[[Genome], float],
     rng: np.random.Generator,
 ) -> list[Candidate]:
-    """At most ``size`` different candidates: the seed genomes, for half of the rest mutants of theirs, from close by to
-    several mutations away, then ``stratified`` ones; where few of these pass the screen, ones that are mutated towards
-    it. Where the space has a prior, seeds are tried ``with_prior`` too, and every other stratified one is
-    ``around_prior`` unless none of these passes. Raises EvonasError where none is found that passes."""
+    """At most ``size`` different candidates: the seed genomes; for half of the rest mutants of theirs, from close by to
+    several mutations away; and ``stratified`` ones, or where few of these pass the screen, ones that are mutated
+    towards it. Where the space has a prior, seeds are tried ``with_prior`` too, and every other stratified one is
+    ``around_prior`` unless none of these passes. They come in the order of what is known of them: seeds, their mutants
+    and the prior in turns, the rest. Raises EvonasError where none is found that passes."""
     out = [Candidate(g, (), "seed", 0, i) for i, g in enumerate(seeds)]
     taken = {c.genome.id for c in out}
 
@@ -130,7 +133,15 @@ def first_population(
             "Loosen the constraint or widen the space.",
             exit_code=EXIT_FAILED,
         )
-    return out
+    return [replace(candidate, index=i) for i, candidate in enumerate(_best_known_first(out))]
+
+
+def _best_known_first(candidates: Sequence[Candidate]) -> list[Candidate]:
+    kinds: dict[str, list[Candidate]] = {kind: [] for kind in ("seed", "prior", "mutant", "stratified")}
+    for candidate in candidates:
+        kinds[candidate.operator if candidate.operator in kinds else "mutant"].append(candidate)
+    turns = [c for pair in zip_longest(kinds["prior"], kinds["mutant"]) for c in pair if c is not None]
+    return kinds["seed"] + turns + kinds["stratified"]
 
 
 def _fresh(space: SearchSpace, n: int, prior: bool, rng: np.random.Generator) -> list[tuple[Genome, str]]:

@@ -123,8 +123,11 @@ class Search:
             unfinished = engine.unfinished()
             budgets = self._budgets(unfinished, started, deadline, tokens)
             if any(budget.closing for budget in budgets):
-                affordable = set.intersection(*(budget.affordable for budget in budgets))
-                engine.close(False, [unfinished[k].genome.id for k in sorted(affordable)])
+                if not (chosen := _affordable(unfinished, budgets)):
+                    # What is left goes to those behind the front: what is expected of them may be too little.
+                    unfinished = engine.unfinished(beyond=True)
+                    chosen = _affordable(unfinished, self._budgets(unfinished, started, deadline, tokens))
+                engine.close(False, chosen)
                 return True
         if engine.generation >= max(1, generations - last):
             engine.close()
@@ -375,6 +378,12 @@ class Search:
         rng = self.store.generations[-1]["rng"]
         exhausted = isinstance(rng, dict) and bool(rng.get("exhausted"))
         self.engine.restore(told, self.store.population(), done, box, exhausted)
+
+
+def _affordable(individuals: Sequence[Individual], budgets: Sequence[Left]) -> list[str]:
+    """Genome ids of those that every budget has something left for."""
+    affordable = set.intersection(*(budget.affordable for budget in budgets))
+    return [individuals[k].genome.id for k in sorted(affordable)]
 
 
 def _record(candidate: Candidate, *outcomes: Outcome) -> Record:

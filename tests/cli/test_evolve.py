@@ -84,6 +84,31 @@ def test_it_tells_how_it_goes(finished):
     assert "words.txt" in done.err and "2 workers" in done.err and "Traceback" not in done.err
 
 
+def test_with_rungs_the_first_population_comes_in_parts_and_in_runs_from_before_it_does_not(
+    cli, in_tmp_path, text_file, space_file
+):
+    def first_rung(store) -> list[int]:
+        there = [r.generation for r in evaluations(store) if r.measures["loss"].fidelity == "64 tokens"]
+        return [there.count(generation) for generation in (0, 1)]
+
+    small = ("--data", text_file, "--space", space_file, "--context", "16", "--tokens", "256", "--workers", "1")
+    parts = ("--population", "6", "--offspring", "3", "--rungs", "2", "--generations", "2", "--run", "parts")
+    cli("evolve", *small, *parts)
+    store = Store.open(in_tmp_path / "runs" / "parts")
+    assert store.header["settings"]["initial"] == 3
+    assert first_rung(store) == [3, 3]
+    for name, options in (("one", ("--rungs", "1", "--offspring", "3")), ("all", ("--rungs", "2"))):
+        cli("evolve", *small, "--population", "6", *options, "--generations", "1", "--run", name)
+    whole = [Store.open(in_tmp_path / "runs" / name).header["settings"]["initial"] for name in ("one", "all")]
+    assert whole == [0, 6]
+    with Store.open(in_tmp_path / "runs" / "all", write=True) as store:
+        settings = {k: v for k, v in store.header["settings"].items() if k != "initial"}
+        store.set_header(settings={**settings, "offspring": 3})
+    cli("resume", "all", "--generations", "2", "--workers", "1")
+    store = Store.open(in_tmp_path / "runs" / "all")
+    assert first_rung(store) == [6, 3]
+
+
 def test_it_stores_what_it_was_asked_and_what_it_found(finished, text_file):
     store = Store.open(finished[0] / "runs" / "first")
     settings = Settings.from_dict(store.header["settings"])

@@ -157,9 +157,10 @@ def test_what_breaks_a_constraint_at_a_higher_rung_is_infeasible():
     assert all(m.genome.kind != "a" for m in e.front())
 
 
+@pytest.mark.parametrize("initial", [None, 3])
 @pytest.mark.parametrize("done", [1, 2, 3, 7, 20])
-def test_restoring_continues_exactly(done):
-    whole, first, second = engine(), engine(), engine()
+def test_restoring_continues_exactly(done, initial):
+    whole, first, second = (engine(initial_size=initial) for _ in range(3))
     play(whole, 25)
     asked = sorted(play(first, done), key=lambda c: (c.generation, c.index))
     box = None if first.box is None else tuple(p.tolist() for p in first.box)
@@ -213,6 +214,60 @@ def test_an_exhausted_space_still_ends():
         for candidate in batch:
             e.tell(candidate, values(candidate))
     assert not e.ask() and Counter(c.rung for c in asked)[0] == 6
+
+
+# -- a first generation that is a part of the first population ------------------------------------------------------
+
+
+def test_the_rest_of_the_first_population_comes_before_any_offspring():
+    whole, part = engine(population_size=10).ask(), play(engine(population_size=10, initial_size=4), 4)
+    new = [c for c in part if c.rung == 0]
+    assert [c.genome for c in new[:10]] == [c.genome for c in whole]
+    assert [c.generation for c in new] == [0] * 4 + [1] * 4 + [2] * 4 + [3] * 4
+    assert not any(c.parents for c in new[:10]) and all(c.parents for c in new[10:])
+
+
+def test_the_best_of_a_part_go_on_before_they_are_due():
+    e = engine(population_size=16, initial_size=6, reduction=8)
+    asked = play(e, 3)
+    assert [sum(c.rung == rung for c in asked if c.generation == 1) for rung in (1, 2)] == [4, 0]
+    assert [sum(c.rung == rung for c in asked if c.generation == 2) for rung in (1, 2)] == [0, 2]
+    counts = Counter(c.rung for c in play(e, 60))
+    assert counts[1] <= (6 + 4 * 59) // 8 - 4 + 1 and counts[2] <= (6 + 4 * 59) // 64 - 2 + 1  # the later ones wait
+
+
+def test_all_of_the_first_population_in_one_generation_is_never_early():
+    plain, same = play(engine(), 12), play(engine(initial_size=8), 12)
+    more = play(engine(initial_size=100), 12)
+    assert plain == same == more
+
+
+def test_the_hypervolume_is_within_what_all_of_the_first_population_has():
+    e = engine(population_size=12, initial_size=6, rungs=2)
+    play(e, 2)
+    assert e.reached()[1] == 4 and e.box is not None and e.hypervolume() > 0
+    times = [i.told[-1][1] for i in e.archive.values()]
+    assert len(times) == 12 - 2 and (e.box[0][1], e.box[1][1] > max(times)) == (min(times), True)
+    e = engine(population_size=40, initial_size=4, rungs=2)
+    play(e, 1)
+    assert e.box is None
+    play(e, 2)
+    assert e.box is not None, "but it is not waited for"
+
+
+def test_a_part_of_a_first_population_that_is_short():
+    tiny = space_from_dict({"kind": "custom", "genes": {"size": [1, 2, 3], "rate": [0.1, 0.5], "kind": "a"}})
+    e = Engine(tiny, GOALS, population_size=16, offspring_size=4, initial_size=4, rungs=3, seed=0)
+    while batch := e.ask():
+        for candidate in batch:
+            e.tell(candidate, values(candidate))
+    assert e.exhausted and e.reached() == [6, 6, 6]
+
+
+@pytest.mark.parametrize("initial", [0, -1, 1.5, True, "4"])
+def test_a_part_that_is_none(initial):
+    with pytest.raises(EvonasError, match="initial size"):
+        engine(initial_size=initial)
 
 
 @pytest.mark.parametrize("options", [{"rungs": 0}, {"rungs": 1.5}, {"reduction": 1}])

@@ -132,11 +132,12 @@ def test_around_the_prior_sizes_vary_and_the_rest_hardly():
     assert 0.1 < np.std(rates) < 0.9 and abs(np.median(rates) - np.log(1e-2)) < 0.2
 
 
+def draw(space, seeds=()):
+    return first_population(space, 16, seeds, mutate, lambda genome: 0.0, np.random.default_rng(0))
+
+
 def test_half_of_what_is_not_the_seeds_begins_at_the_prior():
     space = read_space("text-cpu").bounded(64)
-
-    def draw(space, seeds=()):
-        return first_population(space, 16, seeds, mutate, lambda genome: 0.0, np.random.default_rng(0))
 
     def count(drawn) -> dict:
         return {name: sum(c.operator == name for c in drawn) for name in ("seed", "prior", "stratified")}
@@ -148,7 +149,17 @@ def test_half_of_what_is_not_the_seeds_begins_at_the_prior():
     assert count(drawn) == {"seed": 1, "prior": 5, "stratified": 3}
     assert (drawn[1].genome, drawn[1].parents) == (with_prior(space, nanogpt), (nanogpt.id,))
     # A seed that is at the prior already has no twin.
-    assert draw(space, [with_prior(space, nanogpt)])[1].operator != "prior"
+    twin = with_prior(space, nanogpt)
+    assert not any(c.parents == (twin.id,) and c.operator == "prior" for c in draw(space, [twin]))
+
+
+def test_what_is_known_best_comes_first():
+    space = read_space("text-cpu").bounded(64)
+    drawn = draw(space, [space.repair(read_genome("nanogpt-cpu").genome)])
+    kinds = [c.operator if c.operator in ("seed", "prior", "stratified") else "mutant" for c in drawn]
+    assert kinds == ["seed", *["prior", "mutant"] * 5, *["mutant"] * 2, *["stratified"] * 3]
+    assert [c.index for c in drawn] == list(range(16))
+    assert [c.operator for c in draw(space)] == ["prior"] * 8 + ["stratified"] * 8
 
 
 @pytest.mark.parametrize("n", [4, 6, 8, 10])
