@@ -39,15 +39,16 @@ MAX_POPULATION, MAX_GENERATIONS, MAX_CONTEXT, MAX_WORKERS = 100_000, 1_000_000, 
 class Settings:
     """Everything that decides what a run computes.
 
-    ``population`` members are kept and make up the first generation, or ``initial`` of them do (0: all) and the rest
-    follow; every later one has ``offspring`` candidates (0: as many as members). ``tokens`` train a proxy to the last
-    of ``rungs`` rungs, each of which sees ``GROWTH`` times as many as the one before, and ``validation_tokens`` of
-    held-out data give its loss; ``seeds`` are the seed genomes as {"label", "genes"}; ``timeout`` is in seconds per
-    training, None for one from its peers; ``reuse`` names runs whose results are taken instead of paying again;
-    ``surrogate`` says whether a model of the objectives screens offspring (runs from before there was one go on
-    without); ``precision`` is that of a training's matrix products; ``scaled_rates`` says that learning rates are meant
-    for trainings of ``tokens`` and taken over to other lengths by ``fitness.schedule.rate_share`` (runs from before go
-    on without); ``goals`` are values of objectives that are good enough, written as constraints are.
+    ``population`` members are kept and make up the first generation, or ``initial`` of them do (0: all) and the
+    rest follow; every later one has ``offspring`` candidates (0: as many as members). ``tokens`` train a proxy to
+    the last of ``rungs`` rungs, each of which sees ``GROWTH`` times as many as the one before and is for one in
+    ``reduction`` of those below (6 in runs that don't say), and ``validation_tokens`` of held-out data give its
+    loss; ``seeds`` are the seed genomes as {"label", "genes"}; ``timeout`` is in seconds per training, None for one
+    from its peers; ``reuse`` names runs whose results are taken instead of paying again; ``surrogate`` says whether
+    a model of the objectives screens offspring (runs from before there was one go on without); ``precision`` is
+    that of a training's matrix products; ``scaled_rates`` says that learning rates are meant for trainings of
+    ``tokens`` and taken over to other lengths by ``fitness.schedule.rate_share`` (runs from before go on without);
+    ``goals`` are values of objectives that are good enough, written as constraints are.
     """
 
     task: str
@@ -64,6 +65,7 @@ class Settings:
     offspring: int = 0
     initial: int = 0
     rungs: int = 1
+    reduction: int = 6
     seeds: tuple[Mapping[str, Any], ...] = ()
     reuse: tuple[str, ...] = ()
     timeout: float | None = None
@@ -78,6 +80,7 @@ class Settings:
         _within("offspring", self.offspring, 0, MAX_POPULATION)
         _within("initial", self.initial, 0, MAX_POPULATION)
         _within("rungs", self.rungs, 1, MAX_RUNGS)
+        _within("reduction", self.reduction, 2, 10**6)
         _within("generations", self.generations, 1, MAX_GENERATIONS)
         _within("context", self.context, 2, MAX_CONTEXT)
         longer = f"Training takes whole sequences of --context {self.context}: more --tokens, or a smaller --context."

@@ -42,6 +42,7 @@ def test_settings_are_frozen():
         ({"population": None}, "population is None"),
         ({"offspring": -1}, "offspring is -1"),
         ({"initial": -1}, "initial is -1"),
+        ({"reduction": 1}, "reduction is 1"),
         ({"generations": 0}, "generations is 0"),
         ({"context": 1}, "context is 1"),
         ({"context": 2**30}, "context is"),

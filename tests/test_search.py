@@ -97,7 +97,8 @@ def test_every_generation_says_what_was_found(targets, tmp_path, curve):
         assert row["best"] == {"loss": points[:, 0].min(), "latency": points[:, 1].min()}
         assert row["front_size"] == non_dominated(points).sum()
         assert len(store.population(row["generation"])) == 6
-        assert row["rng"] == {"seed": 1, "next_generation": row["generation"] + 1, "exhausted": False}
+        after = {"seed": 1, "next_generation": row["generation"] + 1, "exhausted": False, "reserve": []}
+        assert row["rng"] == after
     volumes = [g["hypervolume"] for g in store.generations]
     assert volumes == sorted(volumes) and volumes[-1] > volumes[0] > 0
 
@@ -474,6 +475,18 @@ def tokens_paid(store) -> int:
     for record in sorted(store.records, key=lambda r: (r.generation, r.index)):
         last[record.genome_id] = int(record.measures["loss"].fidelity.split()[0])
     return sum(last.values())
+
+
+@pytest.mark.parametrize("seeds", [0, 3])
+@pytest.mark.parametrize(("population", "offspring"), [(8, 2), (16, 4), (16, 8)])
+@pytest.mark.parametrize("rungs", [(1, 4), (1, 4, 16)])
+@pytest.mark.parametrize("tokens", [40, 90])
+def test_no_budget_of_tokens_is_exceeded(targets, tmp_path, curve, tokens, rungs, population, offspring, seeds):
+    curve.rungs = rungs
+    seeds = [targets.own_space().sample(np.random.default_rng(k)) for k in range(seeds)]
+    options = {"population": population, "offspring": offspring, "initial": offspring, "seeds": seeds}
+    assert targets.run(tmp_path / "run", curve, 10**6, tokens=tokens, **options) == "budget"
+    assert tokens_paid(Store.open(tmp_path / "run")) <= tokens
 
 
 @pytest.mark.parametrize("initial", [None, 3])

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ..config import DEVICE_DEFAULTS, GROWTH
+from ..config import DEVICE_DEFAULTS, GROWTH, REDUCTION
 from ..errors import EvonasError
 from .options import end_of, generations_to_do, precision_option, search_options, share_of
 from .running import run_search
@@ -37,7 +37,8 @@ def _default(name: str) -> str:
     "--offspring",
     type=int,
     metavar="N",
-    help=f"Candidates per generation. Default: the population where that is given, else {_default('offspring')}",
+    help="Candidates per generation; with --rungs 1 the first has the population's. Default: the population where that "
+    f"is given, else {_default('offspring')}",
 )
 @click.option(
     "--task", default="text", show_default=True, metavar="NAME", help="text, or your own package.module:Name."
@@ -177,6 +178,7 @@ def evolve(
         tokens=tokens,
         validation_tokens=max(defaults["validation_tokens"], context),
         rungs=rungs,
+        reduction=REDUCTION,
         seeds=tuple({"label": label, "genes": genome_to_dict(g)["genes"]} for g, label in genomes),
         timeout=None if timeout is None else parse_duration(timeout),
         surrogate=surrogate,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..config import GROWTH, REDUCTION
+from ..config import GROWTH
 from ..errors import EXIT_FAILED, EXIT_INTERRUPTED, EvonasError
 from .options import CLOSING_SECONDS, SETTLING_SECONDS, SETTLING_SHARE, worker_count
 
@@ -239,7 +239,7 @@ def _engine(
         seed_genomes=seeds,
         screen=screen if known else None,
         rungs=len(evaluator.rungs),
-        reduction=REDUCTION,
+        reduction=settings.reduction,
         watched=[n for n in dict.fromkeys(c.name for c in after) if n not in settings.objectives],
         broken=broken if after else None,
         goals={goal.name: goal.bound for goal in map(Constraint.parse_goal, settings.goals)},

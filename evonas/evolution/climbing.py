@@ -16,6 +16,7 @@ from .selection import hypervolume_contributions, non_dominated
 from .strata import interleaved, stratum_elites
 
 _EARLY = 4  # that go on to rung 1 before they are due, where the first generation is a part: enough for its model
+_WORTH = 1e-4  # of the box around the front, that one has to add to its hypervolume to be set aside
 _LATEST = 600  # of those that have climbed tell what to expect of others: enough for it, however long the run
 
 
@@ -27,6 +28,7 @@ class Climbing:
         self._climbed: dict[str, int] = {}  # genome id -> the rung it was last asked for, where that is above 0
         self._encoded: dict[str, np.ndarray] = {}
         m = len(self.objectives)
+        self.reserve: list[Individual] = []  # expected on the front, though the population had no place for them
         self._ladder: tuple[list[Individual], Ladder] | None = None  # of those that had climbed when it was asked for
         self._ranges = np.full(m, np.inf), np.full(m, -np.inf)
         self._closing, self._offspring_wanted = False, True  # see ``close``
@@ -99,26 +101,51 @@ class Climbing:
             self._promote()
 
     def unfinished(self, beyond: bool = False) -> list[Individual]:
-        """The members below the last rung that are expected on the front, what adds most to its hypervolume first;
-        where constraints rule all of them out, and none has come to where that is judged, the one that comes closest.
-        With ``beyond`` all feasible members below the last rung, by rank and crowding.
+        """Those below the last rung that are to go on: seed genomes; then members and reserve that are expected on the
+        front, what adds most to its hypervolume first, or, where constraints rule all of them out and none has come to
+        where that is judged, the one that comes closest; with ``beyond`` all other feasible ones, by rank and crowding.
         """
+        seeds = self._seeds_below()
+        return seeds + [i for i in self._hopeful(beyond) if i.genome.id not in {s.genome.id for s in seeds}]
+
+    def _seeds_below(self) -> list[Individual]:
+        told = [self.archive[g.id] for g in self.seed_genomes if g.id in self.archive]
+        return sorted((i for i in told if i.rung < self.rungs - 1), key=lambda i: i.index)
+
+    def _hopeful(self, beyond: bool) -> list[Individual]:
         last = self.rungs - 1
-        feasible = [i for i in self.population if i.feasible]
-        if beyond:
-            return [i for i in select_nsga2(feasible, len(feasible), np.random.default_rng(0)) if i.rung < last]
+        feasible = [i for i in (*self.population, *self.reserve) if i.feasible]
         if not feasible and not any(i.rung == last for i in self.archive.values()):
             return sorted(self.population, key=lambda i: i.fitness.violation)[:1]
-        front = [i for i, keep in zip(feasible, non_dominated(self.points(feasible))) if keep]
-        if all(i.rung == last for i in front):
-            return []
-        gains = hypervolume_contributions(self.points(front))
-        best_first = sorted(range(len(front)), key=lambda k: (-gains[k], front[k].index))
-        return [front[k] for k in best_first if front[k].rung < last]
+        gains = self._gains(feasible)
+        below = [i for i in select_nsga2(feasible, len(feasible), np.random.default_rng(0)) if i.rung < last]
+        wanted = sorted((i for i in below if i.genome.id in gains), key=lambda i: (-gains[i.genome.id], i.index))
+        return wanted + [i for i in below if beyond and i.genome.id not in gains]
+
+    def _gains(self, feasible: Sequence[Individual]) -> dict[str, float]:
+        """Genome id -> what it adds to the hypervolume, of those on the front that is expected of these and of what was
+        told at the last rung."""
+        people = list({i.genome.id: i for i in (*self._best, *feasible)}.values())
+        front = [i for i, keep in zip(people, non_dominated(self.points(people))) if keep]
+        return {i.genome.id: gain for i, gain in zip(front, hypervolume_contributions(self.points(front)))}
+
+    def _set_aside(self, left: Iterable[Individual]) -> None:
+        """Of those that have left the population, which may hold less than a front, keep who is expected on it and adds
+        something: as the models learn, some that looked worse turn out to belong there."""
+        left = [i for i in left if 0 <= i.rung < self.rungs - 1]
+        self._expect(left)
+        gains = self._gains([i for i in (*self.population, *left) if i.feasible])
+        worth = [i for i in left if gains.get(i.genome.id, 0.0) >= _WORTH]
+        worth = sorted(worth, key=lambda i: (-gains[i.genome.id], i.index))[: self.population_size]
+        self.reserve = sorted(worth, key=lambda i: i.index)
+
+    def promoted(self) -> list[Candidate]:
+        """Those that go on to a higher rung in the generation that begins, as long as they were not asked for."""
+        return list(self._promoted)
 
     def waiting(self) -> set[str]:
         """Ids of the genomes that may still come again at a higher rung."""
-        ids = {i.genome.id for i in self.population if i.rung < self.rungs - 1}
+        ids = {i.genome.id for i in (*self.population, *self.reserve) if i.rung < self.rungs - 1}
         return ids | {c.genome.id for c in self._promoted} | {g.id for g in self.seed_genomes}
 
     def _promote(self) -> None:
@@ -126,31 +153,27 @@ class Climbing:
         if self.rungs == 1:
             return
         seeds = {genome.id for genome in self.seed_genomes}
-        chosen = [i for i in map(self.archive.get, seeds) if i is not None and i.rung < self.rungs - 1]
-        chosen = [i for i in sorted(chosen, key=lambda i: i.index) if self._climbed.get(i.genome.id, 0) == i.rung]
-        last = self.unfinished() if self._closing and self._finishing is None else []
-        last = last or [i for i in self.population if i.genome.id in (self._finishing or ())]
+        last = self.unfinished(beyond=self._finishing is not None) if self._closing else []
+        last = [i for i in last if self._finishing is None or i.genome.id in self._finishing]
+        closing = {i.genome.id for i in last}
+        chosen = [i for i in self._seeds_below() if self._finishing is None or i.genome.id in closing]
+        chosen = [i for i in chosen if self._climbed.get(i.genome.id, 0) == i.rung]
         best_first = select_nsga2(self.population, len(self.population), np.random.default_rng(0))
         best_first = interleaved(best_first, stratum_elites(best_first, self.steady(), self.population_size // 2))
         for rung in range(self.rungs - 1, 0, -1):
             there = sum(reached >= rung for i, reached in self._climbed.items() if i not in seeds)
-            waiting = [
-                i
-                for i in best_first
-                if i.rung == rung - 1 == self._climbed.get(i.genome.id, 0) and i.genome.id not in seeds
-            ]
-            early = _EARLY // rung if self._numbers.first < self.population_size else 0
+            at_rung = [i for i in (*last, *best_first) if i.rung == rung - 1 and i.genome.id not in seeds]
+            waiting = list({i.genome.id: i for i in at_rung if self._climbed.get(i.genome.id, 0) == i.rung}.values())
+            first = sum(i.genome.id in closing for i in waiting)
+            early = min(_EARLY, self._numbers.first // 2) // rung if self._in_parts else 0
             share = max(due(rung, self._numbers.start(self.generation), self.reduction), early) - there
             if not self._offspring_wanted:  # what is left is for the front
-                waiting = [i for i in waiting if i in last]
-                share = len(waiting)
+                share = first
             elif self.exhausted:  # nothing new is left to try: what there is may train to the end
                 share = len(waiting)
-            elif self._closing:  # the front comes first among them
-                share = max(share, sum(i in last for i in waiting))
-            chosen += waiting[: max(0, share)]
-        first = self._numbers.size(self.generation)
+            chosen += waiting[: max(share, first)]
+        index = self._numbers.size(self.generation)
         for k, individual in enumerate(chosen):
             rung = individual.rung + 1
             self._climbed[individual.genome.id] = rung
-            self._promoted.append(Candidate(individual.genome, (), "promote", self.generation, first + k, rung))
+            self._promoted.append(Candidate(individual.genome, (), "promote", self.generation, index + k, rung))

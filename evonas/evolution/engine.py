@@ -21,7 +21,7 @@ from .credit import Credit
 from .environment import Tournament, select_nsga2, select_nsga3
 from .fitness import Individual, ParetoFitness
 from .judging import SCREENED, judge
-from .sampling import first_population
+from .sampling import best_known_first, first_population
 from .selection import dominates, hypervolume, hypervolume_box, minimised, non_dominated
 from .strata import ParentsByStrata, select_by_strata
 from .trust import Trust
@@ -44,7 +44,8 @@ class Engine(Climbing):
         offspring_size: candidates of every later generation; None for as many as members. Few offspring at a time
             learn from each other sooner.
         initial_size: how many of the first population make up the first generation, the rest coming before any
-            offspring; None for all. Where it is a part, the best of it go on to the next rung before they are due, so
+            offspring; None for all. Where it is a part, it comes in the order of what is known best (see
+            ``best_known_first``), and of it the best half, at most four, go on to the next rung before they are due, so
             that the first are at the last one, and tell what to expect there, that much sooner.
         seed: every draw comes from it and the generation, or the candidate's place in it.
         seed_genomes: evaluated first, with mutants around them in the first population, and tried with what the space's
@@ -132,13 +133,14 @@ class Engine(Climbing):
         self._told: dict[int, dict[str, Individual | None]] = {}  # by generation and genome id; None has failed
         self._children: dict[int, list[Candidate]] = {}  # generation -> what was told of it
         self._first: list[Candidate] = []
+        self._drawn = 0  # of these, asked for or found to have been
         self.screening: Screening | None = None
         if surrogate:
             from .screening import Screening  # SciPy: half a second to import
 
             self.screening = Screening(space, known)
         self.trust = Trust(len(objectives))
-        self._plan: tuple[int, list[Proposal]] | None = None  # of a generation
+        self._plan: tuple[int, int, list[Proposal]] | None = None  # of a generation, from a place of it on
         self._brood: tuple[int, list[Individual], list[Proposal]] | None = None  # of a generation and its parents
         self.toolbox = base.Toolbox()
         self.toolbox.register("mate", mate)
@@ -182,6 +184,11 @@ class Engine(Climbing):
             out.append(candidate)
         return out
 
+    @property
+    def _in_parts(self) -> bool:
+        """Whether the first generation is a part of the first population."""
+        return self._numbers.first < self.population_size
+
     def prepare(self) -> None:
         """Draw the first population now. Raises EvonasError when no genome passes the screen."""
         if not self._first:
@@ -189,19 +196,21 @@ class Engine(Climbing):
             self._first = first_population(
                 self.space, self.population_size, self.seed_genomes, self.toolbox.mutate, self.screen, rng
             )
+            if self._in_parts:
+                self._first = best_known_first(self._first)
 
     def _propose(self, generation: int, index: int) -> Candidate | None:
-        number = self._numbers.start(generation) + index
-        if number < self.population_size:
-            self.prepare()
-            if number < len(self._first):
-                return replace(self._first[number], generation=generation, index=index)
-            if generation == 0:
-                return None
-        for found in (self._planned, self._bred):
-            for proposal in found(generation)[index : index + 1]:
-                if self._is_new(proposal.genome):
-                    return Candidate(*proposal, generation, index)
+        self.prepare()
+        while self._drawn < len(self._first):  # not by number: a closing may have cut a part short
+            first = self._first[self._drawn]
+            self._drawn += 1
+            if first.genome.id not in self.seen:
+                return replace(first, generation=generation, index=index)
+        if generation == 0:
+            return None
+        for proposal in (*self._planned(generation, index), *self._bred(generation)[index : index + 1]):
+            if self._is_new(proposal.genome):
+                return Candidate(*proposal, generation, index)
         rng = np.random.default_rng((self.seed, generation, index))
         for attempts in _ATTEMPTS:
             for proposal in offspring(self.toolbox, self.space, self.population, attempts, rng):
@@ -226,16 +235,18 @@ class Engine(Climbing):
             self._brood = generation, self.population, born
         return self._brood[2]
 
-    def _planned(self, generation: int) -> list[Proposal]:
-        """What the surrogate proposes for that generation, from what was told when it began."""
+    def _planned(self, generation: int, index: int) -> list[Proposal]:
+        """What the surrogate proposes for that place, if anything, from what was told when the generation began."""
         if self.screening is None:
             return []
         if self._plan is None or self._plan[0] != generation:
             # With rungs it would trust short trainings as far as selection does: half comes from variation alone.
             share = self.trust.share(len(self.archive)) if self.rungs == 1 else 0.5
-            found = self.screening.plan(self, generation, self.offspring_size * share)
-            self._plan = generation, [p._replace(operator=SCREENED + p.operator) for p in found]
-        return self._plan[1]
+            places = self._numbers.size(generation) - index  # before it may be the rest of the first population
+            found = self.screening.plan(self, generation, places * share)
+            self._plan = generation, index, [p._replace(operator=SCREENED + p.operator) for p in found]
+        _, begin, found = self._plan
+        return found[index - begin : index - begin + 1]
 
     # -- tell ---------------------------------------------------------------------------------------------------
 
@@ -332,10 +343,14 @@ class Engine(Climbing):
         judge(self, self._children.pop(self.generation, ()))
         told = self._told.pop(self.generation, {})
         pool = [p for p in self.population if p.genome.id not in told]
+        aside = [i for i in self.reserve if i.genome.id not in told]
         pool += sorted((i for i in told.values() if i is not None), key=lambda i: i.index)
         self._expect(pool)
         rng = np.random.default_rng((self.seed, self.generation, 2**31))
         self.population = self.toolbox.select(pool, self.population_size, rng)
+        if self.rungs > 1:
+            members = {i.genome.id for i in self.population}
+            self._set_aside(i for i in (*pool, *aside) if i.genome.id not in members)
         del self._outstanding[self.generation]
         self._short.pop(self.generation, None)
         self.generation += 1
@@ -352,7 +367,7 @@ class Engine(Climbing):
 
     def _spread(self, generation: int) -> bool:
         """Whether those of the generations before that one say what the space holds: the best known come first."""
-        return generation > 1 or self._numbers.start(generation) >= self.population_size
+        return generation > 1 or self._numbers.start(generation) >= min(self.population_size, len(self._first))
 
     # -- state and results --------------------------------------------------------------------------------------
 
@@ -363,6 +378,7 @@ class Engine(Climbing):
         generation: int,
         box: tuple[Sequence[float], Sequence[float]] | None,
         exhausted: bool = False,
+        reserve: Sequence[str] = (),
     ) -> None:
         """Continue after ``generation`` finished generations, exactly as if this engine had run them.
 
@@ -370,8 +386,9 @@ class Engine(Climbing):
             told: every candidate of the finished generations with what ``tell`` was given, in order of generation and
                 index.
             population: genome ids of the members, in order.
-            box: the hypervolume's ideal and reference point, None if no candidate has succeeded yet.
+            box: the hypervolume's ideal and reference point, None if there was none yet.
             exhausted: whether the space was.
+            reserve: genome ids of those set aside, in order.
         """
         self.prepare()  # before credit changes what mutations would be drawn for it
         members, children = {}, []
@@ -391,14 +408,14 @@ class Engine(Climbing):
             if individual is not None:
                 members[candidate.genome.id] = individual
         judge(self, children)
-        unknown = [i for i in population if i not in members]
+        unknown = [i for i in (*population, *reserve) if i not in members]
         if unknown:
             raise EvonasError(f"population member {unknown[0]} has no evaluation to restore it from")
-        self.population = [members[i] for i in population]
+        self.population, self.reserve = ([members[i] for i in ids] for ids in (population, reserve))
         self.generation, self._asked = generation, self._numbers.start(generation)
         self.box = final
         self.exhausted = exhausted
-        self._expect(self.population)
+        self._expect([*self.population, *self.reserve])
         self._promote()
 
     def _successes(self, rung: int) -> list[Individual]:
@@ -413,7 +430,7 @@ class Engine(Climbing):
         return self.broken(dict(zip(self.names, individual.told[-1]))) <= 0
 
     def points(self, individuals: Sequence[Individual]) -> np.ndarray:
-        """Objectives (n, m), minimised, as members are compared: of those below the last rung what is expected there."""
+        """Objectives (n, m), minimised, as members are compared: below the last rung what is expected there."""
         # wvalues are maximised by DEAP's convention.
         rows = [[-w for w in i.fitness.wvalues] for i in individuals]
         return np.array(rows, dtype=float).reshape(-1, len(self.objectives))
@@ -444,7 +461,7 @@ class Engine(Climbing):
 
     def hypervolume(self) -> float:
         """Hypervolume of what was told at the last rung, in units of the box that was drawn around the candidates when
-        the first of them had come there; 0 before that."""
+        the first of them had come there and the first population, or two generations, had been told; 0 before that."""
         if self.box is None:
             return 0.0
         return hypervolume(self.points(self._best), *self.box)

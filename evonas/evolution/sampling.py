@@ -94,8 +94,7 @@ def first_population(
     """At most ``size`` different candidates: the seed genomes; for half of the rest mutants of theirs, from close by to
     several mutations away; and ``stratified`` ones, or where few of these pass the screen, ones that are mutated
     towards it. Where the space has a prior, seeds are tried ``with_prior`` too, and every other stratified one is
-    ``around_prior`` unless none of these passes. They come in the order of what is known of them: seeds, their mutants
-    and the prior in turns, the rest. Raises EvonasError where none is found that passes."""
+    ``around_prior`` unless none of these passes. Raises EvonasError where none is found that passes."""
     out = [Candidate(g, (), "seed", 0, i) for i, g in enumerate(seeds)]
     taken = {c.genome.id for c in out}
 
@@ -133,15 +132,17 @@ def first_population(
             "Loosen the constraint or widen the space.",
             exit_code=EXIT_FAILED,
         )
-    return [replace(candidate, index=i) for i, candidate in enumerate(_best_known_first(out))]
+    return out
 
 
-def _best_known_first(candidates: Sequence[Candidate]) -> list[Candidate]:
+def best_known_first(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """A first population in the order of what is known of it: seeds, the prior and mutants in turns, the rest."""
     kinds: dict[str, list[Candidate]] = {kind: [] for kind in ("seed", "prior", "mutant", "stratified")}
     for candidate in candidates:
         kinds[candidate.operator if candidate.operator in kinds else "mutant"].append(candidate)
     turns = [c for pair in zip_longest(kinds["prior"], kinds["mutant"]) for c in pair if c is not None]
-    return kinds["seed"] + turns + kinds["stratified"]
+    ordered = kinds["seed"] + turns + kinds["stratified"]
+    return [replace(candidate, index=i) for i, candidate in enumerate(ordered)]
 
 
 def _fresh(space: SearchSpace, n: int, prior: bool, rng: np.random.Generator) -> list[tuple[Genome, str]]:

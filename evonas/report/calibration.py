@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -66,8 +67,8 @@ def choose(store: Store, n: int, rungs: int, vocab_size: int, context: int) -> l
     expected = _expected(store, told, rungs) if highest >= rungs else {}
     shares = _shares(strata, n)
     stopped = [i for stratum, ids in shares.items() if stratum not in (FRONT, DOMINATED) for i in ids]
-    latencies = {i: v for i in (*strata[FRONT], *stopped) if (v := told[i][-1].value("latency")) is not None}
-    shares[FRONT] = _facing(shares[FRONT], strata[FRONT], stopped, latencies)
+    last = {i: (told[i][-1].value("latency"), told[i][-1].value("loss")) for i in (*strata[FRONT], *stopped)}
+    shares[FRONT] = _facing(shares[FRONT], strata[FRONT], stopped, last)
     out = []
     for stratum, ids in shares.items():
         for genome_id in ids:
@@ -117,20 +118,20 @@ def _shares(strata: Mapping[str, list[str]], n: int) -> dict[str, list[str]]:
 
 
 def _facing(
-    spread: Sequence[str], front: Sequence[str], stopped: Sequence[str], latencies: Mapping[str, float]
+    spread: Sequence[str], front: Sequence[str], stopped: Sequence[str], last: Mapping[str, tuple[float | None, float]]
 ) -> list[str]:
-    """As many of the front as ``spread``: the slowest member that is no slower than each of the stopped, which would
-    not have been on the front unless its loss were the lower one; then of ``spread`` what is left.
+    """As many of the front as ``spread``: of those no slower than each of the stopped the most accurate, which it would
+    have to beat; then of ``spread`` what is left. ``last``: (latency, loss), as told last.
 
     Among eight of twenty members a stopped one would seem best wherever the member that dominates it is not there.
     """
-    rivals = {}
+    rivals: Counter[str] = Counter()
     for i in stopped:
-        faster = [m for m in front if i in latencies and m in latencies and latencies[m] <= latencies[i]]
+        faster = [m for m in front if None not in (last[i][0], last[m][0]) and last[m][0] <= last[i][0]]
         if faster:
-            rivals[max(faster, key=lambda m: (latencies[m], m))] = None
-    chosen = list({**rivals, **dict.fromkeys(spread)})[: len(spread)]
-    return sorted(chosen, key=front.index)
+            rivals[min(faster, key=lambda m: (last[m][1], m))] += 1
+    first = [m for m, _ in rivals.most_common()]  # those that face the most
+    return sorted(list(dict.fromkeys((*first, *spread)))[: len(spread)], key=front.index)
 
 
 def _expected(store: Store, told: Mapping[str, list[Record]], rungs: int) -> dict[str, float]:

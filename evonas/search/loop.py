@@ -120,6 +120,7 @@ class Search:
         Decided anew in every generation, so that a resumed run decides the same as far as no clock has a say."""
         engine, last = self.engine, len(self.evaluator.rungs) - 1
         if (deadline, tokens) != (None, None):
+            engine.reopen()
             unfinished = engine.unfinished()
             budgets = self._budgets(unfinished, started, deadline, tokens)
             if any(budget.closing for budget in budgets):
@@ -164,8 +165,9 @@ class Search:
             self._paid += self._pace.step(rung)
 
     def _next_generation(self) -> float:
-        """Tokens that the next generation takes, roughly: every rung costs about as much as the first."""
-        return self.engine.offspring_size * self.evaluator.rungs[0] * len(self.evaluator.rungs)
+        """Tokens that the next generation takes, unless the front is closed in it."""
+        promoted = sum(self._pace.step(candidate.rung) for candidate in self.engine.promoted())
+        return self.engine.offspring_size * self.evaluator.rungs[0] + promoted
 
     def settle(self, deadline: float | None = None) -> Settled:
         """Measure what can't be told apart on the front again (see ``settling``); after ``run``."""
@@ -198,6 +200,7 @@ class Search:
                 "seed": self.engine.seed,
                 "next_generation": self.engine.generation,
                 "exhausted": self.engine.exhausted,
+                "reserve": [i.genome.id for i in self.engine.reserve],
             },
             "best": best,
         }
@@ -376,8 +379,9 @@ class Search:
         if box is not None and len(box[0]) != len(self.engine.objectives):
             raise EvonasError(f"run {self.store.name!r} is damaged: its reference point is of {len(box[0])} objectives")
         rng = self.store.generations[-1]["rng"]
-        exhausted = isinstance(rng, dict) and bool(rng.get("exhausted"))
-        self.engine.restore(told, self.store.population(), done, box, exhausted)
+        rng = rng if isinstance(rng, dict) else {}
+        reserve = [i for i in rng.get("reserve", ()) if isinstance(i, str)]  # runs from before have none
+        self.engine.restore(told, self.store.population(), done, box, bool(rng.get("exhausted")), reserve)
 
 
 def _affordable(individuals: Sequence[Individual], budgets: Sequence[Left]) -> list[str]:

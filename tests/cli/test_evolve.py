@@ -107,6 +107,9 @@ def test_with_rungs_the_first_population_comes_in_parts_and_in_runs_from_before_
     cli("resume", "all", "--generations", "2", "--workers", "1")
     store = Store.open(in_tmp_path / "runs" / "all")
     assert first_rung(store) == [6, 3]
+    born = {r.genome_id: r.generation for r in reversed(evaluations(store))}  # the first one of each
+    assert [list(born.values()).count(generation) for generation in (0, 1)] == [6, 3]
+    assert all(store.genomes[i].parents for i, generation in born.items() if generation == 1)
 
 
 def test_it_stores_what_it_was_asked_and_what_it_found(finished, text_file):

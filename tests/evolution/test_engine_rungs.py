@@ -157,16 +157,51 @@ def test_what_breaks_a_constraint_at_a_higher_rung_is_infeasible():
     assert all(m.genome.kind != "a" for m in e.front())
 
 
-@pytest.mark.parametrize("initial", [None, 3])
+SEEDS = [Genome({"size": size, "rate": 0.1, "kind": "b"}) for size in (3, 17, 30, 31, 38)]
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"initial_size": 3}, {"initial_size": 3, "population_size": 24, "seed_genomes": SEEDS}]
+)
 @pytest.mark.parametrize("done", [1, 2, 3, 7, 20])
-def test_restoring_continues_exactly(done, initial):
-    whole, first, second = (engine(initial_size=initial) for _ in range(3))
-    play(whole, 25)
+def test_restoring_continues_exactly(done, options):
+    whole, first, second = (engine(**options) for _ in range(3))
+    rest = [c for c in play(whole, 25) if c.generation >= done]
     asked = sorted(play(first, done), key=lambda c: (c.generation, c.index))
     box = None if first.box is None else tuple(p.tolist() for p in first.box)
-    second.restore([(c, values(c), 0.0) for c in asked], [m.genome.id for m in first.population], done, box)
-    play(second, 25)
-    assert state(second) == state(whole)
+    members, reserve = ([m.genome.id for m in some] for some in (first.population, first.reserve))
+    second.restore([(c, values(c), 0.0) for c in asked], members, done, box, reserve=reserve)
+    assert play(second, 25) == rest and state(second) == state(whole)
+
+
+def test_who_has_no_place_in_the_population_and_is_expected_on_the_front_is_set_aside():
+    e, seen = engine(population_size=4), set()
+    for generation in range(1, 40):
+        play(e, generation)
+        members = {i.genome.id for i in e.population}
+        assert len(e.reserve) <= 4 and not members & {i.genome.id for i in e.reserve}
+        for i in e.reserve:
+            assert i.rung < 2 and i.feasible and e.archive[i.genome.id] is i and i.genome.id in e.waiting()
+            assert not any(m.fitness.dominates(i.fitness) for m in (*e.population, *e.front()))
+            seen.add(i.genome.id)
+    assert len(seen) > 4
+    waiting = {i.genome.id for i in e.reserve}
+    assert waiting and waiting <= {i.genome.id for i in e.unfinished()}
+    e.close()
+    gone_on = {c.genome.id for c in play(e, e.generation + 1) if c.rung}
+    assert waiting <= gone_on
+
+
+def test_those_beyond_the_front_come_behind_it_and_are_all_that_could_go_on():
+    e = engine(population_size=16)
+    play(e, 20)
+    first, all_of_them = e.unfinished(), e.unfinished(beyond=True)
+    assert all_of_them[: len(first)] == first and len({i.genome.id for i in all_of_them}) == len(all_of_them)
+    able = {i.genome.id for i in (*e.population, *e.reserve) if i.rung < 2 and i.feasible}
+    assert {i.genome.id for i in all_of_them} == able and len(all_of_them) > len(first)
+    rest = all_of_them[len(first) :]
+    assert not any(rest[0].fitness.dominates(i.fitness) is False and i.fitness.dominates(rest[0].fitness) for i in rest)
+    assert engine().unfinished() == engine().unfinished(beyond=True) == []
 
 
 @pytest.mark.parametrize("done", [6, 12])
@@ -228,12 +263,12 @@ def test_the_rest_of_the_first_population_comes_before_any_offspring():
 
 
 def test_the_best_of_a_part_go_on_before_they_are_due():
-    e = engine(population_size=16, initial_size=6, reduction=8)
+    e = engine(population_size=16, initial_size=8, reduction=8)
     asked = play(e, 3)
     assert [sum(c.rung == rung for c in asked if c.generation == 1) for rung in (1, 2)] == [4, 0]
     assert [sum(c.rung == rung for c in asked if c.generation == 2) for rung in (1, 2)] == [0, 2]
     counts = Counter(c.rung for c in play(e, 60))
-    assert counts[1] <= (6 + 4 * 59) // 8 - 4 + 1 and counts[2] <= (6 + 4 * 59) // 64 - 2 + 1  # the later ones wait
+    assert counts[1] <= (8 + 4 * 59) // 8 - 4 + 1 and counts[2] <= (8 + 4 * 59) // 64 - 2 + 1  # the later ones wait
 
 
 def test_all_of_the_first_population_in_one_generation_is_never_early():
@@ -243,16 +278,42 @@ def test_all_of_the_first_population_in_one_generation_is_never_early():
 
 
 def test_the_hypervolume_is_within_what_all_of_the_first_population_has():
-    e = engine(population_size=12, initial_size=6, rungs=2)
+    e = engine(population_size=12, initial_size=8, rungs=2)
     play(e, 2)
     assert e.reached()[1] == 4 and e.box is not None and e.hypervolume() > 0
     times = [i.told[-1][1] for i in e.archive.values()]
-    assert len(times) == 12 - 2 and (e.box[0][1], e.box[1][1] > max(times)) == (min(times), True)
+    assert len(times) == 12 and (e.box[0][1], e.box[1][1] > max(times)) == (min(times), True)
     e = engine(population_size=40, initial_size=4, rungs=2)
     play(e, 1)
     assert e.box is None
     play(e, 2)
     assert e.box is not None, "but it is not waited for"
+
+
+def test_of_a_small_part_no_more_than_half_is_early():
+    asked = play(engine(population_size=16, initial_size=3, offspring_size=2), 3)
+    assert [sum(c.rung == 1 for c in asked if c.generation == g) for g in (1, 2)] == [1, 0]
+
+
+def test_what_a_closing_cut_off_of_the_first_population_comes_when_it_goes_on():
+    e = engine(population_size=16, initial_size=3, offspring_size=2, seed_genomes=SEEDS)
+    play(e, 1)
+    e.close(offspring=False)
+    while batch := e.ask():
+        for candidate in batch:
+            e.tell(candidate, values(candidate))
+    e.reopen()
+    play(e, 20)
+    assert {c.genome.id for c in e._first} <= e.seen
+
+
+def test_the_surrogate_plans_for_the_places_that_the_first_population_leaves():
+    e = engine(population_size=24, initial_size=16, offspring_size=16, rungs=2, surrogate=True)
+    play(e, 1)
+    asked = [c for c in e.ask() if c.rung == 0]
+    assert [bool(c.parents) for c in asked] == [False] * 8 + [True] * 8
+    screened = [c.operator.startswith("screened+") for c in asked[8:]]
+    assert any(screened) and screened == sorted(screened, reverse=True), "from the best on"
 
 
 def test_a_part_of_a_first_population_that_is_short():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from evonas.evolution import stratified
-from evonas.evolution.sampling import around_prior, first_population, with_prior
+from evonas.evolution.sampling import around_prior, best_known_first, first_population, with_prior
 from evonas.evolution.variation import mutate
 from evonas.genome import TRAINING_GENES, read_genome, read_space, space_from_dict, space_to_dict
 from evonas.genome.graph import cost
@@ -155,11 +155,11 @@ def test_half_of_what_is_not_the_seeds_begins_at_the_prior():
 
 def test_what_is_known_best_comes_first():
     space = read_space("text-cpu").bounded(64)
-    drawn = draw(space, [space.repair(read_genome("nanogpt-cpu").genome)])
+    drawn = best_known_first(draw(space, [space.repair(read_genome("nanogpt-cpu").genome)]))
     kinds = [c.operator if c.operator in ("seed", "prior", "stratified") else "mutant" for c in drawn]
     assert kinds == ["seed", *["prior", "mutant"] * 5, *["mutant"] * 2, *["stratified"] * 3]
     assert [c.index for c in drawn] == list(range(16))
-    assert [c.operator for c in draw(space)] == ["prior"] * 8 + ["stratified"] * 8
+    assert [c.operator for c in best_known_first(draw(space))] == ["prior"] * 8 + ["stratified"] * 8
 
 
 @pytest.mark.parametrize("n", [4, 6, 8, 10])
