@@ -380,7 +380,8 @@ class Search:
             raise EvonasError(f"run {self.store.name!r} is damaged: its reference point is of {len(box[0])} objectives")
         rng = self.store.generations[-1]["rng"]
         rng = rng if isinstance(rng, dict) else {}
-        reserve = [i for i in rng.get("reserve", ()) if isinstance(i, str)]  # runs from before have none
+        reserve = rng.get("reserve")  # runs from before have none
+        reserve = [i for i in reserve if isinstance(i, str)] if isinstance(reserve, list) else []
         self.engine.restore(told, self.store.population(), done, box, bool(rng.get("exhausted")), reserve)
 
 
