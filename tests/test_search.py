@@ -487,6 +487,8 @@ def test_no_budget_of_tokens_is_exceeded(targets, tmp_path, curve, tokens, rungs
     options = {"population": population, "offspring": offspring, "initial": offspring, "seeds": seeds}
     assert targets.run(tmp_path / "run", curve, 10**6, tokens=tokens, **options) == "budget"
     assert tokens_paid(Store.open(tmp_path / "run")) <= tokens
+    assert targets.run(tmp_path / "short", curve, 6, tokens=tokens, **options) in ("budget", "generations")
+    assert tokens_paid(Store.open(tmp_path / "short")) <= tokens
 
 
 @pytest.mark.parametrize("initial", [None, 3])

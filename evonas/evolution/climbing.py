@@ -123,17 +123,18 @@ class Climbing:
         return wanted + [i for i in below if beyond and i.genome.id not in gains]
 
     def _gains(self, feasible: Sequence[Individual]) -> dict[str, float]:
-        """Genome id -> what it adds to the hypervolume, of those on the front that is expected of these and of what was
-        told at the last rung."""
+        """Genome id -> what it adds to the hypervolume, of those below the last rung on the front that is expected of
+        these and of what was told at the last rung."""
         people = list({i.genome.id: i for i in (*self._best, *feasible)}.values())
         front = [i for i, keep in zip(people, non_dominated(self.points(people))) if keep]
-        return {i.genome.id: gain for i, gain in zip(front, hypervolume_contributions(self.points(front)))}
+        below = [k for k, i in enumerate(front) if i.rung < self.rungs - 1]
+        gains = hypervolume_contributions(self.points(front), below)
+        return {front[k].genome.id: gain for k, gain in zip(below, gains)}
 
     def _set_aside(self, left: Iterable[Individual]) -> None:
         """Of those that have left the population, which may hold less than a front, keep who is expected on it and adds
         something: as the models learn, some that looked worse turn out to belong there."""
         left = [i for i in left if 0 <= i.rung < self.rungs - 1]
-        self._expect(left)
         gains = self._gains([i for i in (*self.population, *left) if i.feasible])
         worth = [i for i in left if gains.get(i.genome.id, 0.0) >= _WORTH]
         worth = sorted(worth, key=lambda i: (-gains[i.genome.id], i.index))[: self.population_size]
@@ -160,9 +161,10 @@ class Climbing:
         chosen = [i for i in chosen if self._climbed.get(i.genome.id, 0) == i.rung]
         best_first = select_nsga2(self.population, len(self.population), np.random.default_rng(0))
         best_first = interleaved(best_first, stratum_elites(best_first, self.steady(), self.population_size // 2))
+        rest = self.reserve if self.exhausted else ()
         for rung in range(self.rungs - 1, 0, -1):
             there = sum(reached >= rung for i, reached in self._climbed.items() if i not in seeds)
-            at_rung = [i for i in (*last, *best_first) if i.rung == rung - 1 and i.genome.id not in seeds]
+            at_rung = [i for i in (*last, *best_first, *rest) if i.rung == rung - 1 and i.genome.id not in seeds]
             waiting = list({i.genome.id: i for i in at_rung if self._climbed.get(i.genome.id, 0) == i.rung}.values())
             first = sum(i.genome.id in closing for i in waiting)
             early = min(_EARLY, self._numbers.first // 2) // rung if self._in_parts else 0

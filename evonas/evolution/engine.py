@@ -174,7 +174,7 @@ class Engine(Climbing):
                     self._finish_generations()
                 elif not self._promoted and generation == self.generation:
                     self._promote()
-                    out += self._take_promoted(count)
+                    out += self._take_promoted(len(self._promoted) if n is None else count)
                     if out:
                         self._short[generation] = index
                 break
@@ -345,7 +345,7 @@ class Engine(Climbing):
         pool = [p for p in self.population if p.genome.id not in told]
         aside = [i for i in self.reserve if i.genome.id not in told]
         pool += sorted((i for i in told.values() if i is not None), key=lambda i: i.index)
-        self._expect(pool)
+        self._expect([*pool, *aside] if self.rungs > 1 else pool)
         rng = np.random.default_rng((self.seed, self.generation, 2**31))
         self.population = self.toolbox.select(pool, self.population_size, rng)
         if self.rungs > 1:
@@ -391,7 +391,7 @@ class Engine(Climbing):
             reserve: genome ids of those set aside, in order.
         """
         self.prepare()  # before credit changes what mutations would be drawn for it
-        members, children = {}, []
+        told, members, children = list(told), {}, []
         final = None if box is None else (np.array(box[0], float), np.array(box[1], float))
         for candidate, values, violation in told:
             if children and candidate.generation != children[0].generation:
@@ -408,6 +408,8 @@ class Engine(Climbing):
             if individual is not None:
                 members[candidate.genome.id] = individual
         judge(self, children)
+        # Not by what was seen: another version may draw another first population.
+        self._drawn = min(sum(not candidate.rung for candidate, *_ in told), len(self._first))
         unknown = [i for i in (*population, *reserve) if i not in members]
         if unknown:
             raise EvonasError(f"population member {unknown[0]} has no evaluation to restore it from")

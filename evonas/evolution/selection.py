@@ -60,17 +60,17 @@ def crowding_by_rank(points: np.ndarray, ranks: np.ndarray) -> np.ndarray:
     return distance
 
 
-def hypervolume_contributions(points: np.ndarray) -> np.ndarray:
-    """What each row of a front (n, m) adds to the hypervolume of the others (n,), within the box around them all."""
-    if len(points) == 0:
+def hypervolume_contributions(points: np.ndarray, of: Sequence[int]) -> np.ndarray:
+    """What each of the rows ``of`` a front (n, m) adds to the hypervolume of all others, in the box around them."""
+    if not len(of):
         return np.zeros(0)
     box = hypervolume_box(points)
     whole = hypervolume(points, *box)
-    return np.array([whole - hypervolume(np.delete(points, k, axis=0), *box) for k in range(len(points))])
+    return np.array([whole - hypervolume(np.delete(points, k, axis=0), *box) for k in of])
 
 
 def hypervolume_box(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Ideal and reference point (m,) of a run, from its first generation: the best of each objective, and
+    """Ideal and reference point (m,) of a run, from its first population: the best of each objective, and
     the worst plus a tenth of the range. Fixed once so that hypervolumes of one run can be compared."""
     ideal, worst = points.min(axis=0), points.max(axis=0)
     extent = np.where(worst > ideal, worst - ideal, np.maximum(np.abs(worst), 1e-12))

@@ -134,6 +134,9 @@ class Search:
             engine.close()
         else:
             engine.reopen()
+        if tokens is not None and engine.generation and self._paid + self._next_generation() > tokens:
+            engine.close(False, _affordable(unfinished, budgets))
+            return True
         return False
 
     def _budgets(

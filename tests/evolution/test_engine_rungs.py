@@ -466,10 +466,24 @@ def test_closing_twice_or_in_the_midst_of_a_generation_does_no_harm():
     assert e.generation == 13
 
 
-def test_an_exhausted_space_trains_what_it_has_to_the_end():
+@pytest.mark.parametrize("sizes", [(16, 4, None), (16, 2, None), (16, 2, 2)])
+def test_an_exhausted_space_trains_what_it_has_to_the_end(sizes):
     tiny = space_from_dict({"kind": "custom", "genes": {"size": [1, 2, 3, 4, 5], "rate": [0.1, 0.5], "kind": "a"}})
-    e = Engine(tiny, GOALS, population_size=16, offspring_size=4, rungs=3, seed=0)
+    population, offspring, initial = sizes
+    e = Engine(tiny, GOALS, population_size=population, offspring_size=offspring, initial_size=initial, rungs=3, seed=0)
+    while batch := e.ask():
+        before = e.generation
+        for candidate in batch:
+            e.tell(candidate, values(candidate))
+        assert e.generation > before, "all that was asked for is all of a generation"
+    assert e.exhausted and e.reached() == [10, 10, 10]
+
+
+@pytest.mark.parametrize("rungs", [2, 3])
+def test_an_exhausted_space_trains_those_set_aside_to_the_end(rungs):
+    genes = {"size": {"low": 1, "high": 16}, "rate": [0.01, 0.1, 0.5], "kind": ["a", "b"]}
+    e = Engine(space_from_dict({"kind": "custom", "genes": genes}), GOALS, population_size=4, rungs=rungs, seed=1)
     while batch := e.ask():
         for candidate in batch:
             e.tell(candidate, values(candidate))
-    assert e.exhausted and e.reached() == [10, 10, 10]
+    assert e.exhausted and e.unfinished() == e.reserve == [] and e.reached()[-1] > 4
