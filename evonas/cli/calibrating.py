@@ -30,7 +30,8 @@ def calibrated(
     """Train the sample longer and some of it with another seed, keep what comes of it in the run's folder, and tell on
     stderr what is missing; the summary."""
     from ..fitness.evaluate import resolve_device, rung_tokens
-    from ..report.calibration import AS_LONG, begin, choose, choose_again, read_calibration
+    from ..report.calibration import AS_LONG, begin, read_calibration
+    from ..report.sample import choose, choose_again
     from ..tasks import fingerprint
     from .running import check_data
 
@@ -61,7 +62,8 @@ def calibrated(
 def calibrate_within(store: Store, settings: Settings, seconds: float, workers: int | None) -> None:
     """As many genomes as can be trained in so many seconds; a sentence on stderr where that is too few."""
     from ..executors import default_workers
-    from ..report.calibration import FEWEST, choose, choose_again, seconds_per_token
+    from ..report.calibration import FEWEST
+    from ..report.sample import choose, choose_again, seconds_per_token
 
     deadline = time.monotonic() + seconds
     lanes = worker_count(workers, settings.device) or default_workers()

@@ -105,8 +105,8 @@ class Climbing:
         front, what adds most to its hypervolume first, or, where constraints rule all of them out and none has come to
         where that is judged, the one that comes closest; with ``beyond`` all other feasible ones, by rank and crowding.
         """
-        seeds = self._seeds_below()
-        return seeds + [i for i in self._hopeful(beyond) if i.genome.id not in {s.genome.id for s in seeds}]
+        told = {i.genome.id: i for i in (*self._seeds_below(), *self._hopeful(beyond))}
+        return list(told.values())
 
     def _seeds_below(self) -> list[Individual]:
         told = [self.archive[g.id] for g in self.seed_genomes if g.id in self.archive]
@@ -118,9 +118,12 @@ class Climbing:
         if not feasible and not any(i.rung == last for i in self.archive.values()):
             return sorted(self.population, key=lambda i: i.fitness.violation)[:1]
         gains = self._gains(feasible)
-        below = [i for i in select_nsga2(feasible, len(feasible), np.random.default_rng(0)) if i.rung < last]
-        wanted = sorted((i for i in below if i.genome.id in gains), key=lambda i: (-gains[i.genome.id], i.index))
-        return wanted + [i for i in below if beyond and i.genome.id not in gains]
+        wanted = [i for i in feasible if i.genome.id in gains]
+        wanted.sort(key=lambda i: (-gains[i.genome.id], i.index))
+        if beyond:
+            ranked = select_nsga2(feasible, len(feasible), np.random.default_rng(0))
+            wanted += [i for i in ranked if i.rung < last and i.genome.id not in gains]
+        return wanted
 
     def _gains(self, feasible: Sequence[Individual]) -> dict[str, float]:
         """Genome id -> what it adds to the hypervolume, of those below the last rung on the front that is expected of
@@ -135,7 +138,7 @@ class Climbing:
         """Of those that have left the population, which may hold less than a front, keep who is expected on it and adds
         something: as the models learn, some that looked worse turn out to belong there."""
         left = [i for i in left if 0 <= i.rung < self.rungs - 1]
-        gains = self._gains([i for i in (*self.population, *left) if i.feasible])
+        gains = self._gains([i for i in (*self.population, *left) if i.feasible]) if left else {}
         worth = [i for i in left if gains.get(i.genome.id, 0.0) >= _WORTH]
         worth = sorted(worth, key=lambda i: (-gains[i.genome.id], i.index))[: self.population_size]
         self.reserve = sorted(worth, key=lambda i: i.index)

@@ -40,7 +40,7 @@ class Engine(Climbing):
     Args:
         space: where genomes come from.
         objectives: names with directions; all are needed in ``tell``.
-        population_size: members kept, and candidates of the first generation, at least 2.
+        population_size: members kept, and genomes of the first population, at least 2.
         offspring_size: candidates of every later generation; None for as many as members. Few offspring at a time
             learn from each other sooner.
         initial_size: how many of the first population make up the first generation, the rest coming before any
@@ -208,9 +208,10 @@ class Engine(Climbing):
                 return replace(first, generation=generation, index=index)
         if generation == 0:
             return None
-        for proposal in (*self._planned(generation, index), *self._bred(generation)[index : index + 1]):
-            if self._is_new(proposal.genome):
-                return Candidate(*proposal, generation, index)
+        for found in (self._planned, self._bred):  # nothing is bred for places that are all planned
+            for proposal in found(generation, index):
+                if self._is_new(proposal.genome):
+                    return Candidate(*proposal, generation, index)
         rng = np.random.default_rng((self.seed, generation, index))
         for attempts in _ATTEMPTS:
             for proposal in offspring(self.toolbox, self.space, self.population, attempts, rng):
@@ -225,15 +226,15 @@ class Engine(Climbing):
     def _is_new(self, genome: Genome) -> bool:
         return genome.id not in self.seen and self.screen(genome) <= 0
 
-    def _bred(self, generation: int) -> list[Proposal]:
-        """As many children as the generation has, drawn at once: that costs a fraction of drawing one by one."""
+    def _bred(self, generation: int, index: int) -> list[Proposal]:
+        """The child for that place. A generation's are drawn at once: that costs a fraction of drawing one by one."""
         if not breeds_at_once(self.toolbox):
             return []
         if self._brood is None or self._brood[0] != generation or self._brood[1] is not self.population:
             rng = np.random.default_rng((self.seed, generation, 2**31 + 2))
             born = offspring(self.toolbox, self.space, self.population, self._numbers.size(generation), rng)
             self._brood = generation, self.population, born
-        return self._brood[2]
+        return self._brood[2][index : index + 1]
 
     def _planned(self, generation: int, index: int) -> list[Proposal]:
         """What the surrogate proposes for that place, if anything, from what was told when the generation began."""
@@ -345,7 +346,7 @@ class Engine(Climbing):
         pool = [p for p in self.population if p.genome.id not in told]
         aside = [i for i in self.reserve if i.genome.id not in told]
         pool += sorted((i for i in told.values() if i is not None), key=lambda i: i.index)
-        self._expect([*pool, *aside] if self.rungs > 1 else pool)
+        self._expect([*pool, *aside])
         rng = np.random.default_rng((self.seed, self.generation, 2**31))
         self.population = self.toolbox.select(pool, self.population_size, rng)
         if self.rungs > 1:
@@ -367,7 +368,7 @@ class Engine(Climbing):
 
     def _spread(self, generation: int) -> bool:
         """Whether those of the generations before that one say what the space holds: the best known come first."""
-        return generation > 1 or self._numbers.start(generation) >= min(self.population_size, len(self._first))
+        return generation > 1 or self._numbers.start(generation) >= len(self._first)
 
     # -- state and results --------------------------------------------------------------------------------------
 

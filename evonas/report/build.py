@@ -16,10 +16,11 @@ from ..evolution.ties import tied_records
 from ..record import OBJECTIVES, Constraint, Measure, Record
 from ..store import Store
 from .against import against_seeds, last_record
-from .calibration import losses_told, noise_of, read_calibration, trained_long
+from .calibration import noise_of, read_calibration, trained_long
 from .compare import Comparison, compare
 from .extrapolation import extrapolate
 from .membership import front_probabilities
+from .sample import losses_told
 
 _LONGEST = 200  # characters of a text that is shown as it is
 

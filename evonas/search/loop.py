@@ -119,8 +119,8 @@ class Search:
         """Let the expected front train to the end: in the last generations, or, True, with what is left of a budget.
         Decided anew in every generation, so that a resumed run decides the same as far as no clock has a say."""
         engine, last = self.engine, len(self.evaluator.rungs) - 1
+        engine.reopen()
         if (deadline, tokens) != (None, None):
-            engine.reopen()
             unfinished = engine.unfinished()
             budgets = self._budgets(unfinished, started, deadline, tokens)
             if any(budget.closing for budget in budgets):
@@ -132,8 +132,6 @@ class Search:
                 return True
         if engine.generation >= max(1, generations - last):
             engine.close()
-        else:
-            engine.reopen()
         if tokens is not None and engine.generation and self._paid + self._next_generation() > tokens:
             engine.close(False, _affordable(unfinished, budgets))
             return True

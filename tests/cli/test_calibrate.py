@@ -168,7 +168,7 @@ def evolve(cli, in_tmp_path, small):
 
 def test_a_search_spends_a_share_of_its_time_on_it(evolve, in_tmp_path, training, monkeypatch):
     monkeypatch.setattr("evonas.cli.calibrating._START_SECONDS", 0.0)
-    monkeypatch.setattr("evonas.report.calibration.seconds_per_token", lambda store: dict.fromkeys(store.genomes, 0.0))
+    monkeypatch.setattr("evonas.report.sample.seconds_per_token", lambda store: dict.fromkeys(store.genomes, 0.0))
     done = evolve("--calibrate", "10%")
     assert "Calibrated on " in done.out and "Not calibrated" not in done.err
     calibration = json.loads((in_tmp_path / "runs/run/calibration.json").read_text())
@@ -184,7 +184,7 @@ def test_trainings_with_another_seed_are_counted_in_what_it_takes(monkeypatch, i
     monkeypatch.setattr(calibrating, "_SAMPLES", (4,))
     store = Store.open("runs/first")
     settings = Settings.from_dict(store.header["settings"])
-    monkeypatch.setattr("evonas.report.calibration.seconds_per_token", lambda _: dict.fromkeys(store.genomes, 1.0))
+    monkeypatch.setattr("evonas.report.sample.seconds_per_token", lambda _: dict.fromkeys(store.genomes, 1.0))
     # Two workers: 4 x 4 trainings' worth, and 4 with another seed, of 1,024 s each; each lot with its start.
     needed = 2 * 5.0 + 1.2 * (4 * 4 + 4) * 1024 / 2
     for seconds, found in ((needed - 1, []), (needed + 1, [4])):

@@ -15,8 +15,6 @@ from evonas.report.calibration import (
     AS_LONG,
     FILE,
     begin,
-    choose,
-    choose_again,
     entry,
     lines,
     note,
@@ -29,6 +27,7 @@ from evonas.report.calibration import (
 )
 from evonas.report.cells import summary_lines, table_of
 from evonas.report.compare import compare
+from evonas.report.sample import choose, choose_again
 from evonas.store import Store
 
 from .conftest import TOKENS, header

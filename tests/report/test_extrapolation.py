@@ -13,10 +13,7 @@ from evonas.report.calibration import (
     AS_LONG,
     FILE,
     begin,
-    choose,
-    choose_again,
     lines,
-    losses_told,
     note,
     read_calibration,
     summary_of,
@@ -26,6 +23,7 @@ from evonas.report.calibration import (
 )
 from evonas.report.cells import _ahead, table_of
 from evonas.report.extrapolation import FEWEST, each_left_out, extrapolate, features
+from evonas.report.sample import choose, choose_again, losses_told
 from evonas.store import Store
 
 from .conftest import TOKENS, header
