@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import gc
+import io
 import os
 import pickle
 import signal
@@ -108,6 +109,8 @@ def serve(connection, parent: int, from_main_thread: bool) -> None:
 def stdout_to_stderr() -> None:
     """Send what the target prints to stderr: stdout belongs to the parent's results."""
     sys.stdout.flush()
+    if isinstance(sys.stderr, io.TextIOWrapper):  # a line in one write, or those of other workers come between
+        sys.stderr.reconfigure(line_buffering=True, write_through=False)
     sys.stdout = sys.stderr
     with contextlib.suppress(OSError):
         os.dup2(2, 1)

@@ -86,6 +86,10 @@ class Target:
         subprocess.run(["echo", text], check=True)
         return text
 
+    def chatter(self, text, times):
+        for _ in range(times):
+            print(text)
+
     def run_out_of_memory(self, name, kind, times):
         """Out of memory on the first ``times`` attempts; logs the span of each attempt."""
         with self._span(name):

@@ -146,6 +146,14 @@ def test_what_a_target_and_its_children_print_goes_to_stderr(tmp_path):
     assert sorted(done.stderr.splitlines()) == ["said 0", "said 0", "said 1", "said 1", "said 2", "said 2"]
 
 
+def test_what_several_workers_print_comes_in_whole_lines(tmp_path):
+    chatter = RUN.replace('"square", (i,)', '"chatter", (f"said {i}", 20000)')
+    done = run_script(HEAD + TARGET_IN_MODULE + chatter, tmp_path)
+    lines = done.stderr.splitlines()
+    assert sorted(set(lines)) == ["said 0", "said 1", "said 2"]
+    assert len(lines) == 60000
+
+
 def test_what_a_target_prints_goes_to_stderr_in_process_too(tmp_path):
     done = run_script(HEAD + TARGET_IN_SCRIPT + RUN.replace("processes", "serial"), tmp_path)
     assert (done.stdout, done.stderr) == ("[(0, 0), (1, 1), (2, 4)]\n", 3 * "printed by a worker\n")
