@@ -14,7 +14,7 @@ import pytest
 
 from evonas.errors import EXIT_FAILED, EvonasError
 from evonas.evolution.selection import non_dominated
-from evonas.genome import Genome
+from evonas.genome import Genome, space_from_dict, space_to_dict
 from evonas.record import Constraint, Objective
 from evonas.store import Store
 
@@ -320,6 +320,23 @@ def test_the_best_come_again_at_the_next_rung(whole_with_rungs):
     top = [i for i, found in by_genome.items() if len(found) == 3]
     assert store.generations[0]["hypervolume"] == 0 < store.generations[-1]["hypervolume"]
     assert 0 < store.generations[-1]["front_size"] <= len(top)
+
+
+def test_what_goes_on_trains_before_what_is_new_however_large(targets, tmp_path, curve):
+    # What will be on the front is there sooner. A serial executor writes records in the order it is given.
+    curve.rungs = RUNGS
+    genes = {**space_to_dict(targets.own_space())["genes"], "n_layers": {"low": 1, "high": 999}}
+    space = space_from_dict({"kind": "custom", "name": "own", "genes": genes})
+    targets.run(tmp_path / "run", curve, 9, space=space, offspring=4)
+    rungs: dict[str, int] = {}
+    trained: dict[int, list[tuple[int, int]]] = {}
+    store = Store.open(tmp_path / "run")
+    for record in store.records:
+        rung = rungs[record.genome_id] = rungs.get(record.genome_id, -1) + 1
+        trained.setdefault(record.generation, []).append((rung, store.genomes[record.genome_id].genome["n_layers"]))
+    assert any(len({rung for rung, _ in found}) == 3 for found in trained.values())
+    for found in trained.values():
+        assert found == sorted(found, reverse=True)
 
 
 def test_only_what_may_come_again_is_kept(whole_with_rungs):

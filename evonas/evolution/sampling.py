@@ -22,25 +22,26 @@ _LOOSE = (0.0, 0.05, 0.15)  # spread of ordered genes around the prior, and the 
 _TWINS = 4  # of what seeds leave of the first population, one in so many is a seed with the prior's way of training
 
 
-def stratified(space: SearchSpace, n: int, rng: np.random.Generator) -> list[Genome]:
+def stratified(space: SearchSpace, n: int, rng: np.random.Generator, together: float = 0.5) -> list[Genome]:
     """``n`` genomes that cover the space from its small to its large end.
 
     Drawn independently, per-layer genes average out and the ends are never seen. Here each field (a gene with all its
-    layers) gets one level per genome by Latin hypercube (McKay et al. 1979); half of a genome's size fields take the
-    genome's overall size instead, so that all-small and all-large networks occur.
+    layers) gets one level per genome by Latin hypercube (McKay et al. 1979); of a genome's size fields the share
+    ``together`` takes the genome's overall size instead, so that all-small and all-large networks occur.
     """
     size = _strata(n, rng)
     levels = {gene.name: _strata(n, rng) for gene in space.genes.values()}
-    return [_genome(space, i, size[i], levels, rng) for i in range(n)]
+    return [_genome(space, i, size[i], levels, together, rng) for i in range(n)]
 
 
 def around_prior(space: SearchSpace, n: int, rng: np.random.Generator) -> list[Genome]:
-    """``n`` genomes at the space's prior, or near it, in the genes it names, and ``stratified`` in the rest.
+    """``n`` genomes at the space's prior, or near it, in the genes it names, and ``stratified`` in the rest, where all
+    sizes grow together, as an expert scales a network (Tan and Le 2019, "EfficientNet").
 
     What an expert would try first is worth a part of the trials, and no more than that: it may be wrong (Mallik et al.
     2023, "PriorBand").
     """
-    return [_near_prior(space, genome, rng) for genome in stratified(space, n, rng)]
+    return [_near_prior(space, genome, rng) for genome in stratified(space, n, rng, together=1.0)]
 
 
 def with_prior(space: SearchSpace, genome: Genome) -> Genome:
@@ -61,9 +62,9 @@ def _near_prior(space: SearchSpace, genome: Genome, rng: np.random.Generator) ->
     return space.repair(values)
 
 
-def _genome(space: SearchSpace, i: int, size: float, levels: dict[str, np.ndarray], rng: np.random.Generator) -> Genome:
+def _genome(space: SearchSpace, i: int, size: float, levels: dict[str, np.ndarray], together: float, rng) -> Genome:
     def level(gene: Gene) -> float:
-        follows = is_size(space, gene) and rng.random() < 0.5
+        follows = is_size(space, gene) and rng.random() < together
         return size if follows else levels[gene.name][i]
 
     values: dict[str, Any] = {g.name: g.from_unit(level(g)) for g in space.scalar_genes}

@@ -266,8 +266,8 @@ class Search:
     def _train(
         self, candidates: list[tuple[Candidate, Outcome]], deadline: float | None
     ) -> Iterator[tuple[Candidate, Record]]:
-        # Longest first: the workers then finish together.
-        ordered = sorted(candidates, key=lambda pair: -_size(pair[0].genome) * self._pace.step(pair[0].rung))
+        # What will be on the front first; then longest first, so that the workers finish together.
+        ordered = sorted(candidates, key=lambda pair: (-pair[0].rung, -_size(pair[0].genome)))
         calls = [Call("train", (c.genome, c.rung), k) for k, (c, _) in enumerate(ordered)]
         rung = max((c.rung for c, _ in ordered), default=0)
         for k, result in self.executor.map(calls, timeout=lambda: self._timeout(rung), deadline=deadline):

@@ -121,15 +121,27 @@ def without_prior(space):
 
 def test_around_the_prior_sizes_vary_and_the_rest_hardly():
     space = read_space("text-cpu").bounded(64)
-    genomes = around_prior(space, 48, np.random.default_rng(0))
+    genomes = around_prior(space, 96, np.random.default_rng(0))
     assert all(space.contains(g) for g in genomes)
     exact = [g for g in genomes if all(g[n] in (v, (v,) * g.n_layers) for n, v in space.prior.items() if n in g)]
-    assert 10 <= len(exact) <= 25, "a third of them"
+    assert 20 <= len(exact) <= 50, "a third of them"
     assert {g.n_layers for g in genomes} == {1, 2, 3, 4}
     assert max(g.d_model for g in genomes) >= 176 and min(g.d_model for g in genomes) <= 48
     assert 0.9 <= np.mean([g.optimizer == "muon" for g in genomes]) < 1
     rates = np.log([g.learning_rate for g in genomes])
     assert 0.1 < np.std(rates) < 0.9 and abs(np.median(rates) - np.log(1e-2)) < 0.2
+
+
+def test_around_the_prior_all_sizes_grow_together():
+    # So that few of them reach from the smallest network to the largest, with none that is deep and narrow.
+    space = read_space("text-cpu").bounded(64)
+    for seed in range(5):
+        genomes = around_prior(space, 4, np.random.default_rng(seed))
+        by_depth = sorted(genomes, key=lambda g: g.n_layers)
+        assert [g.n_layers for g in by_depth] == [1, 2, 3, 4]
+        assert [g.d_model for g in by_depth] == sorted(g.d_model for g in genomes)
+        ratios = [np.mean(g.ffn_ratio) for g in by_depth]
+        assert ratios[0] < 2.5 < ratios[-1]
 
 
 def draw(space, seeds=()):
