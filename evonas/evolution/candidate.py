@@ -42,6 +42,9 @@ class Numbering:
         """The number of its first candidate: how many were born before."""
         return 0 if generation == 0 else self.first + (generation - 1) * self.later
 
+    def number(self, candidate: Candidate) -> int:
+        return self.start(candidate.generation) + candidate.index
+
     def place(self, number: int) -> tuple[int, int]:
         """(generation, index) of the candidate of that number."""
         if number < self.first:

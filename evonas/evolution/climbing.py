@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 
 from ..genome import Genome
+from .archive import Archive
 from .candidate import Candidate
 from .environment import select_nsga2
 from .fitness import Individual
@@ -20,17 +22,16 @@ _WORTH = 1e-4  # of the box around the front, that one has to add to its hypervo
 _LATEST = 600  # of those that have climbed tell what to expect of others: enough for it, however long the run
 
 
-class Climbing:
+class Climbing(Archive):
     """What ``Engine`` knows of rungs; see there."""
 
-    def __init__(self) -> None:
+    def __init__(self, *told: Any) -> None:
+        super().__init__(*told)
         self._promoted: list[Candidate] = []  # of the generation that runs, not asked for yet
         self._climbed: dict[str, int] = {}  # genome id -> the rung it was last asked for, where that is above 0
         self._encoded: dict[str, np.ndarray] = {}
-        m = len(self.objectives)
         self.reserve: list[Individual] = []  # expected on the front, though the population had no place for them
         self._ladder: tuple[list[Individual], Ladder] | None = None  # of those that had climbed when it was asked for
-        self._ranges = np.full(m, np.inf), np.full(m, -np.inf)
         self._closing, self._offspring_wanted = False, True  # see ``close``
         self._finishing: frozenset[str] | None = None
 
