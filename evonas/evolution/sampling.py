@@ -22,26 +22,28 @@ _LOOSE = (0.0, 0.05, 0.15)  # spread of ordered genes around the prior, and the 
 _TWINS = 4  # of what seeds leave of the first population, one in so many is a seed with the prior's way of training
 
 
-def stratified(space: SearchSpace, n: int, rng: np.random.Generator, together: float = 0.5) -> list[Genome]:
+def stratified(space: SearchSpace, n: int, rng: np.random.Generator, scaled: bool = False) -> list[Genome]:
     """``n`` genomes that cover the space from its small to its large end.
 
     Drawn independently, per-layer genes average out and the ends are never seen. Here each field (a gene with all its
-    layers) gets one level per genome by Latin hypercube (McKay et al. 1979); of a genome's size fields the share
-    ``together`` takes the genome's overall size instead, so that all-small and all-large networks occur.
+    layers) gets one level per genome by Latin hypercube (McKay et al. 1979); half of a genome's size fields take the
+    genome's overall size instead, so that all-small and all-large networks occur. ``scaled``: all of them do, the
+    number of layers its square.
     """
     size = _strata(n, rng)
     levels = {gene.name: _strata(n, rng) for gene in space.genes.values()}
-    return [_genome(space, i, size[i], levels, together, rng) for i in range(n)]
+    return [_genome(space, i, size[i], levels, scaled, rng) for i in range(n)]
 
 
 def around_prior(space: SearchSpace, n: int, rng: np.random.Generator) -> list[Genome]:
-    """``n`` genomes at the space's prior, or near it, in the genes it names, and ``stratified`` in the rest, where all
-    sizes grow together, as an expert scales a network (Tan and Le 2019, "EfficientNet").
+    """``n`` genomes at the space's prior, or near it, in the genes it names, and ``stratified`` in the rest, their
+    sizes ``scaled`` together, as an expert scales a network (Tan and Le 2019, "EfficientNet"), and wide before deep:
+    layers wait for one another, and the loss hardly depends on the shape (Kaplan et al. 2020).
 
     What an expert would try first is worth a part of the trials, and no more than that: it may be wrong (Mallik et al.
     2023, "PriorBand").
     """
-    return [_near_prior(space, genome, rng) for genome in stratified(space, n, rng, together=1.0)]
+    return [_near_prior(space, genome, rng) for genome in stratified(space, n, rng, scaled=True)]
 
 
 def with_prior(space: SearchSpace, genome: Genome) -> Genome:
@@ -62,10 +64,11 @@ def _near_prior(space: SearchSpace, genome: Genome, rng: np.random.Generator) ->
     return space.repair(values)
 
 
-def _genome(space: SearchSpace, i: int, size: float, levels: dict[str, np.ndarray], together: float, rng) -> Genome:
+def _genome(space: SearchSpace, i: int, size: float, levels: dict[str, np.ndarray], scaled: bool, rng) -> Genome:
     def level(gene: Gene) -> float:
-        follows = is_size(space, gene) and rng.random() < together
-        return size if follows else levels[gene.name][i]
+        if not (is_size(space, gene) and (scaled or rng.random() < 0.5)):
+            return levels[gene.name][i]
+        return size**2 if scaled and gene.name == space.length else size
 
     values: dict[str, Any] = {g.name: g.from_unit(level(g)) for g in space.scalar_genes}
     for gene in space.layer_genes:

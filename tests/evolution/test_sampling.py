@@ -132,16 +132,17 @@ def test_around_the_prior_sizes_vary_and_the_rest_hardly():
     assert 0.1 < np.std(rates) < 0.9 and abs(np.median(rates) - np.log(1e-2)) < 0.2
 
 
-def test_around_the_prior_all_sizes_grow_together():
+def test_around_the_prior_all_sizes_grow_together_and_depth_last():
     # So that few of them reach from the smallest network to the largest, with none that is deep and narrow.
     space = read_space("text-cpu").bounded(64)
     for seed in range(5):
-        genomes = around_prior(space, 4, np.random.default_rng(seed))
-        by_depth = sorted(genomes, key=lambda g: g.n_layers)
-        assert [g.n_layers for g in by_depth] == [1, 2, 3, 4]
-        assert [g.d_model for g in by_depth] == sorted(g.d_model for g in genomes)
-        ratios = [np.mean(g.ffn_ratio) for g in by_depth]
-        assert ratios[0] < 2.5 < ratios[-1]
+        genomes = around_prior(space, 8, np.random.default_rng(seed))
+        genomes.sort(key=lambda g: (g.d_model, g.n_layers))
+        assert [g.n_layers for g in genomes] == sorted(g.n_layers for g in genomes)
+        assert [g.n_layers for g in genomes[:4]] == [1] * 4 and genomes[-1].n_layers >= 3
+        assert genomes[0].d_model <= 64 and genomes[-1].d_model >= 176
+        ratios = [np.mean(g.ffn_ratio) for g in genomes]
+        assert max(ratios[:3]) < 2.5 < min(ratios[-3:])
 
 
 def draw(space, seeds=()):
