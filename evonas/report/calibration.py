@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import EXIT_FAILED, EvonasError
-from ..evolution.selection import non_dominated
+from ..evolution.selection import hypervolume, hypervolume_box, non_dominated
 from ..store import Store
 from .extrapolation import FEWEST as TO_EXTRAPOLATE
 from .extrapolation import Extrapolation, extrapolate
@@ -45,10 +45,11 @@ def summary_of(store: Store, calibration: Mapping[str, Any]) -> dict[str, Any]:
 def summarise(
     calibration: Mapping[str, Any], extrapolation: Extrapolation | None = None, noise: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """What the trainings done so far say: {factor, genomes, kept, predictors, extrapolation, seed_noise}.
+    """What the trainings done so far say: {factor, genomes, kept, kept_volume, predictors, extrapolation, seed_noise}.
 
     ``kept``: of the genomes that are non-dominated in (long loss, latency) among those trained longer, the share that
-    had reached the last rung (see ``choose``); None where none of them had. ``predictors`` has one entry for the loss
+    had reached the last rung (see ``choose``); ``kept_volume``: of the hypervolume of that front the share that those
+    at the last rung have without the others. None where none of them had. ``predictors`` has one entry for the loss
     at each rung, where any genome of the run is there one for what is expected at the last, and one for what is
     extrapolated from there, each genome left out: {what, genomes, tau, low, high, regret, regions}. ``tau`` is
     Kendall's tau-b (Kendall 1945) with the long loss, ``low`` and ``high`` its 95% bootstrap interval over genomes;
@@ -78,7 +79,7 @@ def summarise(
     return {
         "factor": calibration["factor"],
         "genomes": len(done),
-        "kept": _kept_share(done, len(rungs)),
+        **_kept(done, len(rungs)),
         "predictors": predictors,
         "extrapolation": {"tokens": tokens, **ahead},
         "seed_noise": noise,
@@ -105,12 +106,15 @@ def noise_of(summary: Mapping[str, Any] | None) -> float | None:
     return None if found is None else found["loss"]
 
 
-def _kept_share(done: Sequence[Mapping], rungs: int) -> float | None:
+def _kept(done: Sequence[Mapping], rungs: int) -> dict[str, float | None]:
     done = [e for e in done if e["latency"] is not None]
-    if len(done) < FEWEST or all(len(e["losses"]) < rungs for e in done):
-        return None
-    best = non_dominated(np.array([[e["long"], e["latency"]] for e in done]))
-    return float(np.mean([len(e["losses"]) == rungs for e, keep in zip(done, best) if keep]))
+    there = np.array([len(e["losses"]) == rungs for e in done])
+    if len(done) < FEWEST or not there.any():
+        return {"kept": None, "kept_volume": None}
+    points = np.array([[e["long"], e["latency"]] for e in done])
+    box = hypervolume_box(points)
+    volume = hypervolume(points[there], *box) / hypervolume(points, *box)
+    return {"kept": float(there[non_dominated(points)].mean()), "kept_volume": volume}
 
 
 def _summary(what: str, entries: Sequence[Mapping], values: Sequence[float]) -> dict[str, Any]:
@@ -157,7 +161,8 @@ def lines(summary: Mapping[str, Any]) -> list[str]:
             f"{f' ({regions})' if regions else ''}; the best by it is {row['regret']:.3f} nats from the best."
         )
     if summary["kept"] is not None:
-        out.append(f"Of the truly best front among them the rungs had kept {summary['kept']:.0%}.")
+        of_volume = f", {summary['kept_volume']:.1%} of its hypervolume" if summary["kept_volume"] is not None else ""
+        out.append(f"Of the truly best front among them the rungs had kept {summary['kept']:.0%}{of_volume}.")
     return [*out, *_ahead_lines(summary["extrapolation"]), *_noise_lines(summary["seed_noise"])]
 
 
@@ -298,8 +303,10 @@ def _read_data(fingerprint: Any) -> str | None:
 def _read_summary(summary: Mapping[str, Any]) -> dict[str, Any]:
     out = {key: _number(summary[key]) for key in ("factor", "genomes")}
     out |= {"kept": _number(summary["kept"], or_none=True), "predictors": []}
+    # What earlier versions wrote has none of the following.
+    out["kept_volume"] = _number(summary.get("kept_volume"), or_none=True)
     for name, keys in (("extrapolation", ("tokens", "genomes", "error")), ("seed_noise", ("genomes", "loss"))):
-        found = summary.get(name)  # what an earlier version wrote has neither
+        found = summary.get(name)
         if found is not None:
             found = {key: _number(found[key], or_none=key == keys[-1]) for key in keys}
         out[name] = found

@@ -112,16 +112,25 @@ def test_longer_rungs_of_this_run_tell_more(climbed):
 
 
 def test_kept_is_the_share_of_the_best_that_reached_the_last_rung(climbed):
+    def kept() -> list[float | None]:
+        summary = summarise(sample)
+        return [summary["kept"], summary["kept_volume"]]
+
     sample = trained(climbed, 60)
     for e in sample["sample"]:
         e["long"], e["latency"] = (0.0, 1.0) if len(e["losses"]) == 3 else (1.0, 2.0)
-    assert summarise(sample)["kept"] == 1.0
+    assert kept() == [1.0, 1.0]
+    assert "kept 100%, 100.0% of its hypervolume." in " ".join(lines(summarise(sample)))
     for e in sample["sample"]:
         e["long"], e["latency"] = 1 - e["long"], 3 - e["latency"]
-    assert summarise(sample)["kept"] == 0.0
+    assert kept() == [0.0, pytest.approx(0.1**2 / 1.1**2)]  # the box goes a tenth beyond the worst
+    there, stopped = ([e for e in sample["sample"] if (len(e["losses"]) == 3) is top] for top in (True, False))
+    for e, (long, latency) in zip((*there, *stopped), [(0.0, 1.0)] * len(there) + [(0.5, 0.0)] + [(1.0, 2.0)] * 60):
+        e["long"], e["latency"] = long, latency
+    assert kept() == [pytest.approx(len(there) / (len(there) + 1)), pytest.approx(1.32 / (1.32 + 0.6))]
     for e in sample["sample"]:
         e["latency"] = None
-    assert summarise(sample)["kept"] is None
+    assert kept() == [None, None]
 
 
 def test_too_few_say_nothing(climbed):
@@ -174,6 +183,7 @@ def test_a_damaged_file_is_as_good_as_none(tmp_path, content):
         (("summary", "genomes"), None),
         (("summary", "genomes"), True),
         (("summary", "kept"), [1]),
+        (("summary", "kept_volume"), "1"),
         (("summary", "predictors"), 3),
         (("summary", "predictors", 0, "what"), "\ud800"),
         (("summary", "predictors", 0, "what"), "x" * 10_000),
@@ -209,6 +219,16 @@ def test_one_wrong_value_in_a_file_makes_it_as_good_as_none(climbed, tmp_path, w
     inner[where[-1]] = value
     write_calibration(tmp_path, data)
     assert read_calibration(tmp_path) is None
+
+
+def test_a_summary_of_an_earlier_version_is_read(climbed, tmp_path):
+    data = begun(climbed)
+    summary = summarise(data)
+    old = {k: v for k, v in summary.items() if k not in ("kept_volume", "extrapolation", "seed_noise")}
+    write_calibration(tmp_path, {**data, "summary": old})
+    found = read_calibration(tmp_path)["summary"]
+    assert found == json.loads(json.dumps({**old, "kept_volume": None, "extrapolation": None, "seed_noise": None}))
+    assert f"kept {old['kept']:.0%}." in " ".join(lines(found))
 
 
 def test_what_a_file_holds_beside_is_not_passed_on(climbed, tmp_path):
