@@ -34,7 +34,7 @@ from bench_evolve import DEFAULTS, _reach, run_arm
 
 from evonas.config import GROWTH
 from evonas.evolution import hypervolume, stratified
-from evonas.evolution.rungs import Ladder
+from evonas.evolution.rungs import Ladder, described
 from evonas.executors import Call, Failure, default_workers, make_executor
 from evonas.fitness import ProxyEvaluator
 from evonas.genome import Genome, SearchSpace, read_space
@@ -213,7 +213,7 @@ def fidelity(options, space: SearchSpace) -> dict:
             final = dict(_losses(executor, left, 0))
     done = [g for g in genomes if g.id in final]
     rows = {g.id: [(loss,) for loss in told[g.id]] for g in done}
-    genes = {g.id: space.encode(g, per_layer=False) for g in done}
+    genes = {g.id: described(space, g) for g in done}
     predictors = []
     for rung in range(len(short.rungs)):
         expected = {}

@@ -13,7 +13,7 @@ from .archive import Archive
 from .candidate import Candidate
 from .environment import select_nsga2
 from .fitness import Individual
-from .rungs import Ladder, due
+from .rungs import Ladder, described, due
 from .selection import hypervolume_contributions, non_dominated
 from .strata import interleaved, stratum_elites
 
@@ -29,7 +29,7 @@ class Climbing(Archive):
         super().__init__(*told)
         self._promoted: list[Candidate] = []  # of the generation that runs, not asked for yet
         self._climbed: dict[str, int] = {}  # genome id -> the rung it was last asked for, where that is above 0
-        self._encoded: dict[str, np.ndarray] = {}
+        self._described: dict[str, np.ndarray] = {}
         self.reserve: list[Individual] = []  # expected on the front, though the population had no place for them
         self._ladder: tuple[list[Individual], Ladder] | None = None  # of those that had climbed when it was asked for
         self._closing, self._offspring_wanted = False, True  # see ``close``
@@ -62,20 +62,20 @@ class Climbing(Archive):
         climbed = sorted(self.climbed(), key=lambda i: i.index)
         # Asked for several times a generation; individuals are replaced when they are told something, never changed.
         if self._ladder is None or self._ladder[0] != climbed:
-            told = [(i.told, self._genes(i.genome)) for i in climbed]
+            told = [(i.told, self._description(i.genome)) for i in climbed]
             self._ladder = climbed, Ladder(told, self.rungs, len(self.names))
         return self._ladder[1]
 
-    def _genes(self, genome: Genome) -> np.ndarray:
-        if genome.id not in self._encoded:
-            self._encoded[genome.id] = self.space.encode(genome, per_layer=False)
-        return self._encoded[genome.id]
+    def _description(self, genome: Genome) -> np.ndarray:
+        if genome.id not in self._described:
+            self._described[genome.id] = described(self.space, genome)
+        return self._described[genome.id]
 
     def _expect(self, individuals: Sequence[Individual]) -> None:
         """Set the fitness of those below the last rung to what is expected of them there."""
         below = [i for i in individuals if 0 <= i.rung < self.rungs - 1]
         if below:
-            genes = [self._genes(i.genome) for i in below]
+            genes = [self._description(i.genome) for i in below]
             for individual, values in zip(below, self.ladder().expected([i.told for i in below], genes)):
                 individual.fitness = self._fitness(values, self.broken(dict(zip(self.names, values))))
 

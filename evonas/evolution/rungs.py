@@ -8,11 +8,20 @@ from functools import cached_property
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from ..genome import TRAITS, Genome, SearchSpace, traits
+
 _ENOUGH, _MOST = 4, 200  # pairs from which a model is fitted, below it only the mean change counts; the last so many
+_FOR_EACH = 50  # pairs from which every feature has a length scale of its own
 _ONE_BY_ONE, _FOLDS = 40, 8  # pairs that are left out one by one; in how many parts more are
 _REACH = -1.0, 2.0  # of inputs, where those known are from 0 to 1
 
 Change = Callable[[np.ndarray], np.ndarray]  # features (k, d) -> changes (k,)
+
+
+def described(space: SearchSpace, genome: Genome) -> np.ndarray:
+    """(d,): the ``traits`` of a genome, 0 where it is no transformer, and its encoded genes."""
+    first = traits(genome) if space.kind == "transformer" else np.zeros(TRAITS)
+    return np.concatenate([first, space.encode(genome, per_layer=False)])
 
 
 class RungModel:
@@ -20,21 +29,25 @@ class RungModel:
 
     A short loss misleads in ways that the genes explain: high learning rates and small batches look good early, large
     networks and slow schedules gain later. So the change of each objective from rung to rung is a Gaussian process
-    over the objectives so far and the encoded genes; of logarithms where all values are positive, as a high loss has
+    over the objectives so far and the genome; of logarithms where all values are positive, as a high loss has
     further to fall. Expected changes stay within those seen. Without pairs nothing changes; an objective that no rung
     changes (a time, a count) is expected as it is.
 
     Args:
         features: (n, d) of the individuals that have been at both rungs.
         below, above: (n, m) their objectives at the lower rung and at the upper one.
+        alone: how many of the features, the first ones, have a length scale of their own in any case; None for all. The
+            others share one below 50 pairs, which do not tell which of some thirty features matter.
     """
 
-    def __init__(self, features: np.ndarray, below: np.ndarray, above: np.ndarray) -> None:
+    def __init__(self, features: np.ndarray, below: np.ndarray, above: np.ndarray, alone: int | None = None) -> None:
         self.pairs = len(below)
+        d = features.shape[1]
+        self._groups = np.minimum(np.arange(d), d if alone is None or self.pairs >= _FOR_EACH else alone)
         self._features, self._below, self._above = features, below, above
         self._logs = (below > 0).all(axis=0) & (above > 0).all(axis=0)
         self._changes = [_change(b, a, logs) for b, a, logs in zip(below.T, above.T, self._logs)]
-        self._models = [_fitted(features, change) for change in self._changes]
+        self._models = [_fitted(features, change, self._groups) for change in self._changes]
 
     def expected(self, values: np.ndarray, features: np.ndarray) -> np.ndarray:
         """Objectives (k, m) and features (k, d) at the lower rung -> objectives (k, m) expected at the upper one."""
@@ -63,7 +76,7 @@ class RungModel:
         for j, change in enumerate(self._changes):
             for fold in range(folds if self.pairs >= 3 else 0):
                 there = places == fold
-                found = _fitted(self._features[~there], change[~there])(self._features[there])
+                found = _fitted(self._features[~there], change[~there], self._groups)(self._features[there])
                 pushed = _mean(change) - _mean(change[~there])
                 for out, changes in ((expected, found), (ranked, found + pushed)):
                     out[there, j] = self._expected(j, self._below[there, j], changes)
@@ -79,7 +92,7 @@ class RungModel:
 
 
 @np.errstate(over="ignore", invalid="ignore")
-def _fitted(features: np.ndarray, change: np.ndarray) -> Change:
+def _fitted(features: np.ndarray, change: np.ndarray, groups: np.ndarray) -> Change:
     """A model of the changes (n,): their mean where there are few or all are alike; none where most have none, as of a
     time, of which a few were measured once more."""
     n = len(change)
@@ -91,13 +104,14 @@ def _fitted(features: np.ndarray, change: np.ndarray) -> Change:
 
     low, high = features.min(axis=0), features.max(axis=0)
     width = np.where(high > low, high - low, np.inf)  # what never varied says nothing
+    alike = np.sqrt(np.bincount(groups)[groups])  # those that share a length scale count as one
 
     def scaled(features: np.ndarray) -> np.ndarray:
-        return np.nan_to_num(np.clip((features - low) / width, *_REACH))
+        return np.nan_to_num(np.clip((features - low) / width, *_REACH)) / alike
 
     # The matrices are small, and the cores have trainings to do. (Loaded above: a limit holds for what is there.)
     with threadpool_limits(limits=1):
-        model = GaussianProcess(scaled(features), change, range(features.shape[1]))
+        model = GaussianProcess(scaled(features), change, groups)
 
     def predicted(features: np.ndarray) -> np.ndarray:
         # Row by row: sums over several at once are rounded by how many they are, and a resumed run asks for others.
@@ -121,7 +135,7 @@ class Ladder:
     """The expectations of all rungs together.
 
     Args:
-        told: (objectives rung by rung, encoded genes) of every individual that has gone beyond rung 0.
+        told: (objectives rung by rung, genome as ``described``) of every individual that has gone beyond rung 0.
         rungs: how many rungs there are.
         m: number of objectives.
     """
@@ -135,11 +149,11 @@ class Ladder:
             features = np.array([self._features(t[: rung + 1], genes) for t, genes in both])
             values = [np.array([t[r] for t, _ in both], dtype=float).reshape(-1, m) for r in (rung, rung + 1)]
             extra = m if rung else 0
-            self.models.append(RungModel(features.reshape(-1, width + extra), *values))
+            self.models.append(RungModel(features.reshape(-1, width + extra), *values, alone=m + extra + TRAITS))
 
     @staticmethod
     def _features(told: Sequence[Sequence[float]], genes: np.ndarray) -> np.ndarray:
-        """The last objectives, how they changed from the rung before (what still falls goes on falling), the genes."""
+        """The last objectives, how they changed from the rung before (what still falls goes on falling), the genome."""
         steps = [np.subtract(told[-1], told[-2])] if len(told) > 1 else []
         return np.concatenate([np.asarray(told[-1], dtype=float), *steps, genes])
 

@@ -11,6 +11,7 @@ from .genome import (
 from .io import GenomeFile, genome_from_dict, genome_to_dict, read_genome, write_genome
 from .space import SearchSpace
 from .toml import read_space, space_from_dict, space_to_dict
+from .traits import TRAITS, traits
 from .transformer import TRAINING_DEFAULTS, bounded_windows, check_transformer, transformer_genome
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "REFERENCE_BATCH",
     "TRAINING_DEFAULTS",
     "TRAINING_GENES",
+    "TRAITS",
     "Genome",
     "GenomeFile",
     "Layer",
@@ -31,6 +33,7 @@ __all__ = [
     "read_space",
     "space_from_dict",
     "space_to_dict",
+    "traits",
     "transformer_genome",
     "write_genome",
 ]

@@ -13,8 +13,8 @@ from typing import NamedTuple
 import numpy as np
 
 from ..errors import EvonasError
-from ..evolution.rungs import RungModel
-from ..genome import space_from_dict
+from ..evolution.rungs import RungModel, described
+from ..genome import TRAITS, space_from_dict
 from ..record import Record
 from ..store import Store
 
@@ -57,7 +57,7 @@ def extrapolate(
     last = {i: row[-1] for i, row in losses.items()}
     try:
         space = space_from_dict(store.header["space"])
-        rows = {i: features(row, space.encode(store.genomes[i].genome, per_layer=False)) for i, row in losses.items()}
+        rows = {i: features(row, described(space, store.genomes[i].genome)) for i, row in losses.items()}
         model = _model({i: rows[i] for i in known}, last, long)
         left_out = _left_out(known, model)
         found = model.expected(_column(last, rows), np.array([*rows.values()]))
@@ -68,9 +68,10 @@ def extrapolate(
     return Extrapolation(expected, left_out, error) if np.isfinite([error, *expected.values()]).all() else None
 
 
-def features(losses: Sequence[float], genes: np.ndarray) -> np.ndarray:
-    """(d,): the last of the ``losses``, rung by rung, its change from the one before, the encoded genes."""
-    return np.array([losses[-1], *np.diff(losses[-2:]), *genes])
+def features(losses: Sequence[float], genome: np.ndarray) -> np.ndarray:
+    """(d,): the last of the ``losses``, rung by rung, its change from the one before (0 without), the genome as
+    ``described``."""
+    return np.array([losses[-1], *(np.diff(losses[-2:]) if len(losses) > 1 else [0.0]), *genome])
 
 
 def each_left_out(rows: Mapping[str, np.ndarray], last: Mapping[str, float], long: Mapping[str, float]) -> LeftOut:
@@ -83,7 +84,7 @@ def _left_out(ids: Iterable[str], model: RungModel) -> LeftOut:
 
 
 def _model(rows: Mapping[str, np.ndarray], last: Mapping[str, float], long: Mapping[str, float]) -> RungModel:
-    return RungModel(np.array([*rows.values()]), _column(last, rows), _column(long, rows))
+    return RungModel(np.array([*rows.values()]), _column(last, rows), _column(long, rows), alone=2 + TRAITS)
 
 
 def _column(losses: Mapping[str, float], ids: Iterable[str]) -> np.ndarray:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..errors import EvonasError
-from ..evolution.rungs import Ladder
+from ..evolution.rungs import Ladder, described
 from ..genome import Genome, space_from_dict
 from ..genome.graph import cost
 from ..record import Record
@@ -122,10 +122,10 @@ def _expected(store: Store, told: Mapping[str, list[Record]], rungs: int) -> dic
     names = [o["name"] for o in store.header["objectives"]]
     space = space_from_dict(store.header["space"])
     rows = {i: [tuple(r.measures[n].value for n in names) for r in records] for i, records in told.items()}
-    genes = {i: space.encode(store.genomes[i].genome, per_layer=False) for i in rows}
-    ladder = Ladder([(rows[i], genes[i]) for i in rows if len(rows[i]) > 1], rungs, len(names))
+    genomes = {i: described(space, store.genomes[i].genome) for i in rows}
+    ladder = Ladder([(rows[i], genomes[i]) for i in rows if len(rows[i]) > 1], rungs, len(names))
     loss = names.index("loss") if "loss" in names else None
     if loss is None:
         return {i: records[-1].measures["loss"].value for i, records in told.items()}
-    expected = ladder.expected(list(rows.values()), list(genes.values()))
+    expected = ladder.expected(list(rows.values()), list(genomes.values()))
     return {i: values[loss] for i, values in zip(rows, expected)}

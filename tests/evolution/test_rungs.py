@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from evonas.evolution.rungs import Ladder, RungModel, due
+from evonas.evolution.rungs import Ladder, RungModel, described, due
+from evonas.genome import TRAITS, read_space, space_from_dict, traits
 
 
 def population(n: int, seed: int = 0, noise: float = 0.01):
@@ -19,6 +20,39 @@ def population(n: int, seed: int = 0, noise: float = 0.01):
 
 def features(lower, genes):
     return np.concatenate([lower, genes], axis=1)
+
+
+def test_a_few_pairs_tell_of_what_stands_alone_among_many_features():
+    # Thirty genes of which none matters, and one number that does.
+    errors = {None: [], 1: []}
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        inputs = rng.random((60, 31))
+        below = 3 + 0.01 * rng.random((60, 1))
+        above = below - 1 - np.sin(3 * inputs[:, :1]) + 0.02 * rng.standard_normal((60, 1))
+        for alone, found in errors.items():
+            model = RungModel(inputs[:20], below[:20], above[:20], alone)
+            found.append(np.abs(model.expected(below[20:], inputs[20:]) - above[20:]).mean())
+    assert np.mean(errors[1]) < 0.9 * np.mean(errors[None])
+
+
+def test_with_many_pairs_every_feature_is_judged_by_itself():
+    lower, upper, genes = population(60)
+    made = [
+        RungModel(features(lower, genes), lower, upper, alone).expected(lower, features(lower, genes))
+        for alone in (None, 2)
+    ]
+    assert made[0].tolist() == made[1].tolist()
+
+
+def test_what_a_genome_is_described_by():
+    space = read_space("text-cpu").bounded(64)
+    genome = space.sample(np.random.default_rng(0))
+    made = described(space, genome)
+    assert made[:TRAITS].tolist() == traits(genome).tolist()
+    assert made[TRAITS:].tolist() == space.encode(genome, per_layer=False).tolist()
+    own = space_from_dict({"kind": "custom", "genes": {"d_model": {"low": 0, "high": 9}}})
+    assert described(own, own.repair({"d_model": 0})).tolist() == [0.0] * TRAITS + [0.05]
 
 
 def test_without_pairs_nothing_changes_and_nothing_is_known_of_the_error():
