@@ -34,7 +34,7 @@ from bench_evolve import DEFAULTS, _reach, run_arm
 
 from evonas.config import GROWTH
 from evonas.evolution import hypervolume, stratified
-from evonas.evolution.rungs import Ladder, described
+from evonas.evolution.rungs import Ladder, described, traits_in
 from evonas.executors import Call, Failure, default_workers, make_executor
 from evonas.fitness import ProxyEvaluator
 from evonas.genome import Genome, SearchSpace, read_space
@@ -213,17 +213,18 @@ def fidelity(options, space: SearchSpace) -> dict:
             final = dict(_losses(executor, left, 0))
     done = [g for g in genomes if g.id in final]
     rows = {g.id: [(loss,) for loss in told[g.id]] for g in done}
-    genes = {g.id: described(space, g) for g in done}
+    inputs = {g.id: described(space, g) for g in done}
     predictors = []
     for rung in range(len(short.rungs)):
         expected = {}
         for g in done:
-            ladder = Ladder([(rows[o.id], genes[o.id]) for o in done if o is not g], len(short.rungs), 1)
-            expected[g.id] = ladder.expected([rows[g.id][: rung + 1]], [genes[g.id]])[0][0]
+            others = [(rows[o.id], inputs[o.id]) for o in done if o is not g]
+            ladder = Ladder(others, len(short.rungs), 1, traits_in(space))
+            expected[g.id] = ladder.expected([rows[g.id][: rung + 1]], [inputs[g.id]])[0][0]
         sample = [_entry(g, told[g.id][rung], final[g.id]) for g in done]
         left_out = [_entry(g, expected[g.id], final[g.id]) for g in done]
-        inputs = {i: features(told[i][: rung + 1], genes[i]) for i in genes}
-        found = each_left_out(inputs, {i: told[i][rung] for i in genes}, final).ranked
+        known = {i: features(told[i][: rung + 1], inputs[i]) for i in inputs}
+        found = each_left_out(known, {i: told[i][rung] for i in inputs}, final, traits_in(space)).ranked
         ahead = [_entry(g, found[g.id], final[g.id]) for g in done]
         for what, entries in (("loss", sample), ("expected from there", left_out), ("extrapolated from there", ahead)):
             summary = summarise({"factor": factor, "rungs": [short.rungs[rung]], "sample": entries})["predictors"][0]

@@ -13,7 +13,7 @@ from .archive import Archive
 from .candidate import Candidate
 from .environment import select_nsga2
 from .fitness import Individual
-from .rungs import Ladder, described, due
+from .rungs import Ladder, described, due, traits_in
 from .selection import hypervolume_contributions, non_dominated
 from .strata import interleaved, stratum_elites
 
@@ -25,8 +25,8 @@ _LATEST = 600  # of those that have climbed tell what to expect of others: enoug
 class Climbing(Archive):
     """What ``Engine`` knows of rungs; see there."""
 
-    def __init__(self, *told: Any) -> None:
-        super().__init__(*told)
+    def __init__(self, *archive: Any) -> None:
+        super().__init__(*archive)
         self._promoted: list[Candidate] = []  # of the generation that runs, not asked for yet
         self._climbed: dict[str, int] = {}  # genome id -> the rung it was last asked for, where that is above 0
         self._described: dict[str, np.ndarray] = {}
@@ -63,7 +63,7 @@ class Climbing(Archive):
         # Asked for several times a generation; individuals are replaced when they are told something, never changed.
         if self._ladder is None or self._ladder[0] != climbed:
             told = [(i.told, self._description(i.genome)) for i in climbed]
-            self._ladder = climbed, Ladder(told, self.rungs, len(self.names))
+            self._ladder = climbed, Ladder(told, self.rungs, len(self.names), traits_in(self.space))
         return self._ladder[1]
 
     def _description(self, genome: Genome) -> np.ndarray:
@@ -75,8 +75,8 @@ class Climbing(Archive):
         """Set the fitness of those below the last rung to what is expected of them there."""
         below = [i for i in individuals if 0 <= i.rung < self.rungs - 1]
         if below:
-            genes = [self._description(i.genome) for i in below]
-            for individual, values in zip(below, self.ladder().expected([i.told for i in below], genes)):
+            genomes = [self._description(i.genome) for i in below]
+            for individual, values in zip(below, self.ladder().expected([i.told for i in below], genomes)):
                 individual.fitness = self._fitness(values, self.broken(dict(zip(self.names, values))))
 
     def close(self, offspring: bool = True, only: Iterable[str] | None = None) -> None:

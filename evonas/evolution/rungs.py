@@ -19,9 +19,15 @@ Change = Callable[[np.ndarray], np.ndarray]  # features (k, d) -> changes (k,)
 
 
 def described(space: SearchSpace, genome: Genome) -> np.ndarray:
-    """(d,): the ``traits`` of a genome, 0 where it is no transformer, and its encoded genes."""
-    first = traits(genome) if space.kind == "transformer" else np.zeros(TRAITS)
-    return np.concatenate([first, space.encode(genome, per_layer=False)])
+    """(d,): the ``traits`` of a genome, if it is a transformer, and its encoded genes; of what does not lie in the
+    space those of the nearest that does."""
+    genes = space.encode(genome, per_layer=False)
+    return np.concatenate([traits(space.repair(genome)), genes]) if traits_in(space) else genes
+
+
+def traits_in(space: SearchSpace) -> int:
+    """How many numbers of a ``described`` genome are traits."""
+    return TRAITS if space.kind == "transformer" else 0
 
 
 class RungModel:
@@ -38,16 +44,18 @@ class RungModel:
         below, above: (n, m) their objectives at the lower rung and at the upper one.
         alone: how many of the features, the first ones, have a length scale of their own in any case; None for all. The
             others share one below 50 pairs, which do not tell which of some thirty features matter.
+
+    Attributes: ``pairs``, how many there are; ``groups`` (d,) of features with the same length scale.
     """
 
     def __init__(self, features: np.ndarray, below: np.ndarray, above: np.ndarray, alone: int | None = None) -> None:
         self.pairs = len(below)
         d = features.shape[1]
-        self._groups = np.minimum(np.arange(d), d if alone is None or self.pairs >= _FOR_EACH else alone)
+        self.groups = np.minimum(np.arange(d), d if alone is None or self.pairs >= _FOR_EACH else alone)
         self._features, self._below, self._above = features, below, above
         self._logs = (below > 0).all(axis=0) & (above > 0).all(axis=0)
         self._changes = [_change(b, a, logs) for b, a, logs in zip(below.T, above.T, self._logs)]
-        self._models = [_fitted(features, change, self._groups) for change in self._changes]
+        self._models = [_fitted(features, change, self.groups) for change in self._changes]
 
     def expected(self, values: np.ndarray, features: np.ndarray) -> np.ndarray:
         """Objectives (k, m) and features (k, d) at the lower rung -> objectives (k, m) expected at the upper one."""
@@ -76,7 +84,7 @@ class RungModel:
         for j, change in enumerate(self._changes):
             for fold in range(folds if self.pairs >= 3 else 0):
                 there = places == fold
-                found = _fitted(self._features[~there], change[~there], self._groups)(self._features[there])
+                found = _fitted(self._features[~there], change[~there], self.groups)(self._features[there])
                 pushed = _mean(change) - _mean(change[~there])
                 for out, changes in ((expected, found), (ranked, found + pushed)):
                     out[there, j] = self._expected(j, self._below[there, j], changes)
@@ -138,27 +146,31 @@ class Ladder:
         told: (objectives rung by rung, genome as ``described``) of every individual that has gone beyond rung 0.
         rungs: how many rungs there are.
         m: number of objectives.
+        traits: how many numbers of a genome are its traits; see ``traits_in``.
     """
 
-    def __init__(self, told: Sequence[tuple[Sequence[Sequence[float]], np.ndarray]], rungs: int, m: int) -> None:
+    def __init__(
+        self, told: Sequence[tuple[Sequence[Sequence[float]], np.ndarray]], rungs: int, m: int, traits: int = 0
+    ) -> None:
         self.m = m
         self.models: list[RungModel] = []
         width = m + (len(told[0][1]) if told else 0)
         for rung in range(rungs - 1):
-            both = [(t, genes) for t, genes in told if len(t) > rung + 1][-_MOST:]
-            features = np.array([self._features(t[: rung + 1], genes) for t, genes in both])
+            both = [(t, genome) for t, genome in told if len(t) > rung + 1][-_MOST:]
+            features = np.array([self._features(t[: rung + 1], genome) for t, genome in both])
             values = [np.array([t[r] for t, _ in both], dtype=float).reshape(-1, m) for r in (rung, rung + 1)]
             extra = m if rung else 0
-            self.models.append(RungModel(features.reshape(-1, width + extra), *values, alone=m + extra + TRAITS))
+            alone = m + extra + traits if traits else None
+            self.models.append(RungModel(features.reshape(-1, width + extra), *values, alone))
 
     @staticmethod
-    def _features(told: Sequence[Sequence[float]], genes: np.ndarray) -> np.ndarray:
+    def _features(told: Sequence[Sequence[float]], genome: np.ndarray) -> np.ndarray:
         """The last objectives, how they changed from the rung before (what still falls goes on falling), the genome."""
         steps = [np.subtract(told[-1], told[-2])] if len(told) > 1 else []
-        return np.concatenate([np.asarray(told[-1], dtype=float), *steps, genes])
+        return np.concatenate([np.asarray(told[-1], dtype=float), *steps, genome])
 
     def expected(
-        self, told: Sequence[Sequence[Sequence[float]]], genes: Sequence[np.ndarray]
+        self, told: Sequence[Sequence[Sequence[float]]], genomes: Sequence[np.ndarray]
     ) -> list[tuple[float, ...]]:
         """The objectives at the last rung of each individual that was ``told`` these so far; of one that is there, what
         was told."""
@@ -167,7 +179,7 @@ class Ladder:
             here = [k for k, row in enumerate(rows) if len(row) == rung + 1]
             found = [rows[k][-1] for k in here]
             if here and model.pairs:
-                features = np.array([self._features(rows[k], genes[k]) for k in here])
+                features = np.array([self._features(rows[k], genomes[k]) for k in here])
                 found = [tuple(row) for row in model.expected(np.array(found, dtype=float), features).tolist()]
             for k, row in zip(here, found):
                 rows[k].append(row)

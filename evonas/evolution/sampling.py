@@ -36,14 +36,14 @@ def stratified(space: SearchSpace, n: int, rng: np.random.Generator, scaled: boo
 
 
 def around_prior(space: SearchSpace, n: int, rng: np.random.Generator) -> list[Genome]:
-    """``n`` genomes at the space's prior, or near it, in the genes it names, and ``stratified`` in the rest, their
-    sizes ``scaled`` together, as an expert scales a network (Tan and Le 2019, "EfficientNet"), and wide before deep:
-    layers wait for one another, and the loss hardly depends on the shape (Kaplan et al. 2020).
+    """``n`` genomes at the space's prior, or near it, in the genes it names, and ``stratified`` in the rest. Of
+    transformers the sizes are ``scaled`` together, as an expert scales a network (Tan and Le 2019, "EfficientNet"), and
+    wide before deep: layers wait for one another, and the loss hardly depends on the shape (Kaplan et al. 2020).
 
     What an expert would try first is worth a part of the trials, and no more than that: it may be wrong (Mallik et al.
     2023, "PriorBand").
     """
-    return [_near_prior(space, genome, rng) for genome in stratified(space, n, rng, scaled=True)]
+    return [_near_prior(space, genome, rng) for genome in stratified(space, n, rng, space.kind == "transformer")]
 
 
 def with_prior(space: SearchSpace, genome: Genome) -> Genome:
@@ -64,7 +64,9 @@ def _near_prior(space: SearchSpace, genome: Genome, rng: np.random.Generator) ->
     return space.repair(values)
 
 
-def _genome(space: SearchSpace, i: int, size: float, levels: dict[str, np.ndarray], scaled: bool, rng) -> Genome:
+def _genome(
+    space: SearchSpace, i: int, size: float, levels: dict[str, np.ndarray], scaled: bool, rng: np.random.Generator
+) -> Genome:
     def level(gene: Gene) -> float:
         if not (is_size(space, gene) and (scaled or rng.random() < 0.5)):
             return levels[gene.name][i]

@@ -109,7 +109,7 @@ def serve(connection, parent: int, from_main_thread: bool) -> None:
 def stdout_to_stderr() -> None:
     """Send what the target prints to stderr: stdout belongs to the parent's results."""
     sys.stdout.flush()
-    if isinstance(sys.stderr, io.TextIOWrapper):  # a line in one write, or those of other workers come between
+    if isinstance(sys.stderr, io.TextIOWrapper):  # unbuffered, other workers' output comes between a line and its end
         sys.stderr.reconfigure(line_buffering=True, write_through=False)
     sys.stdout = sys.stderr
     with contextlib.suppress(OSError):

@@ -14,8 +14,8 @@ TRAITS = 4
 
 def traits(genome: Genome) -> np.ndarray:
     """(TRAITS,): logarithm of the size (the width times the square root of the depth), whether AdamW trains all of it,
-    and how far the optimiser may go per token (logarithm of rate over batch size), one number for AdamW and one for
-    Muon, 0 for the other.
+    and how far the optimiser may go per token, one number for AdamW and one for Muon: the logarithm of the batch's rate
+    over its size; for the other 0, which no such rate comes near.
 
     A short loss ranks badly where some networks have gone further than others: a few dozen trainings tell so much of
     these numbers, and little of some twenty genes.

@@ -48,11 +48,11 @@ def summarise(
     """What the trainings done so far say: {factor, genomes, kept, kept_volume, predictors, extrapolation, seed_noise}.
 
     ``kept``: of the genomes that are non-dominated in (long loss, latency) among those trained longer, the share that
-    had reached the last rung (see ``choose``); ``kept_volume``: of the hypervolume of that front the share that those
-    at the last rung have without the others. None where none of them had. ``predictors`` has one entry for the loss
-    at each rung, where any genome of the run is there one for what is expected at the last, and one for what is
-    extrapolated from there, each genome left out: {what, genomes, tau, low, high, regret, regions}. ``tau`` is
-    Kendall's tau-b (Kendall 1945) with the long loss, ``low`` and ``high`` its 95% bootstrap interval over genomes;
+    had reached the last rung (see ``choose``); ``kept_volume``: of the hypervolume of that front, in the box around it,
+    the share that those at the last rung have without the others. None where none of them had. ``predictors`` has one
+    entry for the loss at each rung, where any genome of the run is there one for what is expected at the last, and one
+    for what is extrapolated from there, each genome left out: {what, genomes, tau, low, high, regret, regions}. ``tau``
+    is Kendall's tau-b (Kendall 1945) with the long loss, ``low`` and ``high`` its 95% bootstrap interval over genomes;
     ``regret`` how many nats worse than the best the genome is, on average over resamples, that the predictor would
     choose; ``regions`` {name: tau} for halves by size and learning rate. None where there are fewer than four genomes.
     ``extrapolation`` is {tokens, genomes (at the last rung and trained longer), error (of the long loss, nats, a genome
@@ -112,9 +112,10 @@ def _kept(done: Sequence[Mapping], rungs: int) -> dict[str, float | None]:
     if len(done) < FEWEST or not there.any():
         return {"kept": None, "kept_volume": None}
     points = np.array([[e["long"], e["latency"]] for e in done])
-    box = hypervolume_box(points)
+    best = non_dominated(points)
+    box = hypervolume_box(points[best])
     volume = hypervolume(points[there], *box) / hypervolume(points, *box)
-    return {"kept": float(there[non_dominated(points)].mean()), "kept_volume": volume}
+    return {"kept": float(there[best].mean()), "kept_volume": volume}
 
 
 def _summary(what: str, entries: Sequence[Mapping], values: Sequence[float]) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """From a run's last rung to the length of its long trainings: what a calibration lets one expect of every genome there.
 
 A calibration trains a few genomes much longer. How the loss changes from the last rung to there is learned from them as
-the search learns it from rung to rung (``evolution.rungs.RungModel``: the losses so far and the genes), and told of the
-others with the error that the model makes of a genome left out.
+the search learns it from rung to rung (``evolution.rungs.RungModel``: the losses so far and the genome), and told of
+the others with the error that the model makes of a genome left out.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import NamedTuple
 import numpy as np
 
 from ..errors import EvonasError
-from ..evolution.rungs import RungModel, described
-from ..genome import TRAITS, space_from_dict
+from ..evolution.rungs import RungModel, described, traits_in
+from ..genome import space_from_dict
 from ..record import Record
 from ..store import Store
 
@@ -58,11 +58,11 @@ def extrapolate(
     try:
         space = space_from_dict(store.header["space"])
         rows = {i: features(row, described(space, store.genomes[i].genome)) for i, row in losses.items()}
-        model = _model({i: rows[i] for i in known}, last, long)
+        model = _model({i: rows[i] for i in known}, last, long, traits_in(space))
         left_out = _left_out(known, model)
         found = model.expected(_column(last, rows), np.array([*rows.values()]))
         expected = dict(zip(rows, found[:, 0].tolist()))
-    except (EvonasError, KeyError, TypeError, ValueError):  # a run from elsewhere: any space, any genes, any numbers
+    except (EvonasError, ArithmeticError, KeyError, TypeError, ValueError):  # a run from elsewhere: any space, any genes
         return None
     error = float(np.sqrt(np.square([left_out.expected[i] - long[i] for i in known]).mean()))
     return Extrapolation(expected, left_out, error) if np.isfinite([error, *expected.values()]).all() else None
@@ -74,17 +74,23 @@ def features(losses: Sequence[float], genome: np.ndarray) -> np.ndarray:
     return np.array([losses[-1], *(np.diff(losses[-2:]) if len(losses) > 1 else [0.0]), *genome])
 
 
-def each_left_out(rows: Mapping[str, np.ndarray], last: Mapping[str, float], long: Mapping[str, float]) -> LeftOut:
-    """What is expected of each genome of ``rows``, the ``features`` of those trained longer, by the others alone."""
-    return _left_out(rows, _model(rows, last, long))
+def each_left_out(
+    rows: Mapping[str, np.ndarray], last: Mapping[str, float], long: Mapping[str, float], traits: int = 0
+) -> LeftOut:
+    """What is expected of each genome of ``rows``, the ``features`` of those trained longer, by the others alone.
+    ``traits``: see ``evolution.rungs.Ladder``."""
+    return _left_out(rows, _model(rows, last, long, traits))
 
 
 def _left_out(ids: Iterable[str], model: RungModel) -> LeftOut:
     return LeftOut(*(dict(zip(ids, found[:, 0].tolist())) for found in model.left_out))
 
 
-def _model(rows: Mapping[str, np.ndarray], last: Mapping[str, float], long: Mapping[str, float]) -> RungModel:
-    return RungModel(np.array([*rows.values()]), _column(last, rows), _column(long, rows), alone=2 + TRAITS)
+def _model(
+    rows: Mapping[str, np.ndarray], last: Mapping[str, float], long: Mapping[str, float], traits: int
+) -> RungModel:
+    alone = 2 + traits if traits else None  # beside the loss and its change
+    return RungModel(np.array([*rows.values()]), _column(last, rows), _column(long, rows), alone)
 
 
 def _column(losses: Mapping[str, float], ids: Iterable[str]) -> np.ndarray:

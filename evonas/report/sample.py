@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..errors import EvonasError
-from ..evolution.rungs import Ladder, described
+from ..evolution.rungs import Ladder, described, traits_in
 from ..genome import Genome, space_from_dict
 from ..genome.graph import cost
 from ..record import Record
@@ -123,7 +123,7 @@ def _expected(store: Store, told: Mapping[str, list[Record]], rungs: int) -> dic
     space = space_from_dict(store.header["space"])
     rows = {i: [tuple(r.measures[n].value for n in names) for r in records] for i, records in told.items()}
     genomes = {i: described(space, store.genomes[i].genome) for i in rows}
-    ladder = Ladder([(rows[i], genomes[i]) for i in rows if len(rows[i]) > 1], rungs, len(names))
+    ladder = Ladder([(rows[i], genomes[i]) for i in rows if len(rows[i]) > 1], rungs, len(names), traits_in(space))
     loss = names.index("loss") if "loss" in names else None
     if loss is None:
         return {i: records[-1].measures["loss"].value for i, records in told.items()}

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
-from evonas.evolution.rungs import Ladder, RungModel, described, due
-from evonas.genome import TRAITS, read_space, space_from_dict, traits
+from evonas.evolution.rungs import Ladder, RungModel, described, due, traits_in
+from evonas.genome import TRAITS, Genome, read_space, space_from_dict, traits
 
 
 def population(n: int, seed: int = 0, noise: float = 0.01):
@@ -51,8 +53,28 @@ def test_what_a_genome_is_described_by():
     made = described(space, genome)
     assert made[:TRAITS].tolist() == traits(genome).tolist()
     assert made[TRAITS:].tolist() == space.encode(genome, per_layer=False).tolist()
+    assert traits_in(space) == TRAITS
     own = space_from_dict({"kind": "custom", "genes": {"d_model": {"low": 0, "high": 9}}})
-    assert described(own, own.repair({"d_model": 0})).tolist() == [0.0] * TRAITS + [0.05]
+    assert described(own, own.repair({"d_model": 0})).tolist() == [0.05] and traits_in(own) == 0
+
+
+@pytest.mark.parametrize("gene", ["batch_size", "learning_rate", "n_layers", "d_model", "optimizer"])
+@pytest.mark.parametrize("value", [0, False, -1, "x", math.nan, None, (3,)])
+def test_what_does_not_lie_in_the_space_is_described_as_what_does(gene, value):
+    space = read_space("text-cpu").bounded(64)
+    genes = dict(space.sample(np.random.default_rng(0)))
+    made = described(space, Genome({**genes, gene: value}))
+    assert np.isfinite(made).all() and made.shape == described(space, Genome(genes)).shape
+
+
+def test_genes_share_a_length_scale_beside_traits_only():
+    lower, upper, genes = population(12)
+    told = [((tuple(a), tuple(b)), g) for a, b, g in zip(lower, upper, genes)]
+    assert Ladder(told, 2, 2).models[0].groups.tolist() == list(range(7))
+    assert Ladder(told, 2, 2, traits=1).models[0].groups.tolist() == [0, 1, 2, 3, 3, 3, 3]
+    third = [((*rows, rows[-1]), g) for rows, g in told]
+    models = Ladder(third, 3, 2, traits=1).models
+    assert [m.groups.tolist() for m in models] == [[0, 1, 2, 3, 3, 3, 3], [0, 1, 2, 3, 4, 5, 5, 5, 5]]
 
 
 def test_without_pairs_nothing_changes_and_nothing_is_known_of_the_error():

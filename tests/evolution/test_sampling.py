@@ -222,3 +222,10 @@ def test_a_screen_holds_for_what_begins_at_the_prior():
 
     found = first_population(space, 8, [], mutate, screen, np.random.default_rng(0))
     assert len(found) == 8 and all(c.genome.optimizer == "adamw" for c in found)
+
+
+def test_sizes_of_a_space_of_ones_own_are_not_tied_together():
+    genes = {**{name: {"low": 0.0, "high": 1.0} for name in "xyz"}, "shape": ["round", "square"]}
+    space = space_from_dict({"kind": "custom", "genes": genes, "prior": {"shape": "round"}})
+    rows = np.array([[g[name] for name in "xyz"] for g in around_prior(space, 40, np.random.default_rng(0))])
+    assert np.abs(np.corrcoef(rows.T)[np.triu_indices(3, 1)]).max() < 0.8

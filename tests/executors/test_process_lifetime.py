@@ -66,11 +66,11 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(HERE)])}
 
 
-def run_script(text: str, tmp_path: Path, stdin: bool = False) -> subprocess.CompletedProcess:
+def run_script(text: str, tmp_path: Path, stdin: bool = False, **more: str) -> subprocess.CompletedProcess:
     path = tmp_path / "script.py"
     path.write_text(text)
     command = [sys.executable, *([] if stdin else [str(path)])]
-    options = {"capture_output": True, "text": True, "env": environment(), "timeout": PATIENCE, "cwd": tmp_path}
+    options = {"capture_output": True, "text": True, "env": environment() | more, "timeout": PATIENCE, "cwd": tmp_path}
     return subprocess.run(command, input=text if stdin else None, **options)
 
 
@@ -148,7 +148,7 @@ def test_what_a_target_and_its_children_print_goes_to_stderr(tmp_path):
 
 def test_what_several_workers_print_comes_in_whole_lines(tmp_path):
     chatter = RUN.replace('"square", (i,)', '"chatter", (f"said {i}", 20000)')
-    done = run_script(HEAD + TARGET_IN_MODULE + chatter, tmp_path)
+    done = run_script(HEAD + TARGET_IN_MODULE + chatter, tmp_path, PYTHONUNBUFFERED="1")
     lines = done.stderr.splitlines()
     assert sorted(set(lines)) == ["said 0", "said 1", "said 2"]
     assert len(lines) == 60000

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from rich.console import Console
 
-from evonas.report import build_report, render_table, to_csv, to_html, to_markdown
+from evonas.genome import TRAITS, Genome
+from evonas.report import build_report, extrapolation, render_table, to_csv, to_html, to_markdown
 from evonas.report.calibration import (
     AS_LONG,
     FILE,
@@ -75,6 +77,34 @@ def test_what_says_nothing_is_ranked_at_random_not_the_other_way_round():
             found[name].append(tau(values, np.array(list(long.values()))) or 0.0)
     expected, ranked = np.mean(found["expected"]), np.mean(found["ranked"])
     assert expected < -0.05 and abs(ranked) < 0.05 and ranked - expected > 0.1
+
+
+def test_loss_its_change_and_traits_stand_apart_from_the_genes(climbed, monkeypatch):
+    made = []
+    model = extrapolation.RungModel
+    monkeypatch.setattr(extrapolation, "RungModel", lambda *args: made.append(model(*args)) or made[-1])
+    ids = at_the_last(climbed)
+    extrapolated(climbed, {i: later(climbed, i) for i in ids})
+    rest = len(made[0].groups) - 2 - TRAITS
+    assert made[0].groups.tolist() == [*range(2 + TRAITS), *[2 + TRAITS] * rest] and rest > 5
+    row = features([2.0], np.arange(3.0)), features([3.0, 2.0], np.arange(3.0))
+    assert [r.tolist() for r in row] == [[2.0, 0.0, 0.0, 1.0, 2.0], [2.0, -1.0, 0.0, 1.0, 2.0]]
+
+
+@pytest.mark.parametrize("genes", [{"batch_size": 0}, {"learning_rate": -1}, {"optimizer": 7}, {"n_layers": 10**400}])
+def test_a_genome_that_cannot_be_takes_nothing_from_the_report(climbed, tmp_path, genes):
+    hostile = at_the_last(climbed)[-1]
+    with Store.create(tmp_path / "run", header(space=climbed.header["space"])) as store:
+        for record in climbed.records:
+            genome = climbed.genomes[record.genome_id].genome
+            if record.genome_id == hostile:
+                genome = Genome({**genome, **genes})
+                record = replace(record, genome_id=genome.id)
+            store.append(genome, record)
+    long = {i: later(climbed, i) for i in at_the_last(climbed)[:-1]}
+    found = extrapolated(Store.open(tmp_path / "run"), long)
+    assert found is None or found.losses.keys() > long.keys()
+    assert found is not None or genes["n_layers"] > 1e300
 
 
 def test_the_latest_of_very_many_count(climbed, monkeypatch):
