@@ -62,7 +62,7 @@ def extrapolate(
         left_out = _left_out(known, model)
         found = model.expected(_column(last, rows), np.array([*rows.values()]))
         expected = dict(zip(rows, found[:, 0].tolist()))
-    except (EvonasError, ArithmeticError, KeyError, TypeError, ValueError):  # a run from elsewhere: any space, any genes
+    except (EvonasError, ArithmeticError, KeyError, TypeError, ValueError):  # from elsewhere: any space, any genes
         return None
     error = float(np.sqrt(np.square([left_out.expected[i] - long[i] for i in known]).mean()))
     return Extrapolation(expected, left_out, error) if np.isfinite([error, *expected.values()]).all() else None
