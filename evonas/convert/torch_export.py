@@ -23,6 +23,7 @@ from ..model import (
     feed_forward,
     flash,
     latent_attention,
+    narrow,
     norm,
     rotary,
     short_convolution,
@@ -38,6 +39,7 @@ FILES = ("model.py", "genome.json", "weights.safetensors")
 # What follows the genome, in this order: a module and the definitions taken from it, None for all but LEFT_OUT.
 PARTS: tuple[tuple[ModuleType, tuple[str, ...] | None], ...] = (
     (graph, ("MIN_ATTENTION_BLOCK", "attention_block", "first_block", "rope_dim")),
+    (narrow, None),
     (norm, None),
     (undrawn, None),
     (feed_forward, None),

@@ -10,6 +10,8 @@ from functools import cache
 import torch
 import torch.nn.functional as F
 
+from .narrow import product_dtype
+
 _WIDTH_STEP = 8  # the kernel's head widths are multiples of it
 _WIDEST_HEAD = 256
 _WIDE_HEADS, _WIDE_HEADS_ON = (192, 224), ((8, 0), (9, 0), (10, 0))  # above, up to; on these capabilities
@@ -21,7 +23,7 @@ def flash_usable(q_BHTE: torch.Tensor) -> bool:
     Its gradient knows some wide heads on few GPUs only (torch's own attention has the same exception)."""
     if not q_BHTE.is_cuda or q_BHTE.shape[-1] > _WIDEST_HEAD:
         return False
-    if _product_dtype(q_BHTE) not in (torch.bfloat16, torch.float16) or not _flash_available(q_BHTE.device):
+    if product_dtype(q_BHTE) not in (torch.bfloat16, torch.float16) or not _flash_available(q_BHTE.device):
         return False
     wide = _WIDE_HEADS[0] < q_BHTE.shape[-1] <= _WIDE_HEADS[1] and torch.is_grad_enabled()
     return not wide or torch.cuda.get_device_capability(q_BHTE.device) in _WIDE_HEADS_ON
@@ -36,7 +38,7 @@ def flash_attention(
     ``F.scaled_dot_product_attention`` knows no window, wants KV heads repeated where there is a mask, and may choose
     cuDNN, which plans every new shape for seconds: a search meets a new shape with every candidate.
     """
-    dtype, width, lengths = _product_dtype(q_BHTE), q_BHTE.shape[-1], (q_BHTE.shape[2], k_BKSE.shape[2])
+    dtype, width, lengths = product_dtype(q_BHTE), q_BHTE.shape[-1], (q_BHTE.shape[2], k_BKSE.shape[2])
     # Heads behind tokens, where the projections left them.
     q, k, v = (x.transpose(1, 2).to(dtype) for x in (q_BHTE, k_BKSE, v_BKSE))
     if width % _WIDTH_STEP:  # padding copies, even where there is nothing to pad
@@ -46,10 +48,6 @@ def flash_attention(
         q, k, v, None, None, *lengths, 0.0, True, False, scale=width**-0.5, **sides
     )[0]
     return y_BTHE[..., :width]
-
-
-def _product_dtype(q: torch.Tensor) -> torch.dtype:
-    return torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else q.dtype
 
 
 @cache

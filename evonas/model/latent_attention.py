@@ -83,7 +83,7 @@ class LatentAttention(nn.Module):
     def _project(self, x_BTD: torch.Tensor, start: int) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]:
         """Plain queries (B, T, H, E), rotated queries and last the shared rotated key (B, T, H+1, P), latent."""
         q, rope, c = self.down(x_BTD).split(self._widths, 2)
-        c_BTR = self.latent_norm(c.to(self.latent_norm.weight.dtype))  # under autocast the fused norm wants one dtype
+        c_BTR = self.latent_norm(c)
         batch, length = x_BTD.shape[:2]
         q_BTHE = q.view(batch, length, self.n_heads, self.head_dim)
         if self.rotary is None:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from .narrow import alike
+
 BASE = 10000.0
 IN_HALVES = 256  # tokens; past these the copy with both halves swapped costs more than an operation for each half
 
@@ -36,6 +38,7 @@ class Rotary(nn.Module):
         else:
             tables = self._tables(torch.arange(start, end, device=self.cos.device))
             cos, sin = (table.to(self.cos.dtype) for table in tables)
+        cos, sin = alike(x_BTGE, cos, sin)
         first, second = x_BTGE.chunk(2, -1)
         if x_BTGE.shape[1] > IN_HALVES and not torch.is_grad_enabled():
             y_BTGE = x_BTGE * cos

@@ -8,6 +8,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from .narrow import alike
+
 
 class ShortConvolution(nn.Module):
     """Causal depthwise convolution; x_BTD -> x_BTD, ``y[t] = sum_j weight[j] * x[t - j]`` over the ``width`` latest.
@@ -27,8 +29,9 @@ class ShortConvolution(nn.Module):
         self.weight.zero_()[0] = 1.0
 
     def forward(self, x_BTD: torch.Tensor) -> torch.Tensor:
-        y_BTD = x_BTD * self.weight[0]
-        for j in range(1, min(len(self.weight), x_BTD.shape[1])):
+        (weight_CD,) = alike(x_BTD, self.weight)
+        y_BTD = x_BTD * weight_CD[0]
+        for j in range(1, min(len(weight_CD), x_BTD.shape[1])):
             # A slice at a time: for a few taps that is faster than torch's depthwise convolution on a CPU.
-            y_BTD[:, j:].addcmul_(x_BTD[:, :-j], self.weight[j])
+            y_BTD[:, j:].addcmul_(x_BTD[:, :-j], weight_CD[j])
         return y_BTD

@@ -20,6 +20,7 @@ from .dot_product import CausalDotProduct
 from .dropout import dropout
 from .feed_forward import FEED_FORWARDS
 from .latent_attention import LatentAttention
+from .narrow import narrowed
 from .norm import NORMS
 from .rotary import Rotary
 from .short_convolution import ShortConvolution
@@ -165,7 +166,7 @@ class Transformer(nn.Module):
     def _embed(self, tokens_BT: torch.Tensor) -> torch.Tensor:
         if tokens_BT.dim() != 2 or not tokens_BT.shape[1]:
             raise EvonasError(f"tokens have shape {tuple(tokens_BT.shape)}; expected (batch, sequence), sequence >= 1")
-        x_BTD = self.token_embedding(tokens_BT)
+        x_BTD = narrowed(self.token_embedding(tokens_BT))
         if self.short_convolution is not None:
             x_BTD = self.short_convolution(x_BTD)
         if self.position_embedding is not None:
@@ -175,7 +176,7 @@ class Transformer(nn.Module):
                     f"{length} tokens exceed the context of {self.context} learned positions",
                     "Give fewer tokens, or build with a longer context or position 'rope'.",
                 )
-            x_BTD = x_BTD + self.position_embedding.weight[:length]
+            x_BTD = x_BTD + narrowed(self.position_embedding.weight[:length])
         return dropout(x_BTD, self.dropout) if self.training and self.dropout else x_BTD
 
     def _through_blocks(self, x_BTD: torch.Tensor, caches: Sequence[LayerCache | None]) -> torch.Tensor:

@@ -322,14 +322,20 @@ def test_dropout_acts_in_training_only():
     assert torch.equal(model(tokens), model(tokens))
 
 
+@pytest.mark.parametrize("narrow", [False, True])  # a CPU as it is, and as if it were a GPU
 @pytest.mark.parametrize("position", ["learned", "rope"])
 @pytest.mark.parametrize("norm", ["layernorm", "rmsnorm"])
 @pytest.mark.filterwarnings("error")
-def test_runs_under_bfloat16_autocast(norm, position):
-    genome = small(position=position, norm=norm, n_kv_heads=[2, 4], window=[None, 8], kv_rank=[None, 8])
+def test_runs_under_bfloat16_autocast(monkeypatch, norm, position, narrow):
+    if narrow:
+        monkeypatch.setattr("evonas.model.narrow.NARROW_ON", ("cpu",))
+    genome = small(position=position, norm=norm, n_kv_heads=[2, 4], window=[None, 8], kv_rank=[None, 8], conv_width=3)
     model, tokens = build(genome, VOCAB, 40), tokens_of(2, 40)
+    streams = []
+    model.blocks[0].register_forward_hook(lambda block, inputs, y: streams.append(y.dtype))
     with torch.autocast("cpu", torch.bfloat16):
         logits = model(tokens)
+        assert streams == [torch.bfloat16 if narrow else torch.float32]
         F.cross_entropy(logits.float().flatten(0, 1), tokens.flatten()).backward()
         decoded = model.decode(tokens[:, :1], model.new_cache(2))
     assert logits.dtype == torch.bfloat16
