@@ -33,6 +33,9 @@ class GaussianProcess:
         x: (n, d) inputs, about in [0, 1].
         y: (n,) outputs on any scale.
         groups: (d,) group of each input, numbered from 0.
+
+    Attributes: ``evidence``, the logarithm of the density of ``y`` at its hyperparameters and their own prior, up to a
+    constant: higher for the better of two ways of asking, the same points fitted.
     """
 
     def __init__(self, x: np.ndarray, y: np.ndarray, groups: Sequence[int]) -> None:
@@ -59,6 +62,7 @@ class GaussianProcess:
             options={"maxiter": _STEPS},
         )
         self._theta = found.x
+        self.evidence = -float(found.fun) - len(some) * math.log(self._scale)
         self._settle(additive)
 
     def _parts(self, theta: np.ndarray):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -15,7 +16,13 @@ _FOR_EACH = 50  # pairs from which every feature has a length scale of its own
 _ONE_BY_ONE, _FOLDS = 40, 8  # pairs that are left out one by one; in how many parts more are
 _REACH = -1.0, 2.0  # of inputs, where those known are from 0 to 1
 
-Change = Callable[[np.ndarray], np.ndarray]  # features (k, d) -> changes (k,)
+
+class Fit(NamedTuple):
+    """``change`` features (k, d) -> changes (k,); ``evidence`` as ``GaussianProcess`` has it, infinite where there was
+    nothing to fit."""
+
+    change: Callable[[np.ndarray], np.ndarray]
+    evidence: float
 
 
 def described(space: SearchSpace, genome: Genome) -> np.ndarray:
@@ -44,18 +51,33 @@ class RungModel:
         below, above: (n, m) their objectives at the lower rung and at the upper one.
         alone: how many of the features, the first ones, have a length scale of their own in any case; None for all. The
             others share one below 50 pairs, which do not tell which of some thirty features matter.
+        remains: shares of a value at the lower rung from which the change may be counted; the one under which the pairs
+            are likeliest is taken. Of a short training's lead little is left after one twenty times as long.
 
     Attributes: ``pairs``, how many there are; ``groups`` (d,) of features with the same length scale.
     """
 
-    def __init__(self, features: np.ndarray, below: np.ndarray, above: np.ndarray, alone: int | None = None) -> None:
+    def __init__(
+        self,
+        features: np.ndarray,
+        below: np.ndarray,
+        above: np.ndarray,
+        alone: int | None = None,
+        remains: Sequence[float] = (1.0,),
+    ) -> None:
         self.pairs = len(below)
         d = features.shape[1]
         self.groups = np.minimum(np.arange(d), d if alone is None or self.pairs >= _FOR_EACH else alone)
         self._features, self._below, self._above = features, below, above
         self._logs = (below > 0).all(axis=0) & (above > 0).all(axis=0)
-        self._changes = [_change(b, a, logs) for b, a, logs in zip(below.T, above.T, self._logs)]
-        self._models = [_fitted(features, change, self.groups) for change in self._changes]
+        self._remains, self._changes, self._models = [], [], []
+        for values in zip(below.T, above.T, self._logs):
+            changes = [_change(*values, share) for share in remains]
+            fits = [_fitted(features, change, self.groups) for change in changes]
+            best = max(range(len(fits)), key=lambda k: fits[k].evidence)
+            self._remains.append(remains[best])
+            self._changes.append(changes[best])
+            self._models.append(fits[best].change)
 
     def expected(self, values: np.ndarray, features: np.ndarray) -> np.ndarray:
         """Objectives (k, m) and features (k, d) at the lower rung -> objectives (k, m) expected at the upper one."""
@@ -65,10 +87,10 @@ class RungModel:
     @np.errstate(over="ignore", invalid="ignore")  # a user's objectives may be of any size
     def _expected(self, j: int, values: np.ndarray, change: np.ndarray) -> np.ndarray:
         if not self._logs[j]:
-            return np.nan_to_num(values + change)
+            return np.nan_to_num(self._remains[j] * values + change)
         # What is not positive, where all pairs were, changes as they did in the mean.
         plain = values + _mean(self._above[:, j] - self._below[:, j])
-        return np.nan_to_num(np.where(values > 0, values * np.exp(change), plain))
+        return np.nan_to_num(np.where(values > 0, values ** self._remains[j] * np.exp(change), plain))
 
     @cached_property
     def left_out(self) -> tuple[np.ndarray, np.ndarray]:
@@ -84,7 +106,7 @@ class RungModel:
         for j, change in enumerate(self._changes):
             for fold in range(folds if self.pairs >= 3 else 0):
                 there = places == fold
-                found = _fitted(self._features[~there], change[~there], self.groups)(self._features[there])
+                found = _fitted(self._features[~there], change[~there], self.groups).change(self._features[there])
                 pushed = _mean(change) - _mean(change[~there])
                 for out, changes in ((expected, found), (ranked, found + pushed)):
                     out[there, j] = self._expected(j, self._below[there, j], changes)
@@ -100,14 +122,14 @@ class RungModel:
 
 
 @np.errstate(over="ignore", invalid="ignore")
-def _fitted(features: np.ndarray, change: np.ndarray, groups: np.ndarray) -> Change:
+def _fitted(features: np.ndarray, change: np.ndarray, groups: np.ndarray) -> Fit:
     """A model of the changes (n,): their mean where there are few or all are alike; none where most have none, as of a
     time, of which a few were measured once more."""
     n = len(change)
     unchanged = n > 0 and (change == 0).mean() > 0.5
     if n < _ENOUGH or unchanged or change.min() == change.max() or not np.isfinite(change.std()):
         mean = 0.0 if unchanged else _mean(change)
-        return lambda features: np.full(len(features), mean)
+        return Fit(lambda features: np.full(len(features), mean), np.inf)
     from .gp import GaussianProcess  # SciPy: half a second to import
 
     low, high = features.min(axis=0), features.max(axis=0)
@@ -127,16 +149,16 @@ def _fitted(features: np.ndarray, change: np.ndarray, groups: np.ndarray) -> Cha
             found = [model.predict(row[None])[0][0] for row in scaled(features)]
         return np.clip(found, change.min(), change.max())
 
-    return predicted
+    return Fit(predicted, model.evidence)
 
 
 def _mean(changes: np.ndarray) -> float:
     return float((changes / max(len(changes), 1)).sum())  # a sum first might be beyond all bounds
 
 
-def _change(below: np.ndarray, above: np.ndarray, logs: bool) -> np.ndarray:
+def _change(below: np.ndarray, above: np.ndarray, logs: bool, remains: float) -> np.ndarray:
     with np.errstate(over="ignore"):
-        return np.log(above) - np.log(below) if logs else above - below
+        return np.log(above) - remains * np.log(below) if logs else above - remains * below
 
 
 class Ladder:

@@ -19,6 +19,7 @@ from ..record import Record
 from ..store import Store
 
 FEWEST, MOST = 6, 250  # long trainings of genomes at the last rung that it is learned from; the latest count
+_REMAINS = (1.0, 0.75, 0.5)  # of what one genome is ahead of another at the last rung; see ``RungModel``
 
 
 class Extrapolation(NamedTuple):
@@ -90,7 +91,7 @@ def _model(
     rows: Mapping[str, np.ndarray], last: Mapping[str, float], long: Mapping[str, float], traits: int
 ) -> RungModel:
     alone = 2 + traits if traits else None  # beside the loss and its change
-    return RungModel(np.array([*rows.values()]), _column(last, rows), _column(long, rows), alone)
+    return RungModel(np.array([*rows.values()]), _column(last, rows), _column(long, rows), alone, _REMAINS)
 
 
 def _column(losses: Mapping[str, float], ids: Iterable[str]) -> np.ndarray:

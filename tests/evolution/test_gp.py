@@ -33,6 +33,15 @@ def test_the_gradient_is_that_of_the_loss():
         assert gp._loss(theta, *data)[1] == pytest.approx(np.array(numeric), rel=1e-4, abs=1e-4)
 
 
+def test_the_evidence_tells_what_follows_from_the_inputs_on_any_scale():
+    x, y = sample(60, noise=0.1)
+    tossed = np.random.default_rng(1).permutation(y)
+    assert GaussianProcess(x, y, GROUPS).evidence > GaussianProcess(x, tossed, GROUPS).evidence + 10
+    # A density: of outputs ten times as far apart it is a tenth for each.
+    far = GaussianProcess(x, 10 * y, GROUPS).evidence
+    assert far == pytest.approx(GaussianProcess(x, y, GROUPS).evidence - 60 * np.log(10), abs=0.01)
+
+
 def test_a_sum_over_many_groups_is_learned_from_few_points():
     """By the additive part: no two of these points are close together in all groups."""
     errors = []

@@ -47,6 +47,31 @@ def test_with_many_pairs_every_feature_is_judged_by_itself():
     assert made[0].tolist() == made[1].tolist()
 
 
+@pytest.mark.parametrize("sign", [1, -1])  # positive values are taken in logarithms, others as they are
+def test_of_a_lead_as_much_remains_as_the_pairs_tell(sign):
+    """Twice: what was ahead stays so by as much, and by nothing at all."""
+    errors = {}
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        genes, lead = rng.random((60, 6)), 0.4 * rng.standard_normal((60, 1))
+        below, gain = 4 + lead, 0.3 * genes[:, :1]
+        for kept, above in (("all", below - 1 - gain), ("none", 3 - gain)):
+            above = sign * (above + 0.02 * rng.standard_normal((60, 1)))
+            inputs = features(sign * below, genes)
+            for shares in ((1.0,), (1.0, 0.75, 0.5)):
+                model = RungModel(inputs[:15], sign * below[:15], above[:15], None, shares)
+                off = np.abs(model.expected(sign * below[15:], inputs[15:]) - above[15:]).mean()
+                errors.setdefault((kept, len(shares)), []).append(off)
+    mean = {key: np.mean(found) for key, found in errors.items()}
+    assert mean["none", 3] < 0.95 * mean["none", 1] and mean["all", 3] < 1.05 * mean["all", 1]
+
+
+def test_of_what_never_changes_all_remains():
+    lower, _, genes = population(20)
+    model = RungModel(features(lower, genes), lower, lower, None, (1.0, 0.5))
+    assert model.expected(lower, features(lower, genes)).tolist() == lower.tolist()
+
+
 def test_what_a_genome_is_described_by():
     space = read_space("text-cpu").bounded(64)
     genome = space.sample(np.random.default_rng(0))
