@@ -17,7 +17,7 @@ from .rungs import Ladder, described, due, traits_in
 from .selection import hypervolume_contributions, non_dominated
 from .strata import interleaved, stratum_elites
 
-_EARLY = 4  # that go on to rung 1 before they are due, where the first generation is a part: enough for its model
+_EARLY = 4  # that go on to each rung before they are due, where the first generation is a part: enough for its model
 _WORTH = 1e-4  # of the box around the front, that one has to add to its hypervolume to be set aside
 _LATEST = 600  # of those that have climbed tell what to expect of others: enough for it, however long the run
 
@@ -171,7 +171,7 @@ class Climbing(Archive):
             at_rung = [i for i in (*last, *best_first, *rest) if i.rung == rung - 1 and i.genome.id not in seeds]
             waiting = list({i.genome.id: i for i in at_rung if self._climbed.get(i.genome.id, 0) == i.rung}.values())
             first = sum(i.genome.id in closing for i in waiting)
-            early = min(_EARLY, self._numbers.first // 2) // rung if self._in_parts else 0
+            early = min(_EARLY, self._numbers.first // 2) if self._in_parts else 0
             share = max(due(rung, self._numbers.start(self.generation), self.reduction), early) - there
             if not self._offspring_wanted:  # what is left is for the front
                 share = first

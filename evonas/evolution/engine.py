@@ -145,14 +145,18 @@ class Engine(Climbing):
 
     def ask(self, n: int | None = None) -> list[Candidate]:
         """The next ``n`` candidates: those that go on to a higher rung, then genomes never asked for before. By
-        default the former and a generation of the latter. Fewer, even none, when the space is exhausted."""
-        offspring = self._numbers.size(self._numbers.place(self._asked)[0]) if self._offspring_wanted else 0
+        default the former and a generation of the latter, where there is no front yet the former alone as long as
+        some are on their way to the last rung. Fewer, even none, when the space is exhausted."""
+        new = self._offspring_wanted and not (n is None and self._is_for_the_early)
+        offspring = self._numbers.size(self._numbers.place(self._asked)[0]) if new else 0
         count = len(self._promoted) + offspring if n is None else n
         out = self._take_promoted(count)
-        if out and not self._offspring_wanted:
+        if out and not new:
             self._short[out[0].generation] = 0
         while len(out) < count:
             generation, index = self._numbers.place(self._asked)
+            if generation in self._short and not self.exhausted:
+                break  # nothing new comes in it
             candidate = self._propose(generation, index) if generation not in self._short else None
             self.exhausted = candidate is None and generation > 0  # the first population may be short without it
             if candidate is None:
@@ -175,6 +179,12 @@ class Engine(Climbing):
     def _in_parts(self) -> bool:
         """Whether the first generation is a part of the first population."""
         return self._numbers.first < self.population_size
+
+    @property
+    def _is_for_the_early(self) -> bool:
+        """Whether nothing new comes in the generation that begins: with many rungs those that go on before they are due
+        have to be at the last but one first, and until some are at the last there is no front."""
+        return self._in_parts and 0 < self.generation < self.rungs - 1 and bool(self._promoted)
 
     def prepare(self) -> None:
         """Draw the first population now. Raises EvonasError when no genome passes the screen."""
