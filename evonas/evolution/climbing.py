@@ -153,8 +153,16 @@ class Climbing(Archive):
         ids = {i.genome.id for i in (*self.population, *self.reserve) if i.rung < self.rungs - 1}
         return ids | {c.genome.id for c in self._promoted} | {g.id for g in self.seed_genomes}
 
+    def _line(self) -> list[Individual]:
+        """Who goes on before whom: as soon as there is a front to add to, those that are expected on it, who adds most
+        first; then the members by rank and crowding, among them the best of each stratum."""
+        hopeful = self._hopeful(False) if self._best else ()
+        best_first = select_nsga2(self.population, len(self.population), np.random.default_rng(0))
+        elites = stratum_elites(best_first, self.steady(), self.population_size // 2)
+        return [*hopeful, *interleaved(best_first, elites), *(self.reserve if self.exhausted else ())]
+
     def _promote(self) -> None:
-        """Choose who goes on in the generation that begins: seed genomes in any case, then the best members."""
+        """Choose who goes on in the generation that begins: seed genomes in any case, then as they stand in line."""
         if self.rungs == 1:
             return
         seeds = {genome.id for genome in self.seed_genomes}
@@ -163,13 +171,11 @@ class Climbing(Archive):
         closing = {i.genome.id for i in last}
         chosen = [i for i in self._seeds_below() if self._finishing is None or i.genome.id in closing]
         chosen = [i for i in chosen if self._climbed.get(i.genome.id, 0) == i.rung]
-        best_first = select_nsga2(self.population, len(self.population), np.random.default_rng(0))
-        best_first = interleaved(best_first, stratum_elites(best_first, self.steady(), self.population_size // 2))
-        rest = self.reserve if self.exhausted else ()
+        line = [i for i in (*last, *self._line()) if i.genome.id not in seeds]
         for rung in range(self.rungs - 1, 0, -1):
             there = sum(reached >= rung for i, reached in self._climbed.items() if i not in seeds)
-            at_rung = [i for i in (*last, *best_first, *rest) if i.rung == rung - 1 and i.genome.id not in seeds]
-            waiting = list({i.genome.id: i for i in at_rung if self._climbed.get(i.genome.id, 0) == i.rung}.values())
+            at_rung = {i.genome.id: i for i in line if i.rung == rung - 1}
+            waiting = [i for i in at_rung.values() if self._climbed.get(i.genome.id, 0) == i.rung]
             first = sum(i.genome.id in closing for i in waiting)
             early = min(_EARLY, self._numbers.first // 2) if self._in_parts else 0
             share = max(due(rung, self._numbers.start(self.generation), self.reduction), early) - there

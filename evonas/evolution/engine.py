@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 NSGA3_FROM = 4  # objectives
 _ATTEMPTS = (1, 9, 40, 150)  # offspring that are drawn at once for a place that is still empty
+_SHARE_WITH_RUNGS = 0.75  # of a generation, that the surrogate proposes: what it adds is seen by few at the last rung
 
 
 class Engine(Climbing):
@@ -238,8 +239,7 @@ class Engine(Climbing):
         if self.screening is None:
             return []
         if self._plan is None or self._plan[0] != generation:
-            # With rungs it would trust short trainings as far as selection does: half comes from variation alone.
-            share = self.trust.share(len(self.archive)) if self.rungs == 1 else 0.5
+            share = self.trust.share(len(self.archive)) if self.rungs == 1 else _SHARE_WITH_RUNGS
             places = self._numbers.size(generation) - index  # before it may be the rest of the first population
             found = self.screening.plan(self, generation, places * share)
             self._plan = generation, index, [p._replace(operator=SCREENED + p.operator) for p in found]

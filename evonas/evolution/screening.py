@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _FEWEST = 12  # individuals told, below which nothing is modelled
 _LATEST = 250  # individuals, besides the population, that a model is fitted to
 _ROUNDS, _PER_ROUND = 4, 48  # of the inner evolution
-_OPTIMISM = 0.5  # standard deviations
+_OPTIMISM = 0.5  # standard deviations; none with rungs, where whoever goes on is chosen once more
 _NO_SKILL, _FULL_SKILL = 0.1, 0.5  # Kendall's tau: below it no share of the offspring is chosen so, above it all
 
 
@@ -97,7 +97,8 @@ class Screening:
 
 def _hope(engine: Engine, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
     """Objectives (..., m) that are hoped for: somewhat better than the mean, and no better than a goal."""
-    better = -_OPTIMISM * minimised(np.ones((1, len(engine.objectives))), engine.directions)[0]
+    optimism = _OPTIMISM if engine.rungs == 1 else 0.0
+    better = -optimism * minimised(np.ones((1, len(engine.objectives))), engine.directions)[0]
     return engine.wanted(mean + better * std)
 
 

@@ -71,6 +71,24 @@ def test_every_genome_starts_at_the_bottom_and_climbs_without_gaps():
     assert len({(c.generation, c.index) for c in asked}) == len(asked)
 
 
+def test_who_is_expected_to_add_most_to_the_front_goes_on_first():
+    e, chosen = engine(rungs=2, population_size=12, offspring_size=6), 0
+    for generation in range(1, 30):
+        play(e, generation)
+        hopeful, promoted = [i.genome.id for i in e.unfinished()], [c.genome.id for c in e.promoted()]
+        if e.reached()[1]:
+            assert promoted[: len(hopeful)] == hopeful[: len(promoted)]
+            chosen += min(len(promoted), len(hopeful))
+    assert chosen > 20
+
+
+def test_before_there_is_a_front_rank_and_crowding_say_who_goes_on():
+    e = engine(rungs=2, population_size=12)
+    play(e, 1)
+    extremes = {min(e.population, key=lambda i: i.told[0][objective]).genome.id for objective in (0, 1)}
+    assert not e.reached()[1] and extremes <= {c.genome.id for c in e.promoted()}
+
+
 def test_one_in_four_goes_on():
     asked = play(engine(reduction=4), 60)
     assert [c.rung for c in asked if c.generation == 1].count(1) == 2
