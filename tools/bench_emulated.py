@@ -30,7 +30,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from evonas.config import GROWTH
+from evonas.config import GROWTH, REDUCTION
 from evonas.evolution import Engine, gp, hypervolume, stratified
 from evonas.evolution.rungs import described
 from evonas.fitness.evaluate import rung_tokens
@@ -62,7 +62,9 @@ class Emulator:
         stores = [Store.open(folder) for folder in folders]
         self.settings = stores[0].header["settings"]
         self.space: SearchSpace = space_from_dict(stores[0].header["space"])
-        self.tokens = rung_tokens(self.settings["tokens"], self.settings["rungs"], GROWTH)
+        self.tokens = rung_tokens(self.settings["tokens"], self.settings.get("rungs", 1), GROWTH)
+        if len(self.tokens) < 2 or not {"loss", "latency"} <= set(self.settings["objectives"]):
+            sys.exit("bench_emulated: it takes runs of loss and latency with two rungs or more")
         told = [(s.genomes[i].genome, records) for s in stores for i, records in losses_told(s).items()]
         told = [(genome, records) for genome, records in told if self.space.contains(genome)]
         inputs = np.array([self._raw(genome) for genome, _ in told])
@@ -121,9 +123,9 @@ def search(emulator: Emulator, seed: int, budget: float, arm: dict, changes: dic
     budget of tokens."""
     rungs = arm.get("rungs", len(emulator.tokens))
     steps = np.diff(emulator.tokens, prepend=0) if rungs > 1 else [emulator.tokens[-1]]
-    how = {name: emulator.settings[name] for name in ("population", "offspring", "initial")}
-    sizes = {f"{name}_size": value for name, value in how.items() if value}
-    settings = {**sizes, "reduction": emulator.settings["reduction"], **arm, "rungs": rungs, **changes}
+    of_run = emulator.settings
+    sizes = {f"{name}_size": size for name in ("population", "offspring", "initial") if (size := of_run.get(name))}
+    settings = {**sizes, "reduction": of_run.get("reduction", REDUCTION), **arm, "rungs": rungs, **changes}
     engine = Engine(emulator.space, [Objective("loss"), Objective("latency")], seed=seed, **settings)
     paid, rows = 0.0, []
     while paid + engine.offspring_size * steps[0] <= budget or rungs > 1:
@@ -140,7 +142,7 @@ def search(emulator: Emulator, seed: int, budget: float, arm: dict, changes: dic
         for candidate, values in zip(candidates, found):
             loss = values[-2] if rungs == 1 else values[candidate.rung]
             engine.tell(candidate, {"loss": loss, "latency": values[-1]})
-    return np.array(rows)
+    return np.array(rows).reshape(-1, 3)
 
 
 def _close(engine: Engine, budget: float, paid: float, steps) -> None:
@@ -177,8 +179,6 @@ def main() -> None:
     warnings.filterwarnings("ignore")
     changes = {name: int(value) for name, value in (each.split("=") for each in options.set)}
     emulator = Emulator(options.runs)
-    if len(emulator.tokens) < 2:
-        sys.exit("bench_emulated: it takes runs of two rungs or more")
     sample = np.array([v[-2:] for v in emulator(stratified(emulator.space, 300, np.random.default_rng(0)))])
     ideal, reference = emulator.best.min(axis=0), np.percentile(sample, 90, axis=0)
     known = hypervolume(emulator.best, ideal, reference)

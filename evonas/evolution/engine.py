@@ -44,16 +44,17 @@ class Engine(Climbing):
             learn from each other sooner.
         initial_size: how many of the first population make up the first generation, the rest coming before any
             offspring; None for all. Where it is a part, it comes in the order of what is known best (see
-            ``best_known_first``), and of it the best half, at most four, go on to the next rung before they are due, so
-            that the first are at the last one, and tell what to expect there, that much sooner.
+            ``best_known_first``), and of it the best half, at most four, go on to the last rung before they are due, so
+            that there is a front, and something to tell what to expect there, that much sooner.
         seed: every draw comes from it and the generation, or the candidate's place in it.
         seed_genomes: evaluated first, with mutants around them in the first population, and tried with what the space's
             prior says of training. They must lie in the space.
         screen: genome -> constraint violation that is known for free; candidates above 0 are not asked for.
-        rungs: how many fidelities there are. Every genome is asked for at rung 0; of the members of the population the
-            best by rank and crowding come again, with a higher ``rung``: one in ``reduction`` of those below. Seed
-            genomes go all the way. Members are compared by what is expected of them at the last rung (see ``Ladder``)
-            and kept apart by size (see ``evonas.evolution.strata``); ``hypervolume`` counts only what was told there.
+        rungs: how many fidelities there are. Every genome is asked for at rung 0; some come again, with a higher
+            ``rung``, one in ``reduction`` of those below: who is expected to add most to the hypervolume of the front,
+            then the best of the population by rank and crowding. Seed genomes go all the way. Members are compared by
+            what is expected of them at the last rung (see ``Ladder``) and kept apart by size (see
+            ``evonas.evolution.strata``); ``hypervolume`` counts only what was told there.
         reduction: see ``rungs``.
         watched: names of further values that ``tell`` is given: constraints on what training changes.
         broken: {name: value} of objectives and watched -> by how much such constraints are broken. They count at the
@@ -146,18 +147,14 @@ class Engine(Climbing):
 
     def ask(self, n: int | None = None) -> list[Candidate]:
         """The next ``n`` candidates: those that go on to a higher rung, then genomes never asked for before. By
-        default the former and a generation of the latter, where there is no front yet the former alone as long as
-        some are on their way to the last rung. Fewer, even none, when the space is exhausted."""
-        new = self._offspring_wanted and not (n is None and self._is_for_the_early)
-        offspring = self._numbers.size(self._numbers.place(self._asked)[0]) if new else 0
+        default the former and a generation of the latter. Fewer, even none, when the space is exhausted."""
+        offspring = self._numbers.size(self._numbers.place(self._asked)[0]) if self._offspring_wanted else 0
         count = len(self._promoted) + offspring if n is None else n
         out = self._take_promoted(count)
-        if out and not new:
+        if out and not self._offspring_wanted:
             self._short[out[0].generation] = 0
         while len(out) < count:
             generation, index = self._numbers.place(self._asked)
-            if generation in self._short and not self.exhausted:
-                break  # nothing new comes in it
             candidate = self._propose(generation, index) if generation not in self._short else None
             self.exhausted = candidate is None and generation > 0  # the first population may be short without it
             if candidate is None:
@@ -180,12 +177,6 @@ class Engine(Climbing):
     def _in_parts(self) -> bool:
         """Whether the first generation is a part of the first population."""
         return self._numbers.first < self.population_size
-
-    @property
-    def _is_for_the_early(self) -> bool:
-        """Whether nothing new comes in the generation that begins: with many rungs those that go on before they are due
-        have to be at the last but one first, and until some are at the last there is no front."""
-        return self._in_parts and 0 < self.generation < self.rungs - 1 and bool(self._promoted)
 
     def prepare(self) -> None:
         """Draw the first population now. Raises EvonasError when no genome passes the screen."""

@@ -19,10 +19,18 @@ _REACH = -1.0, 2.0  # of inputs, where those known are from 0 to 1
 
 class Fit(NamedTuple):
     """``change`` features (k, d) -> changes (k,); ``evidence`` as ``GaussianProcess`` has it, infinite where there was
-    nothing to fit."""
+    nothing to fit, and least where the changes are not finite."""
 
     change: Callable[[np.ndarray], np.ndarray]
     evidence: float
+
+
+class Counted(NamedTuple):
+    """``changes`` (n,) of the pairs from a ``share`` of the values below, and a model of them."""
+
+    share: float
+    changes: np.ndarray
+    fit: Fit
 
 
 def described(space: SearchSpace, genome: Genome) -> np.ndarray:
@@ -70,27 +78,30 @@ class RungModel:
         self.groups = np.minimum(np.arange(d), d if alone is None or self.pairs >= _FOR_EACH else alone)
         self._features, self._below, self._above = features, below, above
         self._logs = (below > 0).all(axis=0) & (above > 0).all(axis=0)
-        self._remains, self._changes, self._models = [], [], []
-        for values in zip(below.T, above.T, self._logs):
-            changes = [_change(*values, share) for share in remains]
-            fits = [_fitted(features, change, self.groups) for change in changes]
-            best = max(range(len(fits)), key=lambda k: fits[k].evidence)
-            self._remains.append(remains[best])
-            self._changes.append(changes[best])
-            self._models.append(fits[best].change)
+        self._remains = remains
+        self._models = [self._counted(j, np.ones(self.pairs, dtype=bool)) for j in range(below.shape[1])]
+
+    def _counted(self, j: int, those: np.ndarray) -> Counted:
+        """An objective's changes, all of them, from the share under which ``those`` (n,) of the pairs are likeliest,
+        and a model fitted to these."""
+        below, above, tried = self._below[:, j], self._above[:, j], []
+        for share in self._remains:
+            changes = _change(below, above, self._logs[j], share)
+            tried.append(Counted(share, changes, _fitted(self._features[those], changes[those], self.groups)))
+        return max(tried, key=lambda counted: counted.fit.evidence)
 
     def expected(self, values: np.ndarray, features: np.ndarray) -> np.ndarray:
         """Objectives (k, m) and features (k, d) at the lower rung -> objectives (k, m) expected at the upper one."""
-        changes = [model(features) for model in self._models]
-        return np.stack([self._expected(j, values[:, j], change) for j, change in enumerate(changes)], axis=1)
+        found = [(counted.share, counted.fit.change(features)) for counted in self._models]
+        return np.stack([self._expected(j, values[:, j], *of) for j, of in enumerate(found)], axis=1)
 
     @np.errstate(over="ignore", invalid="ignore")  # a user's objectives may be of any size
-    def _expected(self, j: int, values: np.ndarray, change: np.ndarray) -> np.ndarray:
+    def _expected(self, j: int, values: np.ndarray, share: float, change: np.ndarray) -> np.ndarray:
         if not self._logs[j]:
-            return np.nan_to_num(self._remains[j] * values + change)
+            return np.nan_to_num(share * values + change)
         # What is not positive, where all pairs were, changes as they did in the mean.
         plain = values + _mean(self._above[:, j] - self._below[:, j])
-        return np.nan_to_num(np.where(values > 0, values ** self._remains[j] * np.exp(change), plain))
+        return np.nan_to_num(np.where(values > 0, values**share * np.exp(change), plain))
 
     @cached_property
     def left_out(self) -> tuple[np.ndarray, np.ndarray]:
@@ -103,13 +114,14 @@ class RungModel:
         expected, ranked = np.full((2, *self._below.shape), np.nan)
         folds = self.pairs if self.pairs <= _ONE_BY_ONE else _FOLDS
         places = np.arange(self.pairs) % max(folds, 1)
-        for j, change in enumerate(self._changes):
+        for j in range(len(self._models)):
             for fold in range(folds if self.pairs >= 3 else 0):
                 there = places == fold
-                found = _fitted(self._features[~there], change[~there], self.groups).change(self._features[there])
+                share, change, fit = self._counted(j, ~there)
+                found = fit.change(self._features[there])
                 pushed = _mean(change) - _mean(change[~there])
                 for out, changes in ((expected, found), (ranked, found + pushed)):
-                    out[there, j] = self._expected(j, self._below[there, j], changes)
+                    out[there, j] = self._expected(j, self._below[there, j], share, changes)
         return expected, ranked
 
     @property
@@ -129,7 +141,7 @@ def _fitted(features: np.ndarray, change: np.ndarray, groups: np.ndarray) -> Fit
     unchanged = n > 0 and (change == 0).mean() > 0.5
     if n < _ENOUGH or unchanged or change.min() == change.max() or not np.isfinite(change.std()):
         mean = 0.0 if unchanged else _mean(change)
-        return Fit(lambda features: np.full(len(features), mean), np.inf)
+        return Fit(lambda features: np.full(len(features), mean), np.inf if np.isfinite(change).all() else -np.inf)
     from .gp import GaussianProcess  # SciPy: half a second to import
 
     low, high = features.min(axis=0), features.max(axis=0)

@@ -26,8 +26,8 @@ def precision_of(width: int, precision: str, device: str) -> str:
 
 
 def autocast(device: str, precision: str) -> AbstractContextManager:
-    """Matrix products in ``precision`` within the block; weights, sums and normalisation stay in float32, and on a CPU
-    what lies between products (see ``model.narrow``)."""
+    """Matrix products in ``precision`` within the block; weights and sums stay in float32, and on a CPU what lies
+    between products (see ``model.narrow``)."""
     import torch
 
     return nullcontext() if precision == "float32" else torch.autocast(device, dtype=torch.bfloat16)

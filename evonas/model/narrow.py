@@ -21,13 +21,13 @@ def narrows(x: torch.Tensor) -> bool:
 
 
 def narrowed(x: torch.Tensor) -> torch.Tensor:
-    """``x`` in the dtype of products, where it ``narrows``; as it is elsewhere.
+    """``x`` in bfloat16 where products are, and where it ``narrows``; as it is elsewhere.
 
     Autocast multiplies in half precision and leaves the residual stream, norms and rotations in float32: twice the
     bytes, and a conversion before every product. Half of them is what trainings in bfloat16 take (as in Megatron-LM);
-    sums inside a kernel are in float32 still.
+    sums inside a kernel are in float32 still. In float16, whose range is short, the stream stays as it is.
     """
-    return x.to(product_dtype(x)) if narrows(x) else x
+    return x.bfloat16() if narrows(x) and product_dtype(x) == torch.bfloat16 else x
 
 
 def alike(x: torch.Tensor, *others: torch.Tensor) -> tuple[torch.Tensor, ...]:

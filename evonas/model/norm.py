@@ -15,7 +15,7 @@ EPS = 1e-5
 
 
 class Norm(nn.Module):
-    """x_BTD -> x_BTD, each token by its own mean square, times a gain per channel."""
+    """x_BTD -> x_BTD, each token by itself, times a gain per channel."""
 
     def __init__(self, width: int) -> None:
         super().__init__()

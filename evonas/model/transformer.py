@@ -152,12 +152,12 @@ class Transformer(nn.Module):
             raise EvonasError(f"decode takes tokens of shape (B, 1), got {tuple(tokens_B1.shape)}", "Use prefill.")
         position = cache.length
         if self.short_convolution is None:
-            x_B1D = self.token_embedding(tokens_B1)
+            x_B1D = narrowed(self.token_embedding(tokens_B1))
         else:
             cache.note(position, tokens_B1)
-            x_B1D = self.short_convolution(self.token_embedding(cache.noted(position)))[:, -1:]
+            x_B1D = self.short_convolution(narrowed(self.token_embedding(cache.noted(position))))[:, -1:]
         if self.position_embedding is not None:
-            x_B1D = x_B1D + self.position_embedding.weight[position]
+            x_B1D = x_B1D + narrowed(self.position_embedding.weight[position])
         for block, layer_cache in zip(self.blocks, cache.layers):
             x_B1D = block.decode(x_B1D, layer_cache, position)
         cache.length = position + 1

@@ -273,7 +273,7 @@ def test_an_exhausted_space_still_ends():
 
 
 def test_the_rest_of_the_first_population_comes_before_any_offspring():
-    whole, part = engine(population_size=10).ask(), play(engine(population_size=10, initial_size=4, rungs=2), 4)
+    whole, part = engine(population_size=10).ask(), play(engine(population_size=10, initial_size=4), 4)
     new = [c for c in part if c.rung == 0]
     assert [c.genome for c in new[:10]] == [c.genome for c in whole]
     assert [c.generation for c in new] == [0] * 4 + [1] * 4 + [2] * 4 + [3] * 4
@@ -284,35 +284,9 @@ def test_the_best_of_a_part_go_on_before_they_are_due():
     e = engine(population_size=16, initial_size=8, reduction=8)
     asked = play(e, 4)
     by_generation = [[sum(c.rung == rung for c in asked if c.generation == g) for rung in range(3)] for g in range(4)]
-    # Nothing new before some are at the last rung, and the rest of the first population then.
-    assert by_generation == [[8, 0, 0], [0, 4, 0], [4, 0, 4], [4, 0, 0]]
-    assert not any(c.parents for c in asked if c.generation < 4)
+    assert by_generation == [[8, 0, 0], [4, 4, 0], [4, 0, 4], [4, 0, 0]]
     counts = Counter(c.rung for c in play(e, 60))
     assert counts[1] <= (8 + 4 * 59) // 8 - 4 + 1 and not counts[2]  # the later ones wait
-
-
-def test_asked_once_more_for_a_generation_in_which_nothing_is_new_it_waits():
-    e = engine(population_size=16, initial_size=8)
-    play(e, 1)
-    early = e.ask()
-    assert [c.rung for c in early] == [1] * 4 and e.ask() == [] and not e.exhausted
-    for candidate in early:
-        e.tell(candidate, values(candidate))
-    assert Counter(c.rung for c in e.ask()) == {0: 4, 2: 4}
-
-
-def test_where_all_of_the_early_fail_new_ones_come():
-    e = engine(population_size=16, initial_size=8)
-    play(e, 1)
-    for candidate in e.ask():
-        e.tell(candidate, None)
-    assert Counter(c.rung for c in e.ask()) == {0: 4}
-
-
-def test_candidates_asked_for_one_by_one_do_not_wait_for_the_early():
-    e = engine(population_size=16, initial_size=8)
-    play(e, 1)
-    assert [c.rung for c in e.ask(6)] == [1] * 4 + [0] * 2
 
 
 def test_all_of_the_first_population_in_one_generation_is_never_early():

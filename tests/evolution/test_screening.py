@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from evonas.evolution import Engine, hypervolume
+from evonas.evolution.judging import SCREENED
+from evonas.evolution.screening import _hope
 from evonas.genome import space_from_dict
 from evonas.record import Objective
 
@@ -55,6 +57,19 @@ def test_a_small_share_is_some_of_the_offspring_now_and_then():
     engine, _ = play(zdt, 10)
     planned = [len(engine.screening.plan(engine, generation, 0.4)) for generation in range(10, 50)]
     assert set(planned) == {0, 1} and 5 < sum(planned) < 30
+
+
+def test_with_rungs_it_hopes_for_no_more_than_it_expects():
+    """Whoever goes on is chosen once more, so that what is uncertain need not be tried for that alone."""
+    mean, std = np.array([[1.0, 2.0]]), np.array([[0.5, 0.0]])
+    hopes = {rungs: _hope(Engine(SPACE, GOALS, rungs=rungs), mean, std).tolist() for rungs in (1, 2)}
+    assert hopes == {1: [[0.75, 2.0]], 2: [[1.0, 2.0]]}
+
+
+def test_with_rungs_it_proposes_three_in_four():
+    _, asked = play(zdt, 40, rungs=2)
+    new = [c.operator.startswith(SCREENED) for c in asked if c.generation >= 10 and not c.rung]
+    assert len(new) == 240 and 0.7 < np.mean(new) < 0.8
 
 
 def test_what_it_proposes_is_new_passes_the_screen_and_comes_from_told_genomes():
