@@ -41,6 +41,7 @@ CONTEXT = 64
 ONE_TRAINING = 2_000 * 12 * CONTEXT
 SEARCH_TRAININGS = 10
 TIMINGS, ALLOWANCE = 5, 1.02  # of the seed's latency before the search, and how far a single measurement may lie off
+MARGIN = 0.97  # of what it may take, a network's latency in the search: timed again in the end it may take more
 ROUNDS = 7  # in which what is compared in the end is timed, one after the other: other work on the machine hits all
 WORST = 100.0
 TAKEN_OVER, AS_FOUND = "rates taken over", "as found"
@@ -162,7 +163,7 @@ def chosen(front, latency: float) -> dict:
     """The most accurate at the seed's latency and at half of it, by the search's own numbers; None where none is."""
     out = {}
     for name, bound in (("at its latency", latency), ("at half its latency", latency / 2)):
-        fitting = [(loss, genome) for genome, loss, took in front if took <= ALLOWANCE * bound]
+        fitting = [(loss, genome) for genome, loss, took in front if took <= MARGIN * bound]
         out[name] = min(fitting, key=lambda f: f[0])[1] if fitting else None
     return out
 
