@@ -156,14 +156,13 @@ def _close(engine: Engine, budget: float, paid: float, steps) -> None:
         return [Left(budget - paid, budget, following, [sum(steps[i.rung + 1 :]) for i in unfinished])]
 
     unfinished = engine.unfinished()
-    if left(unfinished)[0].closing:
-        chosen = _affordable(unfinished, left(unfinished))
+    chosen = _affordable(unfinished, left(unfinished))
+    to_the_end = 0 if chosen else sum(steps[1:])
+    if left(unfinished)[0].closing or paid + following + to_the_end > budget:
         if not chosen:
             unfinished = engine.unfinished(beyond=True)
             chosen = _affordable(unfinished, left(unfinished))
         engine.close(False, chosen)
-    elif paid + following > budget:
-        engine.close(False, _affordable(unfinished, left(unfinished)))
 
 
 def main() -> None:

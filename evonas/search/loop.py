@@ -123,8 +123,9 @@ class Search:
         if (deadline, tokens) != (None, None):
             unfinished = engine.unfinished()
             budgets = self._budgets(unfinished, started, deadline, tokens)
-            if any(budget.closing for budget in budgets):
-                if not (chosen := _affordable(unfinished, budgets)):
+            chosen = _affordable(unfinished, budgets) if budgets else []
+            if any(budget.closing for budget in budgets) or self._too_little(tokens, bool(chosen)):
+                if not chosen:
                     # What is left goes to those behind the front: what is expected of them may be too little.
                     unfinished = engine.unfinished(beyond=True)
                     chosen = _affordable(unfinished, self._budgets(unfinished, started, deadline, tokens))
@@ -132,10 +133,16 @@ class Search:
                 return True
         if engine.generation >= max(1, generations - last):
             engine.close()
-        if tokens is not None and engine.generation and self._paid + self._next_generation() > tokens:
-            engine.close(False, _affordable(unfinished, budgets))
-            return True
         return False
+
+    def _too_little(self, tokens: float | None, wanted: bool) -> bool:
+        """Whether the tokens left do not pay for another generation, or, where nobody ``wanted`` is to be trained to
+        the end, for anything new of it to get there."""
+        if tokens is None or not self.engine.generation:
+            return False
+        rungs = self.evaluator.rungs
+        to_the_end = 0 if wanted else rungs[-1] - rungs[0]
+        return self._paid + self._next_generation() + to_the_end > tokens
 
     def _budgets(
         self, unfinished: Sequence[Individual], started: float, deadline: float | None, tokens: float | None
