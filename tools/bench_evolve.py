@@ -31,6 +31,7 @@ from evonas.config import DEVICE_DEFAULTS, GROWTH, REDUCTION
 from evonas.evolution import Candidate, Engine, hypervolume
 from evonas.executors import Call, Failure, default_workers, make_executor
 from evonas.fitness import ProxyEvaluator
+from evonas.fitness.schedule import prior_for
 from evonas.genome import SearchSpace, read_space, space_from_dict, space_to_dict
 from evonas.record import objective
 from evonas.search import Search
@@ -231,7 +232,7 @@ def _train_front(engine: Engine, evaluator: ProxyEvaluator, workers: int, end: f
 
 
 def compare(arms, data: str | None, seconds: float, seeds: int, first_seed: int, workers: int, tokens: int) -> dict:
-    space = read_space(DEFAULTS["space"]).bounded(DEFAULTS["context"])
+    space = prior_for(read_space(DEFAULTS["space"]), tokens).bounded(DEFAULTS["context"])
     curves: dict[str, list] = {arm: [] for arm in arms}
     for seed in range(first_seed, first_seed + seeds):
         for arm in arms:

@@ -31,6 +31,7 @@ from evonas.config import DEVICE_DEFAULTS, GROWTH, REDUCTION
 from evonas.evolution import Engine
 from evonas.executors import Call, Failure, default_workers, make_executor
 from evonas.fitness import ProxyEvaluator
+from evonas.fitness.schedule import prior_for
 from evonas.genome import bounded_windows, read_genome, read_space, space_to_dict
 from evonas.record import Constraint, objective
 from evonas.search import Search
@@ -103,7 +104,7 @@ def search(arm: str, options, seed: int, tokens: int, limit: float | None, secon
     """(front as (genome, loss, latency), the seed's latency, tokens paid, seconds taken) of one search. It ends at
     ``limit`` training tokens, or, where ``seconds`` are given, with those instead."""
     kind, data, workers = ARMS[arm], options.data, options.workers
-    space = read_space(DEFAULTS["space"]).bounded(CONTEXT)
+    space = prior_for(read_space(DEFAULTS["space"]), tokens).bounded(CONTEXT)
     nanogpt = bounded_windows(read_genome("nanogpt-cpu").genome, CONTEXT)
     rungs = options.rungs if kind is Engine else 1
     with tempfile.TemporaryDirectory() as folder:

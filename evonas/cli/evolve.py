@@ -131,6 +131,7 @@ def evolve(
     started = time.monotonic()
     from ..config import Settings, parse_duration
     from ..fitness import resolve_device, resolve_precision
+    from ..fitness.schedule import prior_for
     from ..genome import genome_to_dict, read_space
     from ..record import Constraint, objective
     from ..store import find_run, runs_folder
@@ -159,6 +160,7 @@ def evolve(
         )
     wanted_space = wanted_space.bounded(context)
     wanted_space, genomes = _fit_seeds(wanted_space, seeds, seed_genomes, context, widen)
+    wanted_space = prior_for(wanted_space, max(1, tokens))
     offspring = _offspring(offspring, population, defaults)
     population = defaults["population"] if population is None else population
     rungs = defaults["rungs"] if rungs is None else rungs

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ..genome import SearchSpace
 
 FINAL_SHARE = 0.1  # of the peak rate, as nanoGPT's min_lr
 RESTARTS = (1 / 7, 3 / 7, 1.0)  # ends of cycles of length 1, 2, 4
@@ -17,6 +21,18 @@ def rate_share(optimizer: str, tokens: int, horizon: int | None) -> float:
     tokens. AdamW's did not fall there: what bounds it in the shortest trainings is that they become unstable.
     """
     return 1.0 if horizon is None or optimizer != "muon" else math.sqrt(horizon / tokens)
+
+
+def prior_for(space: SearchSpace, tokens: int) -> SearchSpace:
+    """A transformer space with the learning rate of its prior taken over to trainings of ``tokens``, where it says what
+    length that is meant for and the optimiser is Muon; else the space as it is."""
+    if space.prior_tokens in (None, tokens):
+        return space
+    optimizers = (space.prior["optimizer"],) if "optimizer" in space.prior else space.genes["optimizer"].options
+    if set(optimizers) != {"muon"}:
+        return space
+    share = rate_share("muon", tokens, space.prior_tokens)
+    return space.with_prior_rate(share * space.prior["learning_rate"], tokens)
 
 
 def learning_rates(schedule: str, peak: float, warmup: float, steps: int) -> list[float]:

@@ -34,6 +34,7 @@ class SearchSpace:
         length: the gene that counts the layers; needed when there are per-layer genes.
         prior: gene name -> the value an expert would try first, in every layer; of as many genes as are worth a guess.
             Part of the first population begins there, and nothing else depends on it.
+        prior_tokens: the length of the trainings that the prior's ``learning_rate`` is meant for; None: of any.
         name, kind: ``kind`` "transformer" marks a space whose genomes evonas can build; any other is the user's own.
 
     ``sample``, ``repair`` and everything built on them return genomes that meet every rule. Raises EvonasError when
@@ -48,6 +49,7 @@ class SearchSpace:
         active: Mapping[str, Rule] | None = None,
         length: str | None = None,
         prior: Mapping[str, Any] | None = None,
+        prior_tokens: int | None = None,
         name: str = "",
         kind: str = "custom",
     ) -> None:
@@ -67,6 +69,7 @@ class SearchSpace:
         self._check_names(genes, layer_names)
         self._check_length(layer_names)
         self.prior = self._checked_prior(prior or {})
+        self.prior_tokens = self._checked_prior_tokens(prior_tokens)
         self._layer_rules = tuple(r for r in self.rules if r.names & layer_names)
         self._scalar_rules = tuple(r for r in self.rules if not r.names & layer_names)
 
@@ -115,6 +118,18 @@ class SearchSpace:
                 cure = f"It is fixed, or left out of the file: give {name} its choices first." if fixed else ""
                 raise EvonasError(f"prior.{name}: {shown(value)}; the gene takes {gene.describe():.200}", cure)
         return {name: gene.canonical(prior[name]) for name, gene in self.genes.items() if name in prior}
+
+    def _checked_prior_tokens(self, tokens: Any) -> int | None:
+        if tokens is None:
+            return None
+        if type(tokens) is not int or tokens < 1:
+            raise EvonasError(f"prior.tokens: {shown(tokens)}; it takes a whole number of at least 1")
+        if "learning_rate" not in self.prior:
+            raise EvonasError(
+                "prior.tokens: the length of the trainings that prior.learning_rate is meant for, which is not there",
+                "Give both, or neither.",
+            )
+        return tokens
 
     def __repr__(self) -> str:
         return f"SearchSpace({self.name or self.kind}, {len(self.genes)} genes)"
@@ -351,10 +366,22 @@ class SearchSpace:
         genes = [bounded if g is window else g for g in self.genes.values()]
         return self._with(genes, self.name)
 
-    def _with(self, genes: Sequence[Gene], name: str) -> SearchSpace:
-        prior = {g.name: g.nearest(self.prior[g.name]) for g in genes if g.name in self.prior}
+    def with_prior_rate(self, learning_rate: float, tokens: int) -> SearchSpace:
+        """This space with another learning rate in its prior, or the nearest it allows, for trainings of ``tokens``."""
+        prior = {**self.prior, "learning_rate": learning_rate}
+        return self._with(list(self.genes.values()), self.name, prior, tokens)
+
+    def _with(self, genes: Sequence[Gene], name: str, prior=None, tokens: int | None = None) -> SearchSpace:
+        prior = self.prior if prior is None else prior
         return SearchSpace(
-            genes, self.rules, active=self.active, length=self.length, prior=prior, name=name, kind=self.kind
+            genes,
+            self.rules,
+            active=self.active,
+            length=self.length,
+            prior={g.name: g.nearest(prior[g.name]) for g in genes if g.name in prior},
+            prior_tokens=self.prior_tokens if tokens is None else tokens,
+            name=name,
+            kind=self.kind,
         )
 
 

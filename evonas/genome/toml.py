@@ -91,12 +91,14 @@ def space_from_dict(data: Mapping[str, Any], default_name: str = "") -> SearchSp
         genes = _complete(genes)
         rules = [*rules, *(r for r in _TRANSFORMER_RULES if r not in rules)]
     length = data.get("length", "n_layers" if any(g.per_layer for g in genes) else None)
+    prior = {n: None if _is_none(n, v) else v for n, v in _table(data, "prior").items()}
     space = SearchSpace(
         genes,
         [_rule(r, f"rules[{i}]", genes) for i, r in enumerate(rules)],
         active={n: _rule(r, f"active.{n:.60}", genes) for n, r in active.items()},
         length=length,
-        prior={n: None if _is_none(n, v) else v for n, v in _table(data, "prior").items()},
+        prior_tokens=prior.pop("tokens", None) if kind == "transformer" else None,
+        prior=prior,
         name=name,
         kind=kind,
     )
@@ -128,6 +130,8 @@ def space_to_dict(space: SearchSpace) -> dict[str, Any]:
         out["length"] = space.length
     if space.prior:
         out["prior"] = {n: _none_word(n) if v is None else v for n, v in space.prior.items()}
+    if space.prior_tokens is not None:
+        out["prior"]["tokens"] = space.prior_tokens
     return out
 
 

@@ -199,6 +199,16 @@ def test_a_seed_of_a_run_of_another_length_has_the_rate_for_this_one(cli, in_cop
     assert store.genomes[seed["id"]].genome == genome.replace(learning_rate=2e-3)
 
 
+def test_the_rate_of_the_spaces_prior_is_taken_over_to_the_tokens_of_the_run(evolve, in_tmp_path, space_file):
+    prior = '\n[prior]\noptimizer = "muon"\nlearning_rate = 4e-3\ntokens = 1024\n[layers]'
+    (in_tmp_path / "guessed.toml").write_text(space_file.read_text().replace("\n[layers]", prior))
+    _, store = evolve("--space", "guessed.toml", "--tokens", 4096, "--generations", 1)
+    space = space_from_dict(store.header["space"])
+    assert (space.prior, space.prior_tokens) == ({"learning_rate": 2e-3, "optimizer": "muon"}, 4096)
+    rates = [known.genome.learning_rate for known in store.genomes.values()]
+    assert 2e-3 in rates and 4e-3 not in rates
+
+
 def test_goals_and_precision_are_kept_with_the_run(evolve):
     _, store = evolve("--objective", "latency", "--goal", "latency<=0.2ms", "--precision", "float32")
     assert store.header["settings"]["goals"] == ["latency<=0.2ms"]

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evonas.fitness.schedule import FINAL_SHARE, learning_rates, rate_share
+from evonas.fitness.schedule import FINAL_SHARE, learning_rates, prior_for, rate_share
+from evonas.genome import read_space, space_from_dict, space_to_dict
 from evonas.genome.transformer import SCHEDULES
 
 PEAK = 0.4
@@ -85,3 +86,33 @@ def test_a_single_step_is_taken_at_the_peak(schedule, warmup):
 )
 def test_muons_rate_falls_with_the_square_root_of_the_length(optimizer, tokens, horizon, share):
     assert rate_share(optimizer, tokens, horizon) == pytest.approx(share)
+
+
+def test_a_priors_rate_is_taken_over_where_it_is_muons_and_its_length_is_known():
+    space = read_space("text-cpu")
+    found = space.prior_tokens
+    longer = prior_for(space, 4 * found)
+    assert longer.prior == {**space.prior, "learning_rate": space.prior["learning_rate"] / 2}
+    assert longer.prior_tokens == 4 * found and longer.genes == space.genes
+    assert prior_for(longer, found).prior == space.prior
+    assert prior_for(space, found) is space
+    assert prior_for(space, 1).prior["learning_rate"] == space.genes["learning_rate"].high, "as high as the space goes"
+
+
+@pytest.mark.parametrize(
+    ("changes", "share"),
+    [({"optimizer": "adamw"}, 1.0), ({"optimizer": None}, 1.0), ({"tokens": None}, 1.0), ({}, 0.5)],
+)
+def test_a_priors_rate_stays_where_nothing_says_how_it_falls(changes, share):
+    data = space_to_dict(read_space("text-cpu"))
+    data["prior"] = {name: v for name, v in {**data["prior"], **changes}.items() if v is not None}
+    space = space_from_dict(data)
+    taken = prior_for(space, 4 * 262_144)
+    assert taken.prior["learning_rate"] == share * space.prior["learning_rate"]
+
+
+def test_of_one_optimiser_a_prior_need_not_speak():
+    data = space_to_dict(read_space("text-cpu"))
+    del data["prior"]["optimizer"]
+    data["genes"]["optimizer"] = ["muon"]
+    assert prior_for(space_from_dict(data), 4 * 262_144).prior["learning_rate"] == data["prior"]["learning_rate"] / 2

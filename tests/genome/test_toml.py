@@ -56,6 +56,7 @@ def assert_equal(one: SearchSpace, other: SearchSpace) -> None:
     assert [g.options for g in other.genes.values()] == [g.options for g in one.genes.values()]
     assert (other.rules, other.active, other.length) == (one.rules, one.active, one.length)
     assert (other.name, other.kind, other.prior) == (one.name, one.kind, one.prior)
+    assert other.prior_tokens == one.prior_tokens
 
 
 # -- what is read --------------------------------------------------------------------------------------------------
@@ -286,6 +287,8 @@ MALFORMED = [
     (BASE, "prior", {"ffn_ratio": float("nan")}, "prior.ffn_ratio", "1 to 4"),
     (BASE, "prior", {"weight_decay": 0.2}, "prior.weight_decay", "left out of the file"),
     (BASE, "prior", {"conv_width": 4}, "prior.conv_width", "Add conv_width under [genes]"),
+    (BASE, "prior", {"tokens": 4096}, "prior.tokens", "Give both, or neither"),
+    (CUSTOM, "prior", {"tokens": 4096}, "prior.tokens", "no such gene"),
     (CUSTOM, "prior", {"a": True}, "prior.a", "1, 2"),
     (CUSTOM, "prior", {"a": deep}, "prior.a", "1, 2"),
 ]  # fmt: skip
