@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
 import pickle
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from ..errors import EvonasError
@@ -79,8 +81,8 @@ class Executor(ABC):
         A call that fails is a ``Failure`` in the place of its result, and the run goes on:
 
         - an exception: "error", or "out_of_memory" where it says so. Out of memory is retried once, alone.
-        - a worker that dies (``os._exit``, a signal, the out-of-memory killer): it is replaced, the call is
-          retried once in the fresh worker, then failed as "crash".
+        - a worker that dies (``os._exit``, a signal, the out-of-memory killer), or whose GPU can't be used any more:
+          it is replaced, the call is retried once in the fresh worker, then failed as "crash".
         - a call that runs longer than ``timeout``: its worker is killed and replaced. It is not retried.
         - the deadline: what runs is stopped, what has not started never does.
 
@@ -162,9 +164,14 @@ class Executor(ABC):
         self.close()
 
 
-def default_workers() -> int:
-    """One per CPU this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def default_workers(quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
+    """One per CPU this process may run on; where a container has a ``quota`` (cgroup v2), no more than that."""
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        most, period = map(int, quota.read_text().split())
+    except (OSError, ValueError):  # "max 100000": there is none
+        return cpus
+    return max(1, min(cpus, math.ceil(most / max(period, 1))))
 
 
 def dump_target(target: Any) -> bytes:
@@ -192,7 +199,7 @@ def dump_call(call: Call) -> bytes:
 
 
 def load_reply(blob: bytes) -> tuple[str, Any]:
-    """("ok", result), ("error", reason) or ("out_of_memory", reason); raises the EvonasError of the target."""
+    """("ok", result), or ("error", "out_of_memory" or "device_lost", reason); raises the EvonasError of the target."""
     try:
         kind, value = pickle.loads(blob)
     except Exception as error:

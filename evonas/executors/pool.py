@@ -233,7 +233,7 @@ class _Run:
             if event.kind == "reply":
                 self._reply(lane, event.data)
             elif event.kind == "died":
-                self._died(lane, event.data)
+                self._lost(lane, f"the worker process died: {event.data}")
         if (timeout := self.timeout) is None:
             return
         now = time.monotonic()
@@ -251,15 +251,19 @@ class _Run:
         elif kind == "out_of_memory" and task.attempts < MAX_ATTEMPTS:
             # Alone, the order of the calls counts; otherwise let the others finish first.
             self.queue.appendleft(task) if self.alone else self.lonely.append(task)
+        elif kind == "device_lost":  # nothing more can run there
+            lane.task = task
+            self._lost(lane, f"the worker could not use its device any more: {value}")
         else:
             self.finished.append(task.failure(kind, value))
 
-    def _died(self, lane: _Lane, how: str) -> None:
+    def _lost(self, lane: _Lane, reason: str) -> None:
+        """The lane's worker is of no use any more."""
         task, retry = lane.task, lane.retry
         if task is not None and task.attempts < MAX_ATTEMPTS:
             retry = task
         elif task is not None:
-            self.finished.append(task.failure("crash", f"the worker process died: {how}"))
+            self.finished.append(task.failure("crash", reason))
         if lane in self.lanes:
             self._replace(lane, retry)
         else:

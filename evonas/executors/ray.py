@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import sys
@@ -143,5 +144,10 @@ def _init(ray: Any, workers: int | None) -> None:
 
 
 def _share(gpus: float, workers: int) -> float:
-    """The GPUs of one worker; Ray takes fractions below 1 only."""
-    return float(gpus // workers) if gpus >= workers else gpus / workers
+    """The GPUs of one worker. Below 1 they have to be of one GPU, so that as many workers fit on each; Ray knows
+    ten-thousandths."""
+    if gpus >= workers:
+        return float(gpus // workers)
+    if gpus < 1:
+        return gpus / workers
+    return math.floor(1e4 / math.ceil(workers / int(gpus))) / 1e4

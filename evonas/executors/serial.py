@@ -47,4 +47,4 @@ class SerialExecutor(Executor):
             kind, value = load_reply(reply)
             if kind == "ok":
                 return value
-        return Failure(kind, value, attempts)
+        return Failure("error" if kind == "device_lost" else kind, value, attempts)

@@ -20,7 +20,7 @@ HELLO, READY, UNUSABLE, REPLY = b"h", b"r", b"u", b"="
 
 _TRACEBACK_LINES = 12
 _MESSAGE_CHARACTERS = 1000
-_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory")
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory", "status_alloc_failed")
 _PR_SET_PDEATHSIG = 1
 
 
@@ -43,9 +43,38 @@ def run_call(target: Any, call: bytes) -> bytes:
         return _dump("user_error", (error.message, error.hint, error.exit_code, tail(error)))
     except (Exception, SystemExit) as error:
         kind, reason = "out_of_memory" if is_out_of_memory(error) else "error", tail(error)
+    finally:
+        _release_device()
     if kind == "out_of_memory":
         gc.collect()  # the exception is gone here, and what its frames held with it
+        _release_device()
+    elif _device_is_lost():
+        kind = "device_lost"
     return _dump(kind, reason)
+
+
+def _cuda() -> Any:
+    """torch.cuda where this process uses it; nothing is imported for that."""
+    cuda = getattr(sys.modules.get("torch"), "cuda", None)
+    return cuda if cuda is not None and cuda.is_initialized() else None
+
+
+def _release_device() -> None:
+    """Give back the GPU memory that torch keeps for this process: others share the device."""
+    if (cuda := _cuda()) is not None:
+        with contextlib.suppress(RuntimeError):
+            cuda.empty_cache()
+
+
+def _device_is_lost() -> bool:
+    """Whether this process can use its GPU no more: after an illegal access, say, or the end of a neighbour under MPS,
+    every call fails."""
+    try:
+        if (cuda := _cuda()) is not None:
+            cuda.synchronize()
+    except RuntimeError:
+        return True
+    return False
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 
 import torch
 
@@ -33,9 +34,15 @@ def capture(run: Callable[[], object]) -> torch.cuda.CUDAGraph | None:
 
 def aside(run: Callable[[], object], times: int = 1) -> None:
     """Call ``run`` on a side stream, behind all that is launched and before all that will be."""
-    stream = torch.cuda.Stream()
+    stream = _side_stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
         for _ in range(times):
             run()
     torch.cuda.current_stream().wait_stream(stream)
+
+
+@cache
+def _side_stream() -> torch.cuda.Stream:
+    """One for the process: torch keeps memory for every stream that was used, some of it for good."""
+    return torch.cuda.Stream()

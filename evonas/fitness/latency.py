@@ -57,6 +57,7 @@ def forward_memory(model: Transformer, device: str) -> Measure:
     weights = sum(p.numel() * p.element_size() for p in model.parameters())
     tokens, cache = _tokens(model, model.context, device), model.new_cache(1)
     if device != "cpu":
+        model.prefill(tokens, model.new_cache(1))  # libraries take memory of their own at the first product
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()

@@ -11,13 +11,13 @@ _NARROW = 64  # d_model; on a CPU, converting the operands of narrower products 
 
 
 def resolve_precision(name: str, device: str) -> str:
-    """``auto`` is bfloat16 where the device has units for it: a GPU, or a CPU with AVX512-BF16 or AMX. Raises
-    EvonasError for another name."""
+    """``auto`` is bfloat16 where the device has units for it: a GPU since NVIDIA's Ampere, a CPU with AVX512-BF16 or
+    AMX. Raises EvonasError for another name."""
     if name not in ("auto", *PRECISIONS):
         raise EvonasError(f"no such precision {name!r}", "Allowed: --precision auto, float32 or bfloat16.")
     if name != "auto":
         return name
-    return "bfloat16" if device != "cpu" or _cpu_has_bfloat16() else "float32"
+    return "bfloat16" if (_cpu_has_bfloat16() if device == "cpu" else _gpu_has_bfloat16()) else "float32"
 
 
 def precision_of(width: int, precision: str, device: str) -> str:
@@ -39,3 +39,9 @@ def _cpu_has_bfloat16() -> bool:
     # torch has no public question for it in all versions we take (2.13: torch.cpu.get_capabilities).
     questions = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     return any(getattr(torch.cpu, question, bool)() for question in questions)
+
+
+def _gpu_has_bfloat16() -> bool:
+    import torch
+
+    return torch.cuda.is_bf16_supported(including_emulation=False)

@@ -43,8 +43,9 @@ def load_task(name: str, data: str | None, context: int) -> Task:
             f"task {name!r} can't be made: {type(error).__name__}: {error}",
             f"It is called as {attribute}(data, context); EVONAS_DEBUG=1 shows where it fails.",
         ) from error
-    if not isinstance(made, Task):
-        missing = [m for m in ("name", "vocab_size", "context", "batch", "validation", "loss") if not hasattr(made, m)]
+    # Not by isinstance, which does not see what a class forwards to another object.
+    missing = [m for m in ("name", "vocab_size", "context", "batch", "validation", "loss") if not hasattr(made, m)]
+    if missing:
         raise EvonasError(f"task {name!r} lacks {', '.join(missing)}", "See evonas.tasks.base.Task for the contract.")
     return made
 

@@ -35,5 +35,8 @@ class Task(Protocol):
         ...
 
     def loss(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """Mean loss of each sequence (B,), from logits (B, T, V) and targets (B, T)."""
+        """Mean loss of each sequence (B,), from logits (B, T, V), in bfloat16 where trainings are, and targets (B, T).
+
+        On a GPU it is recorded once and replayed in every step: what a step before left on the host (a counter, say)
+        must not change it."""
         ...

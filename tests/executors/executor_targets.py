@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 
 from evonas.errors import EvonasError
@@ -21,6 +22,18 @@ class OutOfMemoryError(RuntimeError):
 class AwkwardError(Exception):
     def __str__(self) -> str:
         raise ValueError("no text")
+
+
+class LostDevice:
+    """What of torch.cuda is asked for."""
+
+    def is_initialized(self):
+        return True
+
+    def synchronize(self):
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    empty_cache = synchronize
 
 
 class Target:
@@ -101,6 +114,14 @@ class Target:
                     "system": OSError(12, "Cannot allocate memory"),
                 }[kind]
         return name
+
+    def lose_device(self, name, times):
+        """As if this process's GPU could not be used any more, on the first ``times`` attempts."""
+        attempt = self._attempt(name)
+        if attempt <= times:
+            sys.modules["torch"] = types.SimpleNamespace(cuda=LostDevice())
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+        return attempt
 
     def die(self, name, how, times):
         """End the worker on the first ``times`` attempts, else return the number of the attempt."""

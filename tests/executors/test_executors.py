@@ -6,15 +6,20 @@ import importlib
 import importlib.util
 import itertools
 import os
+import pickle
 import signal
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from evonas.errors import EvonasError
-from evonas.executors import Call, Failure, make_executor
+from evonas.executors import Call, Failure, default_workers, make_executor
+from evonas.executors.base import load_reply
+from evonas.executors.ray import _share as share_of_gpus
+from evonas.executors.worker import run_call
 
 HERE = Path(__file__).parent
 NO_RAY = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed")
@@ -194,6 +199,50 @@ def test_out_of_memory_is_retried_once_alone(make, tmp_path, backend):
         assert overlapping(retries) == set()
         assert {line.split()[1] for line in retries} == {f"{kind}{times}" for kind, times in pairs}
     assert executor.restarts == 0
+
+
+@pytest.mark.parametrize("backend", ISOLATED)
+def test_a_worker_that_can_not_use_its_device_any_more_is_replaced(make, backend):
+    executor = make(backend)
+    lost = [Call("lose_device", ("once", 1), "once"), Call("lose_device", ("always", 9), "always")]
+    found = results(executor, [*lost, *(Call("square", (i,), i) for i in range(6))])
+    assert found["once"] == 2
+    assert (found["always"].status, found["always"].attempts) == ("crash", 2)
+    assert "could not use its device any more: RuntimeError: CUDA error" in found["always"].reason
+    assert {i: found[i] for i in range(6)} == {i: i * i for i in range(6)}
+    assert executor.restarts == 3
+
+
+def test_what_torch_keeps_of_a_gpus_memory_is_given_back_after_every_call(monkeypatch):
+    given_back = []
+    cuda = SimpleNamespace(
+        is_initialized=lambda: True, synchronize=lambda: None, empty_cache=lambda: given_back.append(1)
+    )
+    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(cuda=cuda))
+    target = SimpleNamespace(work=lambda: 1, fail=lambda: [][0], fill=lambda: (_ for _ in ()).throw(MemoryError()))
+    replies = [load_reply(run_call(target, pickle.dumps((method, ())))) for method in ("work", "fail", "fill")]
+    assert [kind for kind, _ in replies] == ["ok", "error", "out_of_memory"]
+    assert len(given_back) >= 3
+    monkeypatch.setattr(cuda, "is_initialized", lambda: False)
+    given_back.clear()
+    assert run_call(target, pickle.dumps(("work", ()))) and not given_back, "a GPU that is not used is not woken"
+
+
+def test_as_many_workers_as_a_container_has_cpus(tmp_path):
+    cpus = default_workers(tmp_path / "none")
+    for text, most in [("max 100000\n", cpus), ("100000 100000\n", 1), ("150000 100000\n", 2), ("5000 100000", 1)]:
+        (tmp_path / "cpu.max").write_text(text)
+        assert default_workers(tmp_path / "cpu.max") == min(cpus, most)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "workers", "share"),
+    [(0, 4, 0), (1, 1, 1), (4, 2, 2), (3, 2, 1), (1, 4, 0.25), (2, 3, 0.5), (1, 6, 0.1666), (3, 8, 0.3333)],
+)
+def test_a_gpu_is_shared_so_that_all_workers_have_room(gpus, workers, share):
+    each = share_of_gpus(float(gpus), workers)
+    assert each == share
+    assert not 0 < each < 1 or gpus * int(1 / each) >= workers
 
 
 @pytest.mark.parametrize(

@@ -19,8 +19,16 @@ def test_auto_is_what_the_device_has_units_for(monkeypatch):
         for name, value in zip(names, has):
             monkeypatch.setattr(torch.cpu, name, lambda value=value: value)
         assert resolve_precision("auto", "cpu") == ("bfloat16" if any(has) else "float32")
-        assert resolve_precision("auto", "cuda") == "bfloat16"
         assert resolve_precision("float32", "cuda") == "float32" and resolve_precision("bfloat16", "cpu") == "bfloat16"
+
+
+@pytest.mark.parametrize(("has", "precision"), [(True, "bfloat16"), (False, "float32")])
+def test_auto_is_what_a_gpu_has_units_for(monkeypatch, has, precision):
+    def supported(including_emulation=True):
+        return has or including_emulation
+
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", supported)
+    assert resolve_precision("auto", "cuda") == precision
 
 
 def test_a_torch_that_can_not_tell_is_taken_at_its_slowest(monkeypatch):

@@ -330,7 +330,7 @@ def test_runs_under_bfloat16_autocast(monkeypatch, norm, position, narrow):
     if narrow:
         monkeypatch.setattr("evonas.model.narrow.NARROW_ON", ("cpu",))
     genome = small(position=position, norm=norm, n_kv_heads=[2, 4], window=[None, 8], kv_rank=[None, 8], conv_width=3)
-    model, tokens = build(genome, VOCAB, 40), tokens_of(2, 40)
+    model, tokens = model_of(genome, 40).float().train(), tokens_of(2, 40)
     streams = []
     model.blocks[0].register_forward_hook(lambda block, inputs, y: streams.append(y.dtype))
     with torch.autocast("cpu", torch.bfloat16):
@@ -339,8 +339,9 @@ def test_runs_under_bfloat16_autocast(monkeypatch, norm, position, narrow):
         F.cross_entropy(logits.float().flatten(0, 1), tokens.flatten()).backward()
         decoded = model.decode(tokens[:, :1], model.new_cache(2))
     assert logits.dtype == torch.bfloat16
-    torch.testing.assert_close(logits.float(), model(tokens), rtol=0.1, atol=0.05)
-    torch.testing.assert_close(decoded.float(), logits[:, 0].float(), rtol=0.1, atol=0.05)
+    exact = model(tokens)
+    for found, wanted in ((logits, exact), (decoded, exact[:, 0])):  # without attention they differ by 0.05 to 0.12
+        assert (found.float() - wanted).norm() < 0.01 * wanted.norm()
 
 
 def test_a_cache_made_under_inference_mode_works_outside_it():
