@@ -16,7 +16,7 @@ from evonas.errors import EXIT_FAILED, EvonasError
 from evonas.evolution.selection import non_dominated
 from evonas.genome import Genome, space_from_dict, space_to_dict
 from evonas.record import Constraint, Objective
-from evonas.store import Store
+from evonas.store import Store, told_records
 
 HERE = Path(__file__).parent
 
@@ -132,6 +132,26 @@ def test_a_small_space_is_exhausted_and_nothing_is_paid_for_twice(targets, tmp_p
         assert targets.run(tmp_path / "run", curve, 50, space=space) == "exhausted"
         assert len(Store.open(tmp_path / "run").records) == 8
     assert sorted(logged(curve, "begin train")) == sorted(set(logged(curve, "begin train")))
+
+
+def test_on_another_machine_everything_is_measured_again(targets, tmp_path, curve):
+    curve.rungs = (1, 4)
+    folder = tmp_path / "run"
+    targets.run(folder, curve, 5, device="cpu")
+    before = logged(curve, "begin measure")
+    targets.run(folder, curve, 6, device="cpu")
+    here = targets.Elsewhere(curve.folder, rungs=(1, 4))
+    there = len(logged(curve, "begin measure"))
+    targets.run(folder, here, 7, device="elsewhere")
+    again = logged(curve, "begin measure")[there:]
+    assert set(before) <= set(again) and len(again) == len(set(again))
+    store = Store.open(folder)
+    for genome_id, entry in store.genomes.items():
+        latency = store.record_of(genome_id).measures["latency"]
+        assert (latency.device, latency.value) == ("elsewhere", pytest.approx(0.2 * entry.genome["width"]))
+    engine = targets.restored(folder, here, device="elsewhere")
+    assert all(told[1] == pytest.approx(0.2 * i.genome.width) for i in engine.archive.values() for told in i.told)
+    assert logged(curve, "begin measure")[there:] == again, "and once"
 
 
 # -- what is paid for -----------------------------------------------------------------------------------------------
@@ -361,6 +381,45 @@ def test_a_run_with_rungs_that_is_interrupted_ends_the_same(targets, tmp_path, c
     assert digest(tmp_path / "run") == whole_with_rungs[0]
 
 
+@pytest.mark.parametrize("rungs", [(1, 4), RUNGS])
+@pytest.mark.parametrize("after", range(1, 6))
+def test_what_was_trained_for_an_end_that_is_put_off_is_not_trained_again(targets, tmp_path, curve, rungs, after):
+    """Interrupted in the last generation, in which the front goes on, and resumed with another end, and again: others
+    go on then."""
+    curve.rungs = rungs
+    options = {"offspring": 4, "seed": 3}
+    folder = tmp_path / "run"
+    targets.run(folder, curve, 5, **options)
+    with pytest.raises(KeyboardInterrupt):
+        targets.run(folder, curve, 6, listener=targets.Stop("evaluated", after), **options)
+    for generations in (9, 10, 14):
+        targets.run(folder, curve, generations, **options)
+        trained = logged(curve, "end train")
+        store = Store.open(folder)
+        paid = [r for r in store.records if r.cost]
+        assert len(paid) == len(trained) == len({(r.genome_id, r.measures["loss"].fidelity) for r in paid})
+        told = [(rung, record) for rung, told, record in told_records(store) if told]
+        for rung, record in told:
+            assert record.measures["loss"].fidelity == f"{rungs[rung]} tokens"
+        assert len({(rung, r.genome_id) for rung, r in told}) == len(told)
+        assert {r.genome_id for _, r in told} <= {i for g in store.generations for _, i in g["asked"]}
+
+
+def test_a_run_from_before_it_said_who_was_asked_goes_on(targets, tmp_path, curve, monkeypatch):
+    """Of several records of one genome in a generation the last counts, and none beyond the last rung."""
+    curve.rungs = (1, 4)
+    commit = Store.commit
+    without = lambda self, row, members: commit(self, {k: v for k, v in row.items() if k != "asked"}, members)  # noqa: E731
+    monkeypatch.setattr(Store, "commit", without)
+    options = {"offspring": 4, "seed": 3}
+    targets.run(tmp_path / "run", curve, 5, **options)
+    with pytest.raises(KeyboardInterrupt):
+        targets.run(tmp_path / "run", curve, 6, listener=targets.Stop("evaluated", 3), **options)
+    targets.run(tmp_path / "run", curve, 9, **options)
+    monkeypatch.undo()
+    assert targets.run(tmp_path / "run", curve, 12, **options) == "generations"
+
+
 def test_real_trainings_that_are_interrupted_go_on_from_their_weights(targets, tmp_path, text_file, space_file):
     targets.run_on_text(tmp_path / "whole", text_file, space_file, "serial", 1)
     found = digest(tmp_path / "whole")
@@ -483,8 +542,12 @@ def test_before_the_time_is_over_the_expected_front_trains_to_the_end(targets, t
     end = time.monotonic() + 4.0
     assert targets.run(tmp_path / "run", curve, 10**6, offspring=4, deadline=end) == "budget"
     store = Store.open(tmp_path / "run")
-    last = [r for r in store.records if r.generation == store.records[-1].generation]
-    assert store.generations[-1]["hypervolume"] > 0 and last
+    rungs: dict[int, list[int]] = {}
+    for rung, told, record in told_records(store):
+        if told:
+            rungs.setdefault(record.generation, []).append(rung)
+    assert any(0 not in found for found in rungs.values()), "a generation in which nothing new is begun"
+    assert store.generations[-1]["hypervolume"] > 0
 
 
 def tokens_paid(store) -> int:

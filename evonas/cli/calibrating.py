@@ -59,13 +59,12 @@ def calibrated(
     return summary
 
 
-def calibrate_within(store: Store, settings: Settings, seconds: float, workers: int | None) -> None:
-    """As many genomes as can be trained in so many seconds; a sentence on stderr where that is too few."""
+def sample_within(store: Store, settings: Settings, seconds: float, workers: int | None) -> int:
+    """How many genomes can be trained in so many seconds; 0, and a sentence on stderr, where that is too few."""
     from ..executors import default_workers
     from ..report.calibration import FEWEST
     from ..report.sample import choose, choose_again, seconds_per_token
 
-    deadline = time.monotonic() + seconds
     lanes = worker_count(workers, settings.device) or default_workers()
     evaluator = _longer(settings, DEFAULT_FACTOR)
     pace = seconds_per_token(store)
@@ -86,8 +85,12 @@ def calibrate_within(store: Store, settings: Settings, seconds: float, workers: 
             f"{needed(FEWEST):.0f} s, there are {seconds:.0f} s. At any time: evonas calibrate {store.name}",
             err=True,
         )
-        return
-    calibrated(store, settings, max(fitting), DEFAULT_FACTOR, DEFAULT_REPEATS, deadline, workers)
+    return max(fitting, default=0)
+
+
+def calibrate_within(store: Store, settings: Settings, genomes: int, seconds: float, workers: int | None) -> None:
+    """So many genomes, as far as that many seconds allow."""
+    calibrated(store, settings, genomes, DEFAULT_FACTOR, DEFAULT_REPEATS, time.monotonic() + seconds, workers)
 
 
 def _longer(settings: Settings, factor: float) -> ProxyEvaluator:

@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -42,6 +42,7 @@ class Progress(Listener):
             (self.started, 0)
         ]  # moment and evaluations, at the last generations' ends
         self.live: Live | None = None
+        self.seeds: Mapping[str, str] = {}  # genome id -> name
         self.check = lambda: None  # raises KeyboardInterrupt where one was missed
         self.ties = Settled(0, 0, 0)
 
@@ -75,6 +76,9 @@ class Progress(Listener):
         self.evaluations += 1
         if not record.ok:
             self.failures[record.status] = self.failures.get(record.status, 0) + 1
+        if record.status == "infeasible" and record.genome_id in self.seeds:
+            text = f"Note: seed {self.seeds[record.genome_id]} is infeasible ({record.reason}): "
+            self.console.print(plain(text + "the report will compare nothing with it"), highlight=False, soft_wrap=True)
 
     def generation_finished(self, row: Mapping) -> None:
         self.row = row
@@ -166,8 +170,9 @@ class Progress(Listener):
         where = plain(f"Plot: {picture}   Data: {self.folder / 'population.h5'}")
         console.print(where, highlight=False, soft_wrap=True)
         if report["front"]:
-            best = report["front"][0]["id"]
-            which = "most accurate" if "loss" in self.settings.objectives else "first"
+            trained = "loss" in self.settings.objectives
+            which = "most accurate" if trained else "first"
+            best = min(report["front"], key=_loss)["id"] if trained else report["front"][0]["id"]
             nexts = (
                 (f"evonas report {name} --html {name}.html", "a page to keep"),
                 (f"evonas train {name}:{best[:6]}", f"train the {which} one in full"),
@@ -178,6 +183,10 @@ class Progress(Listener):
             for command, meaning in nexts:
                 grid.add_row(Text("  " + command, style="bold"), meaning)
             console.print("Next:", grid)
+
+
+def _loss(member: Mapping[str, Any]) -> float:
+    return member["objectives"]["loss"]["value"]
 
 
 def _lengths(evaluator: Evaluator) -> str:

@@ -77,7 +77,7 @@ def _tell_machine(settings: Settings, store: Store) -> None:
     if before and here not in before:
         click.echo(
             f"Note: run {store.name!r} was measured on {', '.join(sorted(before))}, this is {here}: "
-            "the report keeps the times of the two apart",
+            "what it has measured is measured again here first, as times of two machines are never compared",
             err=True,
         )
 

@@ -37,6 +37,7 @@ def run_search(
     """Run or continue a search and print how it ended. ``store`` None: make one, once all else is known to be right.
     ``calibration`` is the share of the time that is kept for a calibration after the search."""
     from ..executors import make_executor
+    from ..fitness import device_text
     from ..genome import transformer_genome
     from ..record import Constraint
     from ..search import Search
@@ -58,6 +59,7 @@ def run_search(
     count = worker_count(workers, settings.device)
     env = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"} if settings.device == "cpu" else None
     progress = Progress(settings, deadline, folder)
+    progress.seeds = {genome.id: label for genome, label in seeds.items()}
     with contextlib.ExitStack() as stack:
         progress.check = stack.enter_context(interrupts())
         executor = stack.enter_context(make_executor(executor_name, evaluator, count, env))
@@ -75,25 +77,37 @@ def run_search(
             evaluator,
             constraints=constraints,
             timeout=settings.timeout,
-            labels={g.id: label for g, label in seeds.items()},
+            labels=progress.seeds,
             known=known,
+            device=device_text(settings.device),
             listener=progress,
         )
-        end = _search_end(deadline, progress.started, calibration)
-        settling = None if end is None else min(SETTLING_SECONDS, SETTLING_SHARE * (end - progress.started))
+        time_is_over = False
         try:
             with progress.showing(search):
-                ended = search.run(settings.generations, None if end is None else end - settling, patience=patience)
-                progress.settled(search.settle(end))
+                end = _search_end(deadline, progress.started, calibration)
+                ended = search.run(settings.generations, _before_settling(end, progress.started), patience=patience)
+                if calibration and not (sample := _sample(store, settings, deadline, progress, calibration, workers)):
+                    calibration, end = 0.0, _search_end(deadline, progress.started, 0.0)
+                    if ended == "budget":  # what was kept for it
+                        until = _before_settling(end, progress.started)
+                        ended = search.run(settings.generations, until, patience=patience)
+                try:
+                    progress.settled(search.settle(end))
+                except KeyboardInterrupt:
+                    time_is_over = True
         except KeyboardInterrupt:
             again = _resume_command(folder.name, settings, deadline, patience, workers, executor_name)
             click.echo(f"\nInterrupted; every finished evaluation is kept. Go on with: {again}", err=True)
             raise SystemExit(EXIT_INTERRUPTED) from None
         executor.close()
         _check_found(store, progress, ended)
-        if calibration:
-            _calibrate(store, settings, deadline, progress.started, calibration, workers)
+        if calibration and not time_is_over:
+            _calibrate(store, settings, sample, deadline, progress.started, calibration, workers)
         progress.summary(store, ended)
+        if time_is_over:
+            click.echo("\nInterrupted while near-ties were measured again; the search was done.", err=True)
+            raise SystemExit(EXIT_INTERRUPTED)
 
 
 def _evaluator(settings: Settings, constraints: Sequence[Constraint], folder: Path) -> ProxyEvaluator:
@@ -123,17 +137,36 @@ def _search_end(deadline: float | None, started: float, calibration: float) -> f
     return None if deadline is None else deadline - CLOSING_SECONDS - calibration * (deadline - started)
 
 
-def _calibrate(
-    store: Store, settings: Settings, deadline: float | None, started: float, share: float, workers: int | None
-) -> None:
-    from .calibrating import calibrate_within
+def _before_settling(end: float | None, started: float) -> float | None:
+    """When trainings have to end, so that near-ties can be measured again before ``end``."""
+    return None if end is None else end - min(SETTLING_SECONDS, SETTLING_SHARE * (end - started))
 
+
+def _calibration_seconds(deadline: float | None, started: float, share: float) -> float:
     now = time.monotonic()
     seconds = share / (1 - share) * (now - started)
-    if deadline is not None:
-        seconds = min(seconds, deadline - CLOSING_SECONDS - now)
+    return seconds if deadline is None else min(seconds, deadline - CLOSING_SECONDS - now)
+
+
+def _sample(
+    store: Store, settings: Settings, deadline: float | None, progress: Progress, share: float, workers: int | None
+) -> int:
+    """How many genomes a calibration has time for; 0 also where there is nothing to calibrate."""
+    from .calibrating import sample_within
+
+    if not any(r.ok for r in store.records):
+        return 0
+    return sample_within(store, settings, _calibration_seconds(deadline, progress.started, share), workers)
+
+
+def _calibrate(
+    store: Store, settings: Settings, genomes: int, deadline: float | None, started: float, share: float,
+    workers: int | None,
+) -> None:  # fmt: skip
+    from .calibrating import calibrate_within
+
     try:
-        calibrate_within(store, settings, seconds, workers)
+        calibrate_within(store, settings, genomes, _calibration_seconds(deadline, started, share), workers)
     except KeyboardInterrupt:
         click.echo(f"\nInterrupted; the search is done. Go on with: evonas calibrate {store.name}", err=True)
         raise SystemExit(EXIT_INTERRUPTED) from None
@@ -172,7 +205,7 @@ def _reused(settings: Settings, evaluator: ProxyEvaluator, data: str | None, aga
 
 
 def _check_same(store: Store, settings: Settings, data: str | None) -> None:
-    """A loss can be taken over only where the training would be the same to the last bit."""
+    """A loss can be taken over only where the same training would be done again."""
     other, mine = (s.to_dict() for s in (type(settings).from_dict(store.header["settings"]), settings))
     same = "task", "context", "seed", "device", "precision", "tokens", "rungs", "validation_tokens", "scaled_rates"
     for key in same:

@@ -72,12 +72,14 @@ def choose_again(chosen: Sequence[Chosen], rungs: int, n: int) -> list[Chosen]:
 
 
 def losses_told(store: Store) -> dict[str, list[Record]]:
-    """Records with a loss of every genome that never failed, rung by rung."""
-    out: dict[str, list[Record]] = {}
+    """Records with a loss of every genome that never failed, rung by rung; of several at one rung the last."""
+    out: dict[str, dict[str | None, Record]] = {}
     places = {(r.generation, r.index, r.genome_id): r for r in store.records}  # what was done again: the last counts
     for _, record in sorted(places.items()):
-        out.setdefault(record.genome_id, []).append(record)
-    return {i: records for i, records in out.items() if all(r.ok and r.value("loss") is not None for r in records)}
+        loss = record.measures.get("loss")
+        rung = loss.fidelity if record.ok and loss is not None else None
+        out.setdefault(record.genome_id, {})[rung] = record
+    return {i: list(records.values()) for i, records in out.items() if None not in records}
 
 
 def seconds_per_token(store: Store) -> dict[str, float]:

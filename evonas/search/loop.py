@@ -11,9 +11,10 @@ from ..evolution import Candidate, Engine, Individual
 from ..executors import Call, Executor, Failure
 from ..genome import Genome
 from ..record import Constraint, Outcome, Record, total_violation
-from ..store import Known, Store
+from ..store import Known, Store, told_records, trained_outcome
 from .closing import Left, Pace
 from .contract import Evaluator, Listener
+from .measuring import Measurements
 from .settling import Settled, settle
 from .verdict import MENDABLE, Verdict, bugs_at_the_end
 
@@ -34,6 +35,8 @@ class Search:
         timeout: seconds per training; None for 50 times the median of its rung so far, at least a minute.
         labels: genome id -> name, of seed genomes.
         known: results of earlier runs, taken instead of measuring and training again.
+        device: what measures here, as a ``Measure`` says it. What the run has measured on another is measured again, as
+            times of two are never compared. None: it is not looked at.
     """
 
     def __init__(
@@ -47,13 +50,14 @@ class Search:
         timeout: float | None = None,
         labels: Mapping[str, str] | None = None,
         known: Known | None = None,
+        device: str | None = None,
         listener: Listener | None = None,
     ) -> None:
         self.engine, self.store, self.executor, self.evaluator = engine, store, executor, evaluator
         self.constraints, self.timeout = tuple(constraints), timeout
         self.labels, self.listener = dict(labels or {}), listener or Listener()
-        self._reused = (known or Known()).trained
-        self._measured = dict((known or Known()).measured)  # architecture id -> what is known of it
+        self._reused = dict((known or Known()).trained)
+        self._measurements = Measurements(store, executor, evaluator, (known or Known()).measured, device)
         assert engine.rungs == len(evaluator.rungs), "engine and evaluator differ in their rungs"
         self._pace = Pace(evaluator.rungs)
         self._paid = 0.0  # tokens trained on in the finished generations
@@ -100,7 +104,7 @@ class Search:
                 self.engine.tell(candidate, *self._told(records[candidate.index]))
                 self._pay(candidate.rung, records[candidate.index])
             self._warm = self._warm or (self.engine.generation, time.monotonic())
-            self._commit(generation)
+            self._commit(generation, candidates)
             self._verdict.after_commit(generation, list(records.values()))
         return self._ended("generations" if goal == generations else "patience")
 
@@ -187,7 +191,7 @@ class Search:
         self._verdict.empty()
         return why
 
-    def _commit(self, generation: int) -> None:
+    def _commit(self, generation: int, candidates: Sequence[Candidate]) -> None:
         front = self.engine.front()
         if self.store.header["reference"] is None and self.engine.box is not None:
             ideal, reference = (point.tolist() for point in self.engine.box)
@@ -211,6 +215,7 @@ class Search:
                 "reserve": [i.genome.id for i in self.engine.reserve],
             },
             "best": best,
+            "asked": [[c.index, c.genome.id] for c in candidates],
         }
         if self.engine.rungs > 1:
             row |= {"rungs": self.engine.reached(), "expected": self._expectations()}
@@ -237,11 +242,10 @@ class Search:
         """A record for every candidate, by index; fewer when the deadline came first."""
         records = self._finished(candidates)
         todo = [c for c in candidates if c.index not in records]
-        if self.evaluator.measured_names:
-            self._measure(todo, deadline)
+        self._measurements.measure([c.genome for c in todo], self._timeout(), deadline)
         to_train = []
         for candidate in todo:
-            known = self._known(candidate.genome)
+            known = self._measurements.known(candidate.genome)
             if known is None:
                 continue  # the deadline came before its measurement
             record = _record(candidate, known)
@@ -257,18 +261,6 @@ class Search:
         for candidate, record in self._train(to_train, deadline):
             records[candidate.index] = self._keep(candidate, record)
         return records
-
-    def _measure(self, candidates: list[Candidate], deadline: float | None) -> None:
-        unknown = {
-            c.genome.architecture_id: c.genome for c in candidates if c.genome.architecture_id not in self._measured
-        }
-        calls = [Call("measure", (genome,), architecture) for architecture, genome in unknown.items()]
-        for architecture, result in self.executor.map_alone(calls, timeout=self._timeout(), deadline=deadline):
-            if isinstance(result, Failure):
-                if result.status == "deadline":
-                    continue
-                result = Outcome(result.status, reason=result.reason)
-            self._measured[architecture] = result
 
     def _train(
         self, candidates: list[tuple[Candidate, Outcome]], deadline: float | None
@@ -303,16 +295,6 @@ class Search:
         return record
 
     # -- what is known ------------------------------------------------------------------------------------------
-
-    def _known(self, genome: Genome) -> Outcome | None:
-        """Exact and measured objectives of the genome; None when it should be measured and is not."""
-        measured = self._measured.get(genome.architecture_id) if self.evaluator.measured_names else Outcome()
-        if measured is None:
-            return None
-        exact = self.evaluator.exact(genome) if self.evaluator.exact_names else {}
-        return Outcome(
-            measured.status, {**exact, **measured.measures}, measured.reason, measured.cost, measured.provenance
-        )
 
     def _finished(self, candidates: list[Candidate]) -> dict[int, Record]:
         """The records of these candidates from before an interruption, by index. Where all have failed, or the same
@@ -362,24 +344,27 @@ class Search:
 
     def _restore(self) -> None:
         """Bring the engine to the last committed generation, and recall every measurement."""
-        names = self.evaluator.measured_names
-        # What failed whole was done again: of several records of one place the last counts.
-        places = {(r.generation, r.index): r for r in self.store.records}
         done = self.store.generations[-1]["generation"] + 1 if self.store.generations else 0
-        told, rungs, times = [], {}, {}
-        for (generation, index), record in sorted(places.items()):
-            rung = rungs[record.genome_id] = rungs.get(record.genome_id, -1) + 1  # a genome comes once per rung
+        told = []
+        records = list(told_records(self.store))
+        for *_, record in records:
+            self._measurements.recall(record)
+        self._measurements.bring_here({record.genome_id for *_, record in records if record.ok}, self._timeout())
+        for rung, asked, record in records:
+            if rung >= len(self.evaluator.rungs):  # trained again by a version that did not know it had been
+                continue
             self._note_time(rung, record)
+            if not asked or record.generation >= done:
+                # From a generation that was begun otherwise before an interruption: it may be wanted yet.
+                trained = trained_outcome(record, self.evaluator.trained_names)
+                if trained is not None:
+                    self._reused[record.genome_id, rung] = trained
+                continue
             entry = self.store.genomes[record.genome_id]
-            measures = {n: m for n, m in record.measures.items() if n in names}
-            architecture = entry.genome.architecture_id
-            if names and len(measures) == len(names) and record.times_measured >= times.get(architecture, 0):
-                times[architecture] = record.times_measured
-                self._measured[architecture] = Outcome(measures=measures, provenance=record.provenance)
-            if generation < done:
-                candidate = Candidate(entry.genome, entry.parents, entry.operator, generation, index, rung)
-                told.append((candidate, *self._told(record)))
-                self._pay(rung, record)
+            where = record.generation, record.index
+            candidate = Candidate(entry.genome, entry.parents, entry.operator, *where, rung)
+            told.append((candidate, *self._told(self._measurements.here(record))))
+            self._pay(rung, record)
         if not done:
             return
         reference = self.store.header["reference"]

@@ -46,7 +46,8 @@ Groups of 1-D datasets of equal length, one row per entry:
     id, genes (JSON), parents (JSON list of ids), operator, generation, label.
 ``evaluations``
     One row per genome *and rung*: a genome that went on has several, which ``<name>_fidelity`` tells apart; a
-    generation that failed whole and was done again has its rows twice, the later count.
+    generation that failed whole and was done again has its rows twice, the later count; one that was interrupted and
+    then finished with other candidates has rows that the search was not told (``asked``, below, says which it was).
     sequence (0, 1, 2, ...), genome_id, generation, index, status, reason, finished (seconds since the run began,
     cumulative over resumes), provenance (JSON), cost_seconds, cost_tokens and any further ``cost_<name>``; for each
     objective ``<name>``, ``<name>_spread``, ``<name>_fidelity``, ``<name>_device`` and, where known,
@@ -54,8 +55,9 @@ Groups of 1-D datasets of equal length, one row per entry:
     or "" in earlier rows.
 ``generations``
     generation, evaluations, front_size, hypervolume, seconds, failures (JSON), rng (JSON), best (JSON), extra (JSON:
-    whatever else the search noted; with rungs ``rungs``, genomes told at each, and ``expected``, for each rung below
-    the last the pairs and the standard error from which the last one is expected).
+    whatever else the search noted: ``asked``, index and genome id of each candidate; with rungs ``rungs``, genomes told
+    at each, and ``expected``, for each rung below the last the pairs and the standard error from which the last one is
+    expected).
 ``population``
     generation, genome_id, rank (0 is non-dominated among the members of the same fidelity, -1 has no complete
     measurement); the members of each generation in the order the search gave them.
@@ -74,5 +76,17 @@ from __future__ import annotations
 from .reuse import Known, known_from
 from .runs import find_run, load_genome_ref, newest_run, runs_folder
 from .store import Entry, Store
+from .told import told_records, trained_outcome
 
-__all__ = ["Entry", "Known", "Store", "find_run", "known_from", "load_genome_ref", "newest_run", "runs_folder"]
+__all__ = [
+    "Entry",
+    "Known",
+    "Store",
+    "find_run",
+    "known_from",
+    "load_genome_ref",
+    "newest_run",
+    "runs_folder",
+    "told_records",
+    "trained_outcome",
+]

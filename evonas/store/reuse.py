@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ..record import Measure, Outcome
 from .store import Store
+from .told import told_records, trained_outcome
 
 
 @dataclass(frozen=True)
@@ -28,18 +29,13 @@ def known_from(stores: Iterable[Store], measured: Collection[str], trained: Coll
     known = Known({}, {})
     for store in stores:
         about = {"reused": store.name}
-        rungs: dict[str, int] = {}
-        for _, record in sorted({(r.generation, r.index): r for r in store.records}.items()):
-            rung = rungs[record.genome_id] = rungs.get(record.genome_id, -1) + 1
+        for rung, _, record in told_records(store):
             found = _all_of({n: m for n, m in record.measures.items() if m.device == device}, measured)
             if found:
                 architecture = store.genomes[record.genome_id].genome.architecture_id
                 known.measured[architecture] = Outcome(measures=found, provenance={**record.provenance, **about})
-            found = _all_of(record.measures, trained)
-            if found:
-                known.trained[record.genome_id, rung] = Outcome(measures=found, provenance=about)
-            elif record.status == "non_finite" and trained:
-                known.trained[record.genome_id, rung] = Outcome("non_finite", {}, record.reason, {}, about)
+            if (outcome := trained_outcome(record, trained)) is not None:
+                known.trained[record.genome_id, rung] = replace(outcome, provenance=about)
     return known
 
 

@@ -7,6 +7,7 @@ import json
 import pytest
 
 from evonas.record import Measure, Outcome
+from evonas.search import Search
 from evonas.store import Store
 
 
@@ -179,17 +180,14 @@ def test_trainings_with_another_seed_are_counted_in_what_it_takes(monkeypatch, i
     from evonas.cli import calibrating
     from evonas.config import Settings
 
-    asked = []
-    monkeypatch.setattr(calibrating, "calibrated", lambda store, settings, genomes, *_: asked.append(genomes))
     monkeypatch.setattr(calibrating, "_SAMPLES", (4,))
     store = Store.open("runs/first")
     settings = Settings.from_dict(store.header["settings"])
     monkeypatch.setattr("evonas.report.sample.seconds_per_token", lambda _: dict.fromkeys(store.genomes, 1.0))
     # Two workers: 4 x 4 trainings' worth, and 4 with another seed, of 1,024 s each; each lot with its start.
     needed = 2 * 5.0 + 1.2 * (4 * 4 + 4) * 1024 / 2
-    for seconds, found in ((needed - 1, []), (needed + 1, [4])):
-        calibrating.calibrate_within(store, settings, seconds, 2)
-        assert asked == found
+    for seconds, found in ((needed - 1, 0), (needed + 1, 4)):
+        assert calibrating.sample_within(store, settings, seconds, 2) == found
 
 
 def test_too_short_a_share_is_told_and_the_search_stands(evolve, in_tmp_path):
@@ -199,7 +197,24 @@ def test_too_short_a_share_is_told_and_the_search_stands(evolve, in_tmp_path):
     assert not (in_tmp_path / "runs/run/calibration.json").exists()
 
 
+def test_what_was_kept_for_a_calibration_that_is_too_short_goes_to_the_search(evolve, monkeypatch):
+    searched = []
+    run = Search.run
+
+    def counting(self, generations, deadline, **options):
+        searched.append(deadline)
+        return run(self, generations, deadline, **options)
+
+    monkeypatch.setattr(Search, "run", counting)
+    monkeypatch.setattr("evonas.cli.options.CLOSING_SECONDS", 0.5)
+    monkeypatch.setattr("evonas.report.sample.seconds_per_token", lambda store: dict.fromkeys(store.genomes, 1.0))
+    done = evolve("--calibrate", "50%", "--budget", "8s", "--generations", 10**6)
+    assert "Not calibrated" in done.err and "The time budget is spent." in done.out
+    assert len(searched) == 2 and searched[1] - searched[0] > 2.5
+
+
 def test_interrupted_in_it_the_search_is_done(evolve, training, monkeypatch):
+    monkeypatch.setattr("evonas.cli.calibrating.sample_within", lambda *_: 4)
     monkeypatch.setattr("evonas.cli.calibrating.calibrate_within", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     done = evolve("--calibrate", "5%", code=130)
     assert "the search is done. Go on with: evonas calibrate run" in done.err

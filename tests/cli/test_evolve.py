@@ -217,6 +217,31 @@ def test_goals_and_precision_are_kept_with_the_run(evolve):
     assert trained and all(r.provenance["precision"] == "float32" for r in trained)
 
 
+def test_interrupted_while_near_ties_are_measured_again_it_ends_with_what_it_has(evolve, monkeypatch):
+    def settle(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("evonas.search.Search.settle", settle)
+    done, _ = evolve("--calibrate", "50%", code=130)
+    assert "Next:" in done.out and "the search was done" in done.err
+    assert "calibrating" not in done.err, "and nothing more is begun"
+
+
+def test_the_most_accurate_is_named_whatever_the_first_objective_is(cli, in_tmp_path, small):
+    options = ("--objective", "flops", "--objective", "loss", "--generations", 3, "--run", "run")
+    done = cli("evolve", *small, "--executor", "serial", *options)
+    store = Store.open("runs/run")
+    front = {i: store.record_of(i).value("loss") for i in store.front_ids()}
+    assert len(set(front.values())) > 1, "else the order tells nothing"
+    best = min(front, key=front.get)
+    assert f"evonas train run:{best[:6]}" in done.out
+
+
+def test_a_seed_that_breaks_a_constraint_is_told_of_at_once(evolve, seed_file):
+    done, _ = evolve("--seed-genome", seed_file, "--constraint", "flops<=1e5", "--widen", code=(0, 1))
+    assert re.search(r"Note: seed hand-tuned is infeasible \(flops<=\S+ is broken: \S+\): the report will", done.err)
+
+
 def test_near_ties_are_measured_again_and_said(evolve):
     done, store = evolve("--objective", "latency")
     again = [r for r in store.records if r.revised]
