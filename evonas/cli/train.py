@@ -7,21 +7,30 @@ import json
 import math
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from ..errors import EXIT_FAILED, EvonasError
 from .options import precision_option
 
+if TYPE_CHECKING:
+    from .reference import Reference
+
 DEFAULT_TOKENS = 1_536_000  # nanoGPT's CPU training: 2,000 steps of 12 x 64
+LONGER = 4  # times as long as the trainings of its run, at least, is a genome's of a run by default
 _EVALUATIONS = 20
+_HELD_OUT = 131_072  # tokens of an evaluation, or a share of the training's that makes all of them as long as that
 _LOOK_AFTER, _BUSY = 5.0, 0.65  # seconds of training; share of its threads' time that they run when they are alone
 
 
 @click.command()
 @click.argument("reference", metavar="FILE|RUN:ID")
 @click.option(
-    "--tokens", type=click.IntRange(1), default=DEFAULT_TOKENS, show_default=True, metavar="N", help="Training tokens."
+    "--tokens",
+    type=click.IntRange(1),
+    metavar="N",
+    help=f"Training tokens. Default: {DEFAULT_TOKENS}, and for a RUN:ID at least {LONGER} times the run's.",
 )
 @click.option("--task", metavar="NAME", help="Default: the run's, or text.")
 @click.option("--data", type=click.Path(), metavar="PATH", help="Default: the run's, or the embedded corpus.")
@@ -54,7 +63,8 @@ _LOOK_AFTER, _BUSY = 5.0, 0.65  # seconds of training; share of its threads' tim
 def train(reference, tokens, task, data, context, device, rate_as_found, precision, threads, seed, output) -> None:
     """Train one genome in full and keep its best weights.
 
-    The schedule runs to its end; the held-out loss is taken on all held-out data 20 times on the way. Writes
+    The schedule runs to its end; the held-out loss is taken 20 times on the way, on 131,072 held-out tokens, or a
+    twentieth of --tokens where that is more, spread over all held-out data, or on all of it. Writes
     weights.safetensors (of the lowest held-out loss), genome.json and curve.csv, and prints loss and latency.
 
     A search finds learning rates for trainings of its own --tokens. Muon's best rate falls with the square root of the
@@ -73,6 +83,7 @@ def train(reference, tokens, task, data, context, device, rate_as_found, precisi
     from .reference import read_and_tell
 
     found = read_and_tell(reference)
+    tokens = _tokens_for(found) if tokens is None else tokens
     device = resolve_device(device)
     precision = resolve_precision(precision, device)
     context = context or found.context or DEVICE_DEFAULTS[device]["context"]
@@ -103,6 +114,12 @@ def train(reference, tokens, task, data, context, device, rate_as_found, precisi
     click.echo(f"Wrote {folder / 'weights.safetensors'}, genome.json, curve.csv")
 
 
+def _tokens_for(found: Reference) -> int:
+    """More than its run has trained it on."""
+    of_run = found.settings.get("tokens")
+    return max(DEFAULT_TOKENS, LONGER * of_run if type(of_run) is int else 0)
+
+
 def _train(genome, task, tokens: int, seed: int, device: str, precision: str, folder: Path):
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -128,7 +145,8 @@ def _train(genome, task, tokens: int, seed: int, device: str, precision: str, fo
             bar.update(row, completed=step, loss=f"held-out loss {loss:.4f}")
             if not console.is_terminal:
                 click.echo(f"step {step}/{steps}: held-out loss {loss:.4f}", err=True)
-            curve.append((step * genome.batch_size * task.context, loss))
+            seen = min(step * genome.batch_size, max(1, tokens // task.context))
+            curve.append((seen * task.context, loss))
             if loss < best["loss"]:
                 best.update(loss=loss, spread=spread)
                 save_weights(model, folder / "weights.safetensors")
@@ -137,7 +155,7 @@ def _train(genome, task, tokens: int, seed: int, device: str, precision: str, fo
         try:
             done = train(
                 genome, task, tokens, seed=seed, device=device, precision=precision, evaluations=_EVALUATIONS,
-                on_evaluation=on_evaluation, on_step=on_step,
+                validation_tokens=max(_HELD_OUT, tokens // _EVALUATIONS), on_evaluation=on_evaluation, on_step=on_step,
             )  # fmt: skip
         except DivergenceError as error:
             hint = "Lower learning_rate in the genome."

@@ -57,7 +57,7 @@ def select_by_strata(
     """The best of each of ``k // 2`` strata, and for the rest those that ``select`` puts first."""
     kept = stratum_elites(individuals, steady(), k // 2) if k < len(individuals) else []
     ids = {id(i) for i in kept}
-    rest = select(individuals, len(individuals) if kept else k, rng)
+    rest = select(individuals, k, rng)  # at least k - len(kept) of them are others
     return [i for i in rest if id(i) not in ids][: k - len(kept)] + kept
 
 

@@ -143,7 +143,8 @@ class ProxyEvaluator:
 
     def train(self, genome: Genome, rung: int = 0) -> Outcome:
         """The proxy's held-out loss at that rung. Goes on from the checkpoint of the rung below, from scratch without
-        one; either way the result is the same. A divergence is an Outcome with status "non_finite"."""
+        one; either way the result is the same (see ``Training``). A divergence is an Outcome with status
+        "non_finite"."""
         import torch
         from safetensors import SafetensorError
 

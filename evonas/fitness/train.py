@@ -67,7 +67,8 @@ class Training:
     one begins with the genome's warm-up; the next restart at the peak rate (Loshchilov and Hutter 2017, "SGDR").
 
     Args:
-        seed: initial weights, data order, dropout. Same seed and same cycles, same result on the same device.
+        seed: initial weights, data order, dropout. Same seed and same cycles, same result on the same device; on a GPU
+            up to rounding, as some kernels add in the order in which they finish.
         precision: of matrix products, "float32" or "bfloat16"; see ``precision_of``.
         horizon: tokens of the trainings that the genome's learning rate is meant for; None: any. See ``rate_share``.
 

@@ -139,6 +139,7 @@ def _view(ax: Axes, comparison: Comparison, column: int, seed_ids: Sequence[str]
     """Show the front and the seeds in full and the dominated points up to their 95th percentile from it: a few
     networks that learned nothing must not press the front flat."""
     kept = comparison.front | np.array([r.genome_id in seed_ids for r in comparison.records])
+    kept = kept if kept.any() else ~kept  # so far all break a constraint that is judged at the last rung
     outside = np.zeros(len(kept), dtype=bool)
     for axis, j in (("x", column), ("y", 0)):
         values = comparison.values[:, j]

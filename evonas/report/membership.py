@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from ..evolution.selection import minimised, non_dominated
+from ..record import Measure
 from ..sketch import WIDTH, directions
 from .compare import Comparison
 
@@ -18,9 +19,9 @@ def front_probabilities(comparison: Comparison, noise: Mapping[str, float] | Non
     """Genome id -> share of draws in which nothing dominates it, of every genome on the front.
 
     A draw takes each objective of each genome from a normal distribution around the stored value with its spread
-    (exact ones stay). What errors have in common, as those of losses on the same held-out text, is drawn in common
-    (see ``evonas.sketch``). ``noise`` holds what else an objective varies by, apart for every genome: what another
-    seed would change.
+    (exact ones stay). What errors have in common is drawn in common: those of losses on the same held-out text (see
+    ``evonas.sketch``), and that of a latency, which genomes of one architecture share. ``noise`` holds what else an
+    objective varies by, apart for every genome: what another seed would change.
     """
     records, names = comparison.records, comparison.names
     front = np.flatnonzero(comparison.front)
@@ -38,11 +39,19 @@ def front_probabilities(comparison: Comparison, noise: Mapping[str, float] | Non
     kept = np.flatnonzero(rivals & comparison.feasible)
     rng = np.random.default_rng(0)
     times = np.zeros(len(kept))
+    groups = [_one_measurement([records[k].measures[n] for k in kept]) for n in names]
     shared = [directions([records[k].measures[n].sketch for k in kept]) for n in names]
     for _ in range(_DRAWS):
-        apart = rng.standard_normal((len(kept), len(names)))
+        apart = np.column_stack([rng.standard_normal(len(kept))[group] for group in groups])
         together = np.column_stack([pattern @ rng.standard_normal(WIDTH) for pattern in shared])
         drawn = values[kept] + spreads[kept] * np.where(np.isfinite(together), together, apart)
         times += non_dominated(drawn + own * rng.standard_normal(drawn.shape) if own.any() else drawn)
     shares = dict(zip(kept.tolist(), (times / _DRAWS).tolist()))
     return {records[k].genome_id: shares[k] for k in front.tolist()}
+
+
+def _one_measurement(measures: Sequence[Measure]) -> np.ndarray:
+    """For each the place of the first that is the same measurement: measured values that agree to the last bit."""
+    first: dict[object, int] = {}
+    keys = [(m.value, m.spread) if m.fidelity == "measured" else k for k, m in enumerate(measures)]
+    return np.array([first.setdefault(key, k) for k, key in enumerate(keys)], dtype=int)

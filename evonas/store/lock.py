@@ -68,7 +68,19 @@ def read_holder(path: Path) -> dict[str, Any]:
 def writer(path: Path) -> dict[str, Any] | None:
     """Who holds the lock, as far as the lock file tells; None when nobody does."""
     holder = read_holder(path)
-    return holder if holder and not _is_orphaned(holder) else None
+    return holder if holder and not _is_orphaned(holder) and not _is_free(path) else None
+
+
+def _is_free(path: Path) -> bool:
+    """Whether nobody has the lock, whoever the file names: another host, or a process number that is used again."""
+    if fcntl is None:
+        return False
+    try:
+        with open_plain(path) as file:
+            fcntl.flock(file.fileno(), fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 def _acquire(path: Path) -> int:

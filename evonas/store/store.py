@@ -244,7 +244,8 @@ class Store:
         generation that is not finished stay in the journal where nothing else waits there."""
         journal, lock = self._journal, self._lock
         try:
-            if journal is not None and (self._state.pending or self._header_changed):
+            newest = (e.record for e in self._state.evaluations[self._state.merged[0] :])
+            if journal is not None and (self._state.pending or self._header_changed or any(r.revised for r in newest)):
                 with contextlib.suppress(OSError):  # it is all in the journal
                     self._merge(self._state.pending)
         finally:

@@ -13,6 +13,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch.nn.functional import cross_entropy
 
+from evonas.cli.reference import Reference
+from evonas.cli.train import _tokens_for
+from evonas.fitness.train import DivergenceError
 from evonas.genome import read_genome, write_genome
 from evonas.model import build
 from evonas.record import Measure, Record
@@ -64,6 +67,32 @@ def test_the_weights_load_back_to_the_printed_loss(train, text_file, in_tmp_path
     assert held_out_loss(folder, text_file) == pytest.approx(lowest, abs=2e-4)
     assert points[0][1] > lowest + 0.1, "it has learned"
     assert re.search(r"latency +[\d.]+ ms", done.out) and "hand-tuned" in done.out and "weights.safetensors" in done.out
+
+
+def test_tokens_are_those_that_were_seen(train, in_tmp_path):
+    """The last batch of 8 sequences is of what is left."""
+    done = train("-o", "out", tokens=16 * 21 + 5)
+    assert curve(in_tmp_path / "out")[-1][0] == 16 * 21 and "336 tokens" in done.out
+
+
+@pytest.mark.parametrize(("of_run", "tokens"), [(131_072, 1_536_000), (8_388_608, 4 * 8_388_608), ("x", 1_536_000)])
+def test_by_default_it_trains_longer_than_the_run_has(of_run, tokens):
+    assert _tokens_for(Reference(SEED, "run:1", settings={"tokens": of_run})) == tokens
+    assert _tokens_for(Reference(SEED, "file")) == 1_536_000
+
+
+@pytest.mark.parametrize(("tokens", "held_out"), [(1024, 131_072), (20_000_000, 1_000_000)])
+def test_what_is_held_out_takes_no_longer_than_the_training(train, monkeypatch, tokens, held_out):
+    """Of a long text, all of it twenty times."""
+    asked = []
+
+    def instead(*args, validation_tokens, **options):
+        asked.append(validation_tokens)
+        raise DivergenceError("enough")
+
+    monkeypatch.setattr("evonas.fitness.train.train", instead)
+    train("-o", "out", tokens=tokens, code=1)
+    assert asked == [held_out]
 
 
 def test_the_best_weights_are_kept_not_the_last(cli, in_tmp_path, seed_file):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from evonas.evolution import Engine
-from evonas.evolution.environment import Tournament, select_nsga2
+from evonas.evolution.environment import Tournament, select_nsga2, select_nsga3
 from evonas.evolution.fitness import Individual, ParetoFitness
 from evonas.evolution.strata import ParentsByStrata, interleaved, select_by_strata, stratum_elites
 from evonas.genome import Genome, space_from_dict
@@ -73,6 +73,15 @@ def test_survivors_are_of_all_sizes_and_each_once():
         assert len(chosen) == len(set(chosen)) == k
         assert k < 4 or 6 in chosen
     assert 6 not in indices(select_nsga2(MEMBERS, 3, RNG))
+
+
+@pytest.mark.parametrize("select", [select_nsga2, select_nsga3])
+def test_who_is_better_takes_the_places_of_who_was_there(select):
+    rng = np.random.default_rng(0)
+    old = [individual(k, float(loss), 50.0 + k) for k, loss in enumerate(rng.uniform(5, 9, 16))]
+    new = [individual(20 + k, float(loss), 2.0 + k) for k, loss in enumerate(rng.uniform(1, 2, 8))]
+    chosen = indices(select_by_strata([*old, *new], 16, rng, select=select, steady=lambda: TIME))
+    assert len(set(chosen)) == 16 and {i.index for i in new} <= set(chosen)
 
 
 def test_every_other_pair_of_parents_is_drawn_from_all():

@@ -49,6 +49,14 @@ def test_one_that_is_hardly_better_is_often_beaten(store, gap, expected):
     assert expected == pytest.approx(0.5 * (1 + math.erf(gap / 2)), abs=0.01)
 
 
+@pytest.mark.parametrize(("apart", "expected"), [(0.0, 0.5), (1e-9, 0.75)])
+def test_a_latency_that_two_share_is_one_measurement(store, apart, expected):
+    """The two differ in how they train: their losses alone say which is better, however uncertain the time is. Of two
+    measurements the other has to be better twice."""
+    better, _ = add(store, 0, 2.0, 1.0, 0.1, 0.05), add(store, 1, 2.0 + 1e-9, 1.0 + apart, 0.1, 0.05)
+    assert front_probabilities(compare(store))[better] == pytest.approx(expected, abs=0.06)
+
+
 def test_errors_in_common_leave_the_order_as_it_is(store):
     """0.2 spreads apart, each with an error of its own of a tenth of what they share: Phi(0.2 / (0.1 sqrt 2))."""
     rng = np.random.default_rng(0)

@@ -236,6 +236,20 @@ def test_a_front_of_one_point_and_hostile_labels_are_drawn(tmp_path):
         assert png(store).startswith(b"\x89PNG")
 
 
+def test_a_picture_before_anything_meets_a_constraint_that_counts_later(tmp_path):
+    """On the loss: it is judged at the last rung."""
+    with Store.create(tmp_path / "run", header(constraints=["loss<=1.5"], seed_genomes=[])) as store:
+        for k in range(3):
+            genome = SEED.replace(beta2=0.9 + 0.01 * k)
+            measures = {
+                "loss": Measure(2.0 + k, 0.1, "9 tokens", "cpu"),
+                "latency": Measure(1.0 + k, 0, "measured", "cpu"),
+            }
+            store.append(genome, Record(genome.id, 0, k, "ok", measures))
+        plot(store, tmp_path / "front.png")
+        assert not build_report(store)["front"] and (tmp_path / "front.png").stat().st_size > 5000
+
+
 def test_plot_errors(run, tmp_path):
     with pytest.raises(EvonasError, match=r"its ending is '\.bmp'") as error:
         plot(run, tmp_path / "x.bmp")

@@ -12,7 +12,7 @@ import pytest
 
 from evonas.errors import EvonasError
 from evonas.store import Store
-from evonas.store.lock import WriterLock, read_holder
+from evonas.store.lock import WriterLock, read_holder, writer
 
 from .conftest import HEADER, fill
 
@@ -95,6 +95,19 @@ def test_a_free_pid_says_nothing_of_a_holder_in_another_container(tmp_path, pids
                 WriterLock(path)
     finally:
         os.close(held)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no flock here")
+def test_a_lock_that_nobody_holds_has_no_writer_whoever_it_names(tmp_path):
+    """After a kill: another host wrote it, or its process number is in use again."""
+    path = tmp_path / "lock"
+    for holder in ({"pid": 1, "host": "elsewhere"}, {"pid": os.getpid(), "host": socket.gethostname()}):
+        path.write_text(json.dumps({**holder, "start": ""}))
+        assert writer(path) is None
+    lock = WriterLock(path)
+    assert writer(path)["pid"] == os.getpid()
+    lock.close()
+    assert writer(path) is None
 
 
 def test_a_lock_file_of_anything_names_nobody(tmp_path):

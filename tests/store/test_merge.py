@@ -9,10 +9,11 @@ import h5py
 import pytest
 
 from evonas.errors import EvonasError
+from evonas.record import MEASURED_AGAIN
 from evonas.store import Store
 from evonas.store import store as module
 
-from .conftest import HEADER, fill, genome
+from .conftest import HEADER, fill, genome, record
 from .test_kill import FailingCall
 
 
@@ -111,6 +112,15 @@ def test_a_disk_that_is_full_at_the_end_leaves_it_all_in_the_journal(store, fold
         patch.setattr(os, "replace", FailingCall("replace", 1))
         store.close()
     assert contents(Store.open(folder)) == before and merged(folder) == 0
+
+
+def test_what_is_measured_again_after_the_last_generation_is_in_the_file(store, folder):
+    generation(store, 0)
+    store.close()
+    with Store.open(folder, write=True) as store:
+        store.append(genome(0), record(0, reason=MEASURED_AGAIN))
+    with h5py.File(folder / "population.h5") as file:
+        assert file["evaluations/reason"].asstr()[-1] == MEASURED_AGAIN
 
 
 @pytest.mark.parametrize(
