@@ -16,7 +16,7 @@ STATUSES = {
     "non_finite": "loss or gradient became NaN or infinite",
     "out_of_memory": "the device or the host ran out of memory",
     "timeout": "took longer than allowed",
-    "crash": "the worker process died",
+    "crash": "the worker process died, or could not use its device any more",
     "error": "the task or the model raised an exception",
 }
 

@@ -101,9 +101,9 @@ class Elsewhere(Curve):
         )
 
 
-def restored(folder, evaluator, **options) -> Engine:
+def restored(folder, evaluator, rungs=2, **options) -> Engine:
     """The engine of a finished run as a resume begins with it."""
-    engine = Engine(own_space(), [objective(n) for n in ("loss", "latency")], population_size=6, seed=1, rungs=2)
+    engine = Engine(own_space(), [objective(n) for n in ("loss", "latency")], population_size=6, seed=1, rungs=rungs)
     with make_executor("serial", evaluator, 1) as pool, Store.open(folder, write=True) as store:
         return Search(engine, store, pool, evaluator, **options).engine
 

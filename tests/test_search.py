@@ -16,6 +16,8 @@ from evonas.errors import EXIT_FAILED, EvonasError
 from evonas.evolution.selection import non_dominated
 from evonas.genome import Genome, space_from_dict, space_to_dict
 from evonas.record import Constraint, Objective
+from evonas.report.compare import compare
+from evonas.search import bring_here
 from evonas.store import Store, told_records
 
 HERE = Path(__file__).parent
@@ -134,24 +136,72 @@ def test_a_small_space_is_exhausted_and_nothing_is_paid_for_twice(targets, tmp_p
     assert sorted(logged(curve, "begin train")) == sorted(set(logged(curve, "begin train")))
 
 
+def move(targets, folder, here, deadline=None) -> None:
+    with targets.make_executor("serial", here, 1) as executor, Store.open(folder, write=True) as store:
+        bring_here(store, executor, here, "elsewhere", 60.0, deadline)
+
+
 def test_on_another_machine_everything_is_measured_again(targets, tmp_path, curve):
     curve.rungs = (1, 4)
     folder = tmp_path / "run"
-    targets.run(folder, curve, 5, device="cpu")
-    before = logged(curve, "begin measure")
     targets.run(folder, curve, 6, device="cpu")
+    before = logged(curve, "begin measure")
     here = targets.Elsewhere(curve.folder, rungs=(1, 4))
-    there = len(logged(curve, "begin measure"))
-    targets.run(folder, here, 7, device="elsewhere")
-    again = logged(curve, "begin measure")[there:]
-    assert set(before) <= set(again) and len(again) == len(set(again))
+    move(targets, folder, here)
+    again = logged(curve, "begin measure")[len(before) :]
+    assert sorted(before) == sorted(again)
     store = Store.open(folder)
     for genome_id, entry in store.genomes.items():
         latency = store.record_of(genome_id).measures["latency"]
         assert (latency.device, latency.value) == ("elsewhere", pytest.approx(0.2 * entry.genome["width"]))
+    assert {r.measures["latency"].device for r in compare(store).records} == {"elsewhere"}
     engine = targets.restored(folder, here, device="elsewhere")
     assert all(told[1] == pytest.approx(0.2 * i.genome.width) for i in engine.archive.values() for told in i.told)
-    assert logged(curve, "begin measure")[there:] == again, "and once"
+    move(targets, folder, here)
+    targets.run(folder, here, 7, device="elsewhere")
+    new = {g.genome.architecture_id for g in Store.open(folder).genomes.values()} - set(before)
+    assert sorted(logged(curve, "begin measure")[len(before) + len(again) :]) == sorted(new), "and once"
+
+
+def test_what_breaks_a_constraint_there_is_no_parent(targets, tmp_path, curve):
+    limit = (Constraint.parse("latency<=2ms"),)
+    curve.rungs, folder = (1, 4), tmp_path / "run"
+    targets.run(folder, curve, 6, device="cpu", constraints=limit)
+    here = targets.Elsewhere(curve.folder, rungs=(1, 4))
+    move(targets, folder, here)
+    engine = targets.restored(folder, here, device="elsewhere", constraints=limit)
+    slow = {i for i, e in Store.open(folder).genomes.items() if 10 < e.genome["width"] <= 20}
+    assert slow and not any(i.feasible for i in engine.population if i.genome.id in slow)
+    assert engine.front() and all(i.told[-1][1] <= 2 for i in engine.archive.values())
+
+
+def test_what_can_not_be_measured_there_is_forgotten(targets, tmp_path, curve):
+    folder = tmp_path / "run"
+    targets.run(folder, curve, 4, device="cpu")
+    engine = targets.restored(folder, curve, device="elsewhere", rungs=1)
+    assert not engine.archive and engine.failed and len(engine.seen) == len(Store.open(folder).genomes)
+
+
+def test_a_move_that_a_deadline_ends_is_gone_on_with(targets, tmp_path, curve):
+    folder = tmp_path / "run"
+    targets.run(folder, curve, 4, device="cpu")
+    here = targets.Elsewhere(curve.folder)
+    with pytest.raises(EvonasError, match=r"\d+ of \d+ architectures of run 'run' could not be measured"):
+        move(targets, folder, here, time.monotonic())
+    move(targets, folder, here)
+    assert all(r.measures["latency"].device == "elsewhere" for r in compare(Store.open(folder)).records)
+
+
+def test_hypervolumes_of_two_machines_are_not_compared(targets, tmp_path, curve):
+    """On one that takes twice as long it has not ceased to grow."""
+    folder = tmp_path / "run"
+    targets.run(folder, curve, 8, device="cpu")
+    before = Store.open(folder).generations[-1]["hypervolume"]
+    here = targets.Elsewhere(curve.folder)
+    move(targets, folder, here)
+    assert targets.run(folder, here, 40, device="elsewhere", patience=6) == "patience"
+    rows = Store.open(folder).generations
+    assert rows[-1]["generation"] >= 8 + 6 and rows[8]["hypervolume"] > 0.8 * before
 
 
 # -- what is paid for -----------------------------------------------------------------------------------------------

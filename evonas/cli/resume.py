@@ -43,7 +43,7 @@ def resume(run, generations, timeout, budget, patience, workers, calibrate, exec
         settings = Settings.from_dict(store.header["settings"])
         check_task_of_run(settings.task, folder)
         _check_device(settings, store)
-        _tell_machine(settings, store)
+        _tell_machine(settings, store, executor)
         goal = _goal(settings, store, generations, budget)
         if timeout is not None:
             settings = dataclasses.replace(settings, timeout=parse_duration(timeout))
@@ -64,22 +64,30 @@ def _check_device(settings: Settings, store: Store) -> None:
         ) from None
 
 
-def _tell_machine(settings: Settings, store: Store) -> None:
+def _tell_machine(settings: Settings, store: Store, executor: str) -> None:
     from ..fitness import device_text, resolve_precision
 
     if settings.precision == "bfloat16" and resolve_precision("auto", settings.device) != "bfloat16":
+        kind = "CPU" if settings.device == "cpu" else "GPU"
         click.echo(
-            f"Note: run {store.name!r} trains in bfloat16, for which this CPU has no units: it goes on, slowly",
+            f"Note: run {store.name!r} trains in bfloat16, for which this {kind} has no units: it goes on, slowly",
             err=True,
         )
-    measures = [m for r in store.records for m in r.measures.values() if m.fidelity == "measured"]
-    before, here = {m.device for m in measures}, device_text(settings.device)
-    if before and here not in before:
+    here = device_text(settings.device)
+    elsewhere: dict[str, set[str]] = {}  # device -> architectures
+    for genome_id, entry in store.genomes.items():
+        record = store.record_of(genome_id)
+        for measure in record.measures.values() if record is not None and record.ok else ():
+            if measure.fidelity == "measured" and measure.device != here:
+                elsewhere.setdefault(measure.device, set()).add(entry.genome.architecture_id)
+    if elsewhere:
+        count = len(set.union(*elsewhere.values()))
         click.echo(
-            f"Note: run {store.name!r} was measured on {', '.join(sorted(before))}, this is {here}: "
-            "what it has measured is measured again here first, as times of two machines are never compared",
+            f"Note: run {store.name!r} was measured on {', '.join(sorted(elsewhere))}, this is {here}: "
+            + ("its times are compared all the same" if executor == "ray" else
+               f"its {count} architectures are measured again first, as times of two machines are never compared"),
             err=True,
-        )
+        )  # fmt: skip
 
 
 def _goal(settings: Settings, store: Store, generations: int | None, budget: str | None) -> int:

@@ -40,7 +40,7 @@ def run_search(
     from ..fitness import device_text
     from ..genome import transformer_genome
     from ..record import Constraint
-    from ..search import Search
+    from ..search import FIRST_TIMEOUT, Search, bring_here
     from ..store import Store
     from ..tasks import fingerprint
     from .progress import Progress
@@ -70,20 +70,24 @@ def run_search(
             store = stack.enter_context(_new_run(Store.create(folder, header)))
         else:
             store.set_header(settings=settings.to_dict())  # a new goal outlives an interruption
-        search = Search(
-            engine,
-            store,
-            executor,
-            evaluator,
-            constraints=constraints,
-            timeout=settings.timeout,
-            labels=progress.seeds,
-            known=known,
-            device=device_text(settings.device),
-            listener=progress,
-        )
+        # On a cluster other machines measure.
+        device = None if executor_name == "ray" else device_text(settings.device)
         time_is_over = False
         try:
+            if device is not None:
+                bring_here(store, executor, evaluator, device, settings.timeout or FIRST_TIMEOUT, deadline)
+            search = Search(
+                engine,
+                store,
+                executor,
+                evaluator,
+                constraints=constraints,
+                timeout=settings.timeout,
+                labels=progress.seeds,
+                known=known,
+                device=device,
+                listener=progress,
+            )
             with progress.showing(search):
                 end = _search_end(deadline, progress.started, calibration)
                 ended = search.run(settings.generations, _before_settling(end, progress.started), patience=patience)

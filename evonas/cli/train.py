@@ -117,7 +117,8 @@ def train(reference, tokens, task, data, context, device, rate_as_found, precisi
 def _tokens_for(found: Reference) -> int:
     """More than its run has trained it on."""
     of_run = found.settings.get("tokens")
-    return max(DEFAULT_TOKENS, LONGER * of_run if type(of_run) is int else 0)
+    usable = type(of_run) is int and of_run <= 10**12  # a run may come from anywhere
+    return max(DEFAULT_TOKENS, LONGER * of_run if usable else 0)
 
 
 def _train(genome, task, tokens: int, seed: int, device: str, precision: str, folder: Path):

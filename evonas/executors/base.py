@@ -20,7 +20,7 @@ FAILURES = {
     "error": "the target raised an exception",
     "out_of_memory": "the device or the host ran out of memory, also when nothing else was running",
     "timeout": "took longer than allowed",
-    "crash": "the worker process died, twice",
+    "crash": "the worker process died, or could not use its device any more, twice",
     "deadline": "stopped, or never started, because the time for the whole run was over",
 }
 

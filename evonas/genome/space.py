@@ -122,8 +122,10 @@ class SearchSpace:
     def _checked_prior_tokens(self, tokens: Any) -> int | None:
         if tokens is None:
             return None
-        if type(tokens) is not int or tokens < 1:
-            raise EvonasError(f"prior.tokens: {shown(tokens)}; it takes a whole number of at least 1")
+        if self.kind != "transformer":
+            raise EvonasError(f"prior.tokens: a space of kind {self.kind!r} has no trainings")
+        if type(tokens) is not int or not 1 <= tokens <= 10**15:
+            raise EvonasError(f"prior.tokens: {shown(tokens)}; it takes a whole number from 1 to 10^15")
         if "learning_rate" not in self.prior:
             raise EvonasError(
                 "prior.tokens: the length of the trainings that prior.learning_rate is meant for, which is not there",

@@ -91,14 +91,15 @@ def space_from_dict(data: Mapping[str, Any], default_name: str = "") -> SearchSp
         genes = _complete(genes)
         rules = [*rules, *(r for r in _TRANSFORMER_RULES if r not in rules)]
     length = data.get("length", "n_layers" if any(g.per_layer for g in genes) else None)
-    prior = {n: None if _is_none(n, v) else v for n, v in _table(data, "prior").items()}
+    prior = dict(_table(data, "prior"))
+    prior_tokens = prior.pop("tokens", None) if kind == "transformer" else None
     space = SearchSpace(
         genes,
         [_rule(r, f"rules[{i}]", genes) for i, r in enumerate(rules)],
         active={n: _rule(r, f"active.{n:.60}", genes) for n, r in active.items()},
         length=length,
-        prior_tokens=prior.pop("tokens", None) if kind == "transformer" else None,
-        prior=prior,
+        prior={n: None if _is_none(n, v) else v for n, v in prior.items()},
+        prior_tokens=prior_tokens,
         name=name,
         kind=kind,
     )

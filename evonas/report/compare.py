@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -62,21 +61,21 @@ def compare(store: Store) -> Comparison:
     constraints = _constraints(store)
     measured = tuple(dict.fromkeys((*names, *(c.name for c in constraints))))
     groups: dict[tuple, dict[str, Record]] = {}
-    counts: Counter[tuple] = Counter()
+    latest: dict[tuple, Record] = {}  # of a genome, at one fidelity: what was measured again elsewhere is there alone
     for record in store.records:
         if names and _has(record, names):
-            key = _fidelity_key(record, measured)
-            counts[key] += 1
-            group = groups.setdefault(key, {})
-            group.pop(record.genome_id, None)
-            group[record.genome_id] = record
+            of = (record.genome_id, *(fidelity for fidelity, _ in _fidelity_key(record, measured)))
+            latest.pop(of, None)
+            latest[of] = record
+    for record in latest.values():
+        groups.setdefault(_fidelity_key(record, measured), {})[record.genome_id] = record
     if not groups:
         none = np.zeros(0, dtype=bool)
         return Comparison(names, directions, (), np.zeros((0, len(names))), none, none, {}, 0)
     key = max(groups, key=lambda k: (tuple(map(_fidelity_rank, k)), len(groups[k])))
     records = tuple(groups[key].values())
     values = np.array([[r.measures[name].value for name in names] for r in records])
-    left_out = counts.total() - counts[key]
+    left_out = len(latest) - len(records)
     fidelity = {name: fidelity for name, (fidelity, _) in zip(names, key)}
     feasible = np.array([total_violation(constraints, r) == 0 for r in records])
     front = feasible.copy()

@@ -1,8 +1,9 @@
 """The loop that joins engine, executor and store. The evaluator comes as an argument."""
 
 from .contract import Evaluator, Listener
-from .loop import Search
+from .loop import FIRST_TIMEOUT, Search
+from .measuring import bring_here
 from .settling import Settled
 from .verdict import failures
 
-__all__ = ["Evaluator", "Listener", "Search", "Settled", "failures"]
+__all__ = ["FIRST_TIMEOUT", "Evaluator", "Listener", "Search", "Settled", "bring_here", "failures"]

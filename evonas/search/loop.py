@@ -14,7 +14,7 @@ from ..record import Constraint, Outcome, Record, total_violation
 from ..store import Known, Store, told_records, trained_outcome
 from .closing import Left, Pace
 from .contract import Evaluator, Listener
-from .measuring import Measurements
+from .measuring import MOVED, Measurements
 from .settling import Settled, settle
 from .verdict import MENDABLE, Verdict, bugs_at_the_end
 
@@ -35,8 +35,8 @@ class Search:
         timeout: seconds per training; None for 50 times the median of its rung so far, at least a minute.
         labels: genome id -> name, of seed genomes.
         known: results of earlier runs, taken instead of measuring and training again.
-        device: what measures here, as a ``Measure`` says it. What the run has measured on another is measured again, as
-            times of two are never compared. None: it is not looked at.
+        device: what measures here, as a ``Measure`` says it. What was measured on another and not brought here (see
+            ``bring_here``) is forgotten. None: it is not looked at.
     """
 
     def __init__(
@@ -62,6 +62,7 @@ class Search:
         self._pace = Pace(evaluator.rungs)
         self._paid = 0.0  # tokens trained on in the finished generations
         self._warm: tuple[int, float] | None = None  # generations and the time, when the first was done here
+        self._begun: list[Candidate] = []  # of a generation that a deadline has interrupted
         self._verdict = Verdict(engine, store, self.constraints)
         self._restore()
 
@@ -89,10 +90,12 @@ class Search:
         while self.engine.generation < (goal := self._goal(generations, patience)):
             if deadline is not None and time.monotonic() >= deadline:
                 return self._ended("budget")
-            closing = self._close(goal, started, deadline, tokens)
-            candidates = self.engine.ask()
-            if not candidates:
-                return self._ended("budget" if closing else "exhausted")
+            if not self._begun:
+                closing = self._close(goal, started, deadline, tokens)
+                self._begun = self.engine.ask()
+                if not self._begun:
+                    return self._ended("budget" if closing else "exhausted")
+            candidates = self._begun
             generation = candidates[0].generation
             self.listener.generation_started(generation, len(candidates))
             records = self._evaluate(candidates, deadline)
@@ -103,6 +106,7 @@ class Search:
             for candidate in candidates:
                 self.engine.tell(candidate, *self._told(records[candidate.index]))
                 self._pay(candidate.rung, records[candidate.index])
+            self._begun = []
             self._warm = self._warm or (self.engine.generation, time.monotonic())
             self._commit(generation, candidates)
             self._verdict.after_commit(generation, list(records.values()))
@@ -113,10 +117,12 @@ class Search:
         Told from what is stored, so that a resumed run decides the same."""
         if patience is None:
             return generations
-        rows, closing = self.store.generations, len(self.evaluator.rungs)
+        moved = self.store.header["notes"].get(MOVED, 0)  # hypervolumes of two devices are not compared
+        rows = [row for row in self.store.generations if not isinstance(moved, int) or row["generation"] >= moved]
+        closing = len(self.evaluator.rungs)
         for now in range(max(patience, len(rows) - closing), len(rows)):  # longer ago it would have ended
             if 0 < rows[now]["hypervolume"] <= rows[now - patience]["hypervolume"] * (1 + STANDSTILL):
-                return min(generations, now + closing)
+                return min(generations, rows[now]["generation"] + closing)
         return generations
 
     def _close(self, generations: int, started: float, deadline: float | None, tokens: float | None) -> bool:
@@ -303,10 +309,9 @@ class Search:
         last = {index: found[-1] for index, found in tries.items()}
         anew = len(last) == len(candidates) and all(r.status not in ("ok", "infeasible") for r in last.values())
         stopped = {id(r) for r in bugs_at_the_end(self.store.records)} if last else set()
-        rounds = max(map(len, tries.values()), default=0)
-        again = {
-            k for k, r in last.items() if r.status in MENDABLE and (anew or id(r) in stopped or len(tries[k]) < rounds)
-        }
+        times = {k: sum(not r.revised for r in found) for k, found in tries.items()}
+        rounds = max(times.values(), default=0)
+        again = {k for k, r in last.items() if r.status in MENDABLE and (anew or id(r) in stopped or times[k] < rounds)}
         return {index: record for index, record in last.items() if index not in again}
 
     def _tries(self, genome_id: str, generation: int, index: int) -> list[Record]:
@@ -320,6 +325,17 @@ class Search:
         complete = all(name in record.measures for name in self.engine.names)
         values = {name: record.measures[name].value for name in self.engine.names} if complete else None
         return values, self._violation(record) if record.status == "infeasible" else 0.0
+
+    def _told_here(self, record: Record) -> tuple[dict[str, float] | None, float]:
+        """The same of a stored record, with times of this device alone, judged by these."""
+        here = self._measurements.here(record)
+        if here is None:
+            return None, 0.0
+        if here.ok and MOVED in self.store.header["notes"]:
+            measured = tuple(c for c in self.constraints if c.name in self.evaluator.measured_names)
+            if (violation := total_violation(measured, here)) > 0:
+                return None, violation
+        return self._told(here)
 
     def _violation(self, record: Record) -> float:
         return total_violation(self.constraints, record)
@@ -349,7 +365,6 @@ class Search:
         records = list(told_records(self.store))
         for *_, record in records:
             self._measurements.recall(record)
-        self._measurements.bring_here({record.genome_id for *_, record in records if record.ok}, self._timeout())
         for rung, asked, record in records:
             if rung >= len(self.evaluator.rungs):  # trained again by a version that did not know it had been
                 continue
@@ -363,7 +378,7 @@ class Search:
             entry = self.store.genomes[record.genome_id]
             where = record.generation, record.index
             candidate = Candidate(entry.genome, entry.parents, entry.operator, *where, rung)
-            told.append((candidate, *self._told(self._measurements.here(record))))
+            told.append((candidate, *self._told_here(record)))
             self._pay(rung, record)
         if not done:
             return
@@ -375,7 +390,9 @@ class Search:
         rng = rng if isinstance(rng, dict) else {}
         reserve = rng.get("reserve")  # runs from before have none
         reserve = [i for i in reserve if isinstance(i, str)] if isinstance(reserve, list) else []
-        self.engine.restore(told, self.store.population(), done, box, bool(rng.get("exhausted")), reserve)
+        forgotten = {candidate.genome.id for candidate, values, violation in told if values is None and not violation}
+        population, reserve = ([i for i in ids if i not in forgotten] for ids in (self.store.population(), reserve))
+        self.engine.restore(told, population, done, box, bool(rng.get("exhausted")), reserve)
 
 
 def _affordable(individuals: Sequence[Individual], budgets: Sequence[Left]) -> list[str]:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
+from ..errors import EXIT_FAILED, EvonasError
 from ..executors import Call, Executor, Failure
 from ..genome import Genome
 from ..record import MEASURED_AGAIN, Measure, Outcome, Record
 from ..store import Store
 from .contract import Evaluator
+
+MOVED = "measured_here_from"  # a note of the header: the first generation in which times are those of this device
 
 
 class Measurements:
@@ -49,38 +52,65 @@ class Measurements:
 
     def recall(self, record: Record) -> None:
         """What the record says of its architecture counts from now on, unless more measurements do already."""
-        architecture = self._genome(record).architecture_id
-        measures = {n: m for n, m in self._measured(record).items() if self._is_here(m)}
-        complete = self._names and len(measures) == len(self._names)
+        architecture = self._store.genomes[record.genome_id].genome.architecture_id
+        measures = {n: record.measures[n] for n in self._names if n in record.measures}
+        complete = self._names and len(measures) == len(self._names) and _is_here(measures, self._device)
         if complete and record.times_measured >= self._times.get(architecture, 0):
             self._times[architecture] = record.times_measured
             self._of[architecture] = Outcome(measures=measures, provenance=record.provenance)
 
-    def bring_here(self, genome_ids: Collection[str], timeout: float) -> None:
-        """Measure again what of these genomes of the run was measured on another device alone, and store that: times of
-        two devices are never compared."""
-        records = (self._store.record_of(i) for i in sorted(genome_ids))
-        elsewhere = [r for r in records if r is not None and not all(map(self._is_here, self._measured(r).values()))]
-        self.measure(map(self._genome, elsewhere), timeout, None)
-        for record in elsewhere:
-            if (here := self.here(record)) is not record:
-                self._store.append(self._genome(record), replace(here, cost={}, reason=MEASURED_AGAIN))
-
-    def here(self, record: Record) -> Record:
-        """The record with what was measured on another device as it is here, where that is known."""
-        known = self._of.get(self._genome(record).architecture_id, Outcome())
-        measured = self._measured(record)
-        trained = all(n in record.measures for n in self._evaluator.trained_names)  # else these have ruled it out
-        if all(map(self._is_here, measured.values())) or not trained or not measured.keys() <= known.measures.keys():
+    def here(self, record: Record) -> Record | None:
+        """The record, with what was measured on another device as it is here; None where that is not known, as it could
+        not be measured here."""
+        if not _is_elsewhere(record, self._evaluator, self._device):
             return record
-        provenance = {**record.provenance, **known.provenance, "times_measured": 1}
-        return replace(record, measures={**record.measures, **known.measures}, provenance=provenance)
+        known = self._of.get(self._store.genomes[record.genome_id].genome.architecture_id, Outcome())
+        return _moved(record, known) if all(n in known.measures for n in self._names) else None
 
-    def _measured(self, record: Record) -> dict[str, Measure]:
-        return {n: record.measures[n] for n in self._names if n in record.measures}
 
-    def _is_here(self, measure: Measure) -> bool:
-        return self._device is None or measure.device == self._device
+def bring_here(
+    store: Store, executor: Executor, evaluator: Evaluator, device: str, timeout: float, deadline: float | None = None
+) -> None:
+    """Measure again what the run has measured on other devices alone, as times of two are never compared, and store it
+    bit by bit. Raises EvonasError where the ``deadline`` comes first."""
+    waiting: dict[str, list[Record]] = {}
+    for genome_id, entry in store.genomes.items():
+        record = store.record_of(genome_id)
+        if record is not None and _is_elsewhere(record, evaluator, device):
+            waiting.setdefault(entry.genome.architecture_id, []).append(record)
+    if not waiting:
+        return
+    done = store.generations[-1]["generation"] + 1 if store.generations else 0
+    # The hypervolume begins anew with the times of this device.
+    store.set_header(reference=None, notes={**store.header["notes"], MOVED: done})
+    calls = [Call("measure", (store.genomes[rows[0].genome_id].genome,), a) for a, rows in waiting.items()]
+    late = 0
+    for architecture, found in executor.map_alone(calls, timeout=timeout, deadline=deadline):
+        if isinstance(found, Failure) or found.status != "ok":
+            late += isinstance(found, Failure) and found.status == "deadline"
+            continue
+        for record in waiting[architecture]:
+            store.append(store.genomes[record.genome_id].genome, _moved(record, found))
+    if late:
+        raise EvonasError(
+            f"{late} of {len(calls)} architectures of run {store.name!r} could not be measured on this device in time",
+            "The others are kept: resume it with a longer --budget.",
+            exit_code=EXIT_FAILED,
+        )
 
-    def _genome(self, record: Record) -> Genome:
-        return self._store.genomes[record.genome_id].genome
+
+def _is_here(measures: Mapping[str, Measure], device: str | None) -> bool:
+    return device is None or all(m.device == device for m in measures.values())
+
+
+def _is_elsewhere(record: Record, evaluator: Evaluator, device: str | None) -> bool:
+    """Whether a successful record holds times of another device. (What was ruled out by those stays so.)"""
+    measures = {n: record.measures[n] for n in evaluator.measured_names if n in record.measures}
+    return record.ok and not _is_here(measures, device)
+
+
+def _moved(record: Record, found: Outcome) -> Record:
+    """The record with what was ``found`` of its architecture here."""
+    provenance = {**record.provenance, **found.provenance, "times_measured": 1}
+    measures = {**record.measures, **found.measures}
+    return replace(record, measures=measures, cost={}, provenance=provenance, reason=MEASURED_AGAIN)

@@ -195,7 +195,7 @@ def read_generation(row: Mapping[str, Any]) -> dict[str, Any]:
         raise ValueError("a generation's extra is not a JSON object")
     if not _are_rungs(extra.get("rungs") or []) or not _are_expected(extra.get("expected") or []):
         raise ValueError("a generation's rungs are not of the layout")
-    return {**out, **extra}
+    return {**extra, **out}
 
 
 def _are_rungs(rungs: Any) -> bool:

@@ -19,7 +19,7 @@ def told_records(store: Store) -> Iterator[tuple[int, bool, Record]]:
 
     A genome comes once in a generation, and once per rung. Not told are those of one that was begun, interrupted, and
     then finished with other candidates: with another goal or budget, others go on. Of a generation that is not finished
-    all count as told.
+    the last record of each place counts as told.
     """
     asked = {row["generation"]: _asked(row) for row in store.generations}
     places = {(r.generation, r.index, r.genome_id): r for r in store.records}
@@ -39,10 +39,11 @@ def trained_outcome(record: Record, names: Collection[str]) -> Outcome | None:
     ``names``, or a divergence."""
     if not names:
         return None
+    about = {k: v for k, v in record.provenance.items() if k != "times_measured"}
     if all(name in record.measures for name in names):
-        return Outcome(measures={name: record.measures[name] for name in names}, provenance=record.provenance)
+        return Outcome(measures={name: record.measures[name] for name in names}, provenance=about)
     if record.status == "non_finite":
-        return Outcome("non_finite", reason=record.reason, provenance=record.provenance)
+        return Outcome("non_finite", reason=record.reason, provenance=about)
     return None
 
 

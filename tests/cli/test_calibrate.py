@@ -211,6 +211,10 @@ def test_what_was_kept_for_a_calibration_that_is_too_short_goes_to_the_search(ev
     done = evolve("--calibrate", "50%", "--budget", "8s", "--generations", 10**6)
     assert "Not calibrated" in done.err and "The time budget is spent." in done.out
     assert len(searched) == 2 and searched[1] - searched[0] > 2.5
+    store = Store.open("runs/run")
+    rows = store.generations
+    assert [(g["generation"], g["rng"]["next_generation"]) for g in rows] == [(k, k + 1) for k in range(len(rows))]
+    assert sum(r.generation < len(rows) for r in store.records if not r.revised) == 4 * len(rows)
 
 
 def test_interrupted_in_it_the_search_is_done(evolve, training, monkeypatch):

@@ -569,19 +569,22 @@ def test_a_prior_is_kept_as_genomes_have_it_in_the_order_of_the_genes():
 
 def test_the_rate_of_a_prior_is_for_trainings_of_some_length():
     genes = [Gene("learning_rate", low=0.001, high=0.1, log=True), Gene("x", choices=(1, 2, 3))]
-    space = SearchSpace(genes, prior={"learning_rate": 0.01, "x": 2}, prior_tokens=1000)
+    space = SearchSpace(genes, prior={"learning_rate": 0.01, "x": 2}, prior_tokens=1000, kind="transformer")
     other = space.with_prior_rate(0.02, 250)
     assert (other.prior, other.prior_tokens) == ({"learning_rate": 0.02, "x": 2}, 250)
     assert (space.prior, space.prior_tokens) == ({"learning_rate": 0.01, "x": 2}, 1000)
     assert space.with_prior_rate(5.0, 10).prior["learning_rate"] == 0.1
     for tokens, prior, words in [
-        (0, space.prior, "prior.tokens: 0; it takes a whole number of at least 1"),
+        (0, space.prior, "prior.tokens: 0; it takes a whole number from 1"),
+        (10**400, space.prior, "it takes a whole number from 1"),
         (True, space.prior, "prior.tokens: True"),
         (1e6, space.prior, "prior.tokens: 1000000.0"),
         (1000, {"x": 2}, "prior.learning_rate is meant for, which is not there"),
     ]:
         with pytest.raises(EvonasError, match=words):
-            SearchSpace(genes, prior=prior, prior_tokens=tokens)
+            SearchSpace(genes, prior=prior, prior_tokens=tokens, kind="transformer")
+    with pytest.raises(EvonasError, match=r"prior\.tokens: a space of kind 'custom' has no trainings"):
+        SearchSpace(genes, prior=space.prior, prior_tokens=1000)
 
 
 def test_a_whole_float_is_repaired_to_a_whole_number():

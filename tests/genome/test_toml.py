@@ -288,6 +288,7 @@ MALFORMED = [
     (BASE, "prior", {"weight_decay": 0.2}, "prior.weight_decay", "left out of the file"),
     (BASE, "prior", {"conv_width": 4}, "prior.conv_width", "Add conv_width under [genes]"),
     (BASE, "prior", {"tokens": 4096}, "prior.tokens", "Give both, or neither"),
+    (BASE, "prior", {"tokens": "none"}, "prior.tokens", "a whole number"),
     (CUSTOM, "prior", {"tokens": 4096}, "prior.tokens", "no such gene"),
     (CUSTOM, "prior", {"a": True}, "prior.a", "1, 2"),
     (CUSTOM, "prior", {"a": deep}, "prior.a", "1, 2"),
