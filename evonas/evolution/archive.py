@@ -37,6 +37,8 @@ class Archive:
         self.goals = check_goals(goals or {}, self.objectives)
         self.archive: dict[str, Individual] = {}  # every candidate that was evaluated and did not fail
         self.failed: dict[str, Genome] = {}  # every candidate that failed, at whatever rung
+        self.prices: dict[str, float] = {}  # genome id -> what its evaluation at the first rung took
+        self.frugal = False  # whether what is gained counts by what it takes
         self.box: tuple[np.ndarray, np.ndarray] | None = None  # ideal and reference point of the hypervolume
         m = len(self.objectives)
         self._ranges = np.full(m, np.inf), np.full(m, -np.inf)  # of the feasible, minimised

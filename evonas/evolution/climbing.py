@@ -120,11 +120,20 @@ class Climbing(Archive):
             return sorted(self.population, key=lambda i: i.fitness.violation)[:1]
         gains = self._gains(feasible)
         wanted = [i for i in feasible if i.genome.id in gains]
-        wanted.sort(key=lambda i: (-gains[i.genome.id], i.index))
+        prices = self._prices_of(wanted)
+        wanted.sort(key=lambda i: (-gains[i.genome.id] / prices[i.genome.id], i.index))
         if beyond:
             ranked = select_nsga2(feasible, len(feasible), np.random.default_rng(0))
             wanted += [i for i in ranked if i.rung < last and i.genome.id not in gains]
         return wanted
+
+    def _prices_of(self, individuals: Sequence[Individual]) -> dict[str, float]:
+        """Genome id -> what an evaluation takes beside others, by what it took at the first rung; all alike unless the
+        engine is to be ``frugal``."""
+        known = {i.genome.id: self.prices.get(i.genome.id, 0.0) if self.frugal else 1.0 for i in individuals}
+        paid = [price for price in known.values() if price > 0]
+        typical = float(np.median(paid)) if paid else 1.0
+        return {genome_id: price if price > 0 else typical for genome_id, price in known.items()}
 
     def _gains(self, feasible: Sequence[Individual]) -> dict[str, float]:
         """Genome id -> what it adds to the hypervolume, of those below the last rung on the front that is expected of

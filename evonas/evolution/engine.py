@@ -75,6 +75,10 @@ class Engine(Climbing):
         for member in engine.front():
             print(member.genome, member.fitness.values)
 
+    Where the time for all of it is limited, set ``frugal``, and in ``prices`` what evaluations at the first rung took,
+    in any unit: what the surrogate proposes, and who goes on, is then chosen by gain per price, not by gain alone
+    (Snoek et al. 2012, "Practical Bayesian optimization of machine learning algorithms", sec. 3.2).
+
     ``ask(n)`` may be called with candidates outstanding and ``tell`` in any order: a generation's selection happens
     when its last candidate is told. The same seed and the same order of calls give the same run. Operators are
     registered in ``engine.toolbox``, a DEAP toolbox (mate, mutate, select, select_parents), and may be replaced; what

@@ -66,9 +66,10 @@ class Screening:
             return []
         kept = [entry for entry in pool if not _breaks(engine, entry[1])] or pool
         sound = Soundness(self._features, [i.genome for i in reversed(latest)], list(engine.failed.values()))
-        chances = sound.of([proposal.genome for proposal, *_ in kept])
+        genomes = [proposal.genome for proposal, *_ in kept]
+        worth = sound.of(genomes) / surrogate.prices(genomes, engine.prices if engine.frugal else {})
         expected = [(mean, std) for _, mean, std in kept]
-        return [kept[k][0] for k in _by_gain(engine, first, parents, expected, chances, count)]
+        return [kept[k][0] for k in _by_gain(engine, first, parents, expected, worth, count)]
 
     def _pool(self, engine: Engine, surrogate: Surrogate, parents: Sequence[Individual], rng: np.random.Generator):
         """(proposal, expected objectives, their standard deviations) of all offspring of the inner evolution."""
@@ -114,9 +115,9 @@ def _roots(roots: Mapping[str, tuple[str, ...]], parents: Sequence[str]) -> tupl
     return tuple(dict.fromkeys(roots[p][0] for p in parents if roots[p]))
 
 
-def _by_gain(engine: Engine, first, parents, pool, chances: np.ndarray, count: int) -> list[int]:
-    """Places in ``pool``, by expected gain in hypervolume times the chance of an evaluation that does not fail, each
-    chosen one taken as told before the next."""
+def _by_gain(engine: Engine, first, parents, pool, worth: np.ndarray, count: int) -> list[int]:
+    """Places in ``pool``, by expected gain in hypervolume times its ``worth`` (the chance of an evaluation that does
+    not fail, by what that takes), each chosen one taken as told before the next."""
     m = len(engine.objectives)
     spread = [*first, *parents]
     told_so_far = engine.wanted(np.array([i.told[-1][:m] for i in spread]))
@@ -128,7 +129,7 @@ def _by_gain(engine: Engine, first, parents, pool, chances: np.ndarray, count: i
     means, hopes = (minimised(values, engine.directions) for values in wanted)
 
     def gain(k: int) -> float:
-        return chances[k] * (hypervolume(np.vstack([front, hopes[k : k + 1]]), *box) - base)
+        return worth[k] * (hypervolume(np.vstack([front, hopes[k : k + 1]]), *box) - base)
 
     base = hypervolume(front, *box)
     heap = [(-gain(k), k) for k in range(len(pool))]

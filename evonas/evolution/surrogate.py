@@ -18,6 +18,7 @@ from .gp import GaussianProcess
 MAX_POINTS = 300  # that a model is fitted to
 _REMEMBERED = 5_000  # genomes of which is kept what is known
 _JUDGED = 24  # of the latest individuals, by which it is judged
+_FEWEST_PRICES = 8
 _LOG_FROM = 3.0  # times the least: positive values that span more are taken as logarithms
 
 
@@ -76,7 +77,7 @@ class Surrogate:
 
     def __init__(self, features: Features, individuals: Sequence[Individual], names: Sequence[str], rungs: int) -> None:
         self._features, self._names, self._rungs = features, names, rungs
-        chosen = sorted(individuals, key=lambda i: i.index)
+        chosen = self._individuals = sorted(individuals, key=lambda i: i.index)
         self._range = self._known_range(chosen)
         self._models: dict[int, tuple[GaussianProcess, bool, bool]] = {}
         skills = []
@@ -115,6 +116,17 @@ class Surrogate:
         if rungs is not None:
             columns.append(np.array(rungs, dtype=float)[:, None] / max(self._rungs - 1, 1))
         return np.hstack(columns)
+
+    def prices(self, genomes: Sequence[Genome], known: Mapping[str, float]) -> np.ndarray:
+        """What evaluations of these genomes (k,) are expected to take, beside a typical one, from what those of some of
+        its individuals took (genome id -> price); all alike where too few are known."""
+        paid = [(i.genome, known[i.genome.id]) for i in self._individuals if known.get(i.genome.id, 0.0) > 0]
+        if len(paid) < _FEWEST_PRICES:
+            return np.ones(len(genomes))
+        told, prices = zip(*paid[-MAX_POINTS:])
+        logs = np.log(prices)
+        model = GaussianProcess(self._inputs(told, None), logs, self._groups(False))
+        return np.exp(model.predict(self._inputs(genomes, None))[0] - np.median(logs))
 
     def tells_of(self, genome: Genome) -> bool:
         """Whether all that is taken as known is known of this genome."""

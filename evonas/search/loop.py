@@ -87,6 +87,7 @@ class Search:
                 several generations. The run can be resumed.
         """
         started = time.monotonic()
+        self.engine.frugal = deadline is not None
         while self.engine.generation < (goal := self._goal(generations, patience)):
             if deadline is not None and time.monotonic() >= deadline:
                 return self._ended("budget")
@@ -347,6 +348,8 @@ class Search:
     def _note_time(self, rung: int, record: Record) -> None:
         if (seconds := record.cost.get("seconds", 0.0)) > 0:
             self._pace.note(record.genome_id, rung, seconds)
+            if rung == 0:
+                self.engine.prices[record.genome_id] = seconds
 
     def _timeout(self, rung: int = 0) -> float:
         if self.timeout is not None:

@@ -82,6 +82,19 @@ def test_who_is_expected_to_add_most_to_the_front_goes_on_first():
     assert chosen > 20
 
 
+def test_where_time_is_limited_who_adds_most_for_what_it_takes_goes_on_first():
+    e = engine(population_size=16)
+    play(e, 20)
+    line = [i.genome.id for i in e.unfinished()]
+    assert len(line) > 2
+    e.prices = {genome_id: 1.0 for genome_id in line} | {line[-1]: 1e-9, line[0]: 1e9}
+    assert [i.genome.id for i in e.unfinished()] == line
+    e.frugal = True
+    assert [i.genome.id for i in e.unfinished()] == [line[-1], *line[1:-1], line[0]]
+    e.prices = {line[0]: 2.0}  # others are as dear as those that are known
+    assert [i.genome.id for i in e.unfinished()] == line
+
+
 def test_before_there_is_a_front_rank_and_crowding_say_who_goes_on():
     e = engine(rungs=2, population_size=12)
     play(e, 1)

@@ -66,6 +66,43 @@ def test_with_rungs_it_hopes_for_no_more_than_it_expects():
     assert hopes == {1: [[0.75, 2.0]], 2: [[1.0, 2.0]]}
 
 
+def price(genome) -> float:
+    """In seconds; what is found at high x0 takes twenty times as long."""
+    return 1.0 + 19.0 * genome.x0
+
+
+def test_by_gain_per_price_it_gains_more_for_the_same():
+    """Where one end of the front is dear, the other is found first. (Later on the two come to the same.)"""
+    spent, gained = {}, {}
+    for frugal in (False, True):
+        found = []
+        for seed in range(5):
+            engine = Engine(SPACE, GOALS, population_size=16, offspring_size=8, seed=seed, surrogate=True)
+            engine.frugal, paid = frugal, 0.0
+            while paid < 300:
+                for candidate in engine.ask():
+                    engine.tell(candidate, zdt(candidate.genome))
+                    engine.prices[candidate.genome.id] = price(candidate.genome)
+                    paid += price(candidate.genome)
+            found.append((len(engine.archive), reached(engine)))
+        spent[frugal], gained[frugal] = np.median(found, axis=0)
+    assert spent[True] > 1.2 * spent[False] and gained[True] > gained[False] + 0.01
+
+
+def test_prices_change_nothing_where_there_is_time_enough():
+    def asked(prices: bool) -> list[str]:
+        engine = Engine(SPACE, GOALS, population_size=16, offspring_size=8, seed=0, surrogate=True)
+        out = []
+        while engine.generation < 8:
+            for candidate in engine.ask():
+                out.append(candidate.genome.id)
+                engine.tell(candidate, zdt(candidate.genome))
+                engine.prices.update({candidate.genome.id: price(candidate.genome)} if prices else {})
+        return out
+
+    assert asked(True) == asked(False)
+
+
 def test_with_rungs_it_proposes_three_in_four():
     _, asked = play(zdt, 40, rungs=2)
     new = [c.operator.startswith(SCREENED) for c in asked if c.generation >= 10 and not c.rung]

@@ -75,6 +75,18 @@ def test_without_anything_known_all_objectives_are_learned():
     assert np.corrcoef(np.log(mean[:, 1]), np.log([cost(g) for g in fresh]))[0, 1] > 0.95
 
 
+def test_what_an_evaluation_takes_is_learned_beside_a_typical_one():
+    told, new = individuals(60), [i.genome for i in individuals(40, seed=9)]
+    surrogate = Surrogate(Features(LAYERED, known), told, ["error", "cost"], 1)
+    paid = {i.genome.id: 3.0 * cost(i.genome) for i in told}
+    expected = surrogate.prices(new, paid)
+    wanted = np.array([3.0 * cost(g) for g in new]) / np.median(list(paid.values()))
+    np.testing.assert_allclose(expected, wanted, rtol=0.1)
+    few = dict(list(paid.items())[:7])
+    assert (surrogate.prices(new, few) == 1).all() and (surrogate.prices(new, {}) == 1).all()
+    assert (surrogate.prices(new, dict.fromkeys(paid, 0.0)) == 1).all(), "what was taken over cost nothing"
+
+
 def test_noise_shows_as_a_lack_of_skill():
     rng = np.random.default_rng(0)
     skills = [
