@@ -101,6 +101,21 @@ class Elsewhere(Curve):
         )
 
 
+class Slower(Curve):
+    """The first machine on another day: a tenth slower."""
+
+    def __init__(self, curve) -> None:
+        super().__init__(curve.folder, rungs=curve.rungs)
+
+    def measure(self, genome):
+        return Outcome(measures={"latency": Measure(0.11 * genome.width, 0.01, "measured", "cpu")})
+
+
+class Unmeasurable(Curve):
+    def measure(self, genome):
+        raise ValueError("no such kernel")
+
+
 def restored(folder, evaluator, rungs=2, **options) -> Engine:
     """The engine of a finished run as a resume begins with it."""
     engine = Engine(own_space(), [objective(n) for n in ("loss", "latency")], population_size=6, seed=1, rungs=rungs)

@@ -7,15 +7,17 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from evonas.errors import EXIT_FAILED, EvonasError
+from evonas.evolution import Engine
 from evonas.evolution.selection import non_dominated
 from evonas.genome import Genome, space_from_dict, space_to_dict
-from evonas.record import Constraint, Objective
+from evonas.record import MEASURED_AGAIN, Constraint, Objective
 from evonas.report.compare import compare
 from evonas.search import bring_here
 from evonas.store import Store, told_records
@@ -173,6 +175,75 @@ def test_what_breaks_a_constraint_there_is_no_parent(targets, tmp_path, curve):
     slow = {i for i, e in Store.open(folder).genomes.items() if 10 < e.genome["width"] <= 20}
     assert slow and not any(i.feasible for i in engine.population if i.genome.id in slow)
     assert engine.front() and all(i.told[-1][1] <= 2 for i in engine.archive.values())
+
+
+def test_what_was_begun_here_and_goes_on_there_is_judged_there(targets, tmp_path, curve):
+    """Within the first generation: what comes back at its place has its time there, and breaks the constraint."""
+    limit, folder = (Constraint.parse("latency<=2ms"),), tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        targets.run(folder, curve, 3, device="cpu", constraints=limit, listener=targets.Stop("evaluated", 6))
+    here = targets.Elsewhere(curve.folder)
+    move(targets, folder, here)
+    targets.run(folder, here, 3, device="elsewhere", constraints=limit)
+    store = Store.open(folder)
+    slow = {i for i, e in store.genomes.items() if 10 < e.genome["width"] <= 20}
+    front = targets.restored(folder, here, rungs=1, device="elsewhere", constraints=limit).front()
+    assert slow and front and not slow & {i.genome.id for i in front}
+    best = [i for i, e in store.genomes.items() if e.genome["width"] <= 10]
+    losses = [min(r.value("loss") for i in best for r in store.records_of(i) if r.generation <= k) for k in range(3)]
+    assert [g["best"]["loss"] for g in store.generations] == losses, "live, too"
+
+
+def test_back_on_the_first_machine_all_rungs_have_its_times(targets, tmp_path, curve):
+    """A latency that changes from rung to rung would be no size."""
+    curve.rungs, folder = (1, 4), tmp_path / "run"
+    targets.run(folder, curve, 6, device="cpu")
+    move(targets, folder, targets.Elsewhere(curve.folder, rungs=(1, 4)))
+    with targets.make_executor("serial", targets.Slower(curve), 1) as executor, Store.open(folder, write=True) as store:
+        bring_here(store, executor, curve, "cpu", 60.0)
+    engine = targets.restored(folder, curve, device="cpu")
+    assert any(i.rung for i in engine.archive.values())
+    assert all(told[1] == pytest.approx(0.11 * i.genome.width) for i in engine.archive.values() for told in i.told)
+    assert engine.steady().keys() == {1}
+
+
+def test_one_that_can_not_be_measured_there_begins_nothing_anew(targets, tmp_path, curve):
+    folder = tmp_path / "run"
+    targets.run(folder, curve, 4, device="cpu")
+    move(targets, folder, targets.Elsewhere(curve.folder))
+    targets.run(folder, targets.Elsewhere(curve.folder), 6, device="elsewhere")
+    with Store.open(folder, write=True) as store:
+        before = store.header
+        first = store.genomes[store.records[0].genome_id].genome
+        store.append(first, replace(store.record_of(first.id), measures=store.records[0].measures))  # as on the other
+        with targets.make_executor("serial", targets.Unmeasurable(curve.folder), 1) as executor:
+            bring_here(store, executor, curve, "elsewhere", 60.0)
+        assert (store.header["notes"], store.header["reference"]) == (before["notes"], before["reference"])
+
+
+def test_prices_are_of_trainings_here_and_outlive_measuring_again(targets, tmp_path, curve):
+    folder = tmp_path / "run"
+    targets.run(folder, curve, 4, device="cpu")
+    with Store.open(folder, write=True) as store:
+        for i in store.population():
+            again = replace(store.record_of(i), cost={}, reason=MEASURED_AGAIN)
+            store.append(store.genomes[i].genome, again)
+    prices = targets.restored(folder, curve, rungs=1, device="cpu").prices
+    assert prices.keys() == Store.open(folder).genomes.keys() and set(prices.values()) == {0.5}
+    here = targets.Elsewhere(curve.folder)
+    move(targets, folder, here)
+    assert not targets.restored(folder, here, rungs=1, device="elsewhere").prices
+
+
+def test_a_deadline_chooses_by_price_from_the_first_generation_on(targets, tmp_path, curve, monkeypatch):
+    curve.rungs = (1, 4)
+    folder = tmp_path / "run"
+    targets.run(folder, curve, 8, offspring=4)
+    chosen = []
+    promote = Engine._promote
+    monkeypatch.setattr(Engine, "_promote", lambda self: (chosen.append(self.frugal), promote(self)))
+    targets.run(folder, curve, 9, offspring=4, deadline=time.monotonic() + 60)
+    assert chosen[0] is False and chosen[1:] and all(chosen[1:])
 
 
 def test_what_can_not_be_measured_there_is_forgotten(targets, tmp_path, curve):

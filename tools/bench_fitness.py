@@ -155,6 +155,8 @@ def latency(options, space: SearchSpace) -> dict:
     with make_executor("processes", timing, options.workers, ONE_THREAD) as executor:
         for _ in range(repeats):  # round by round: what drifts hits all of them
             for key, outcome in executor.map_alone([Call("measure", (g,), g.id) for g in genomes]):
+                if isinstance(outcome, Failure) or outcome.status != "ok":
+                    raise SystemExit(f"network {key} could not be timed: {outcome.status}: {outcome.reason}")
                 found[key].append(outcome.measures["latency"])
     values = np.array([[m.value for m in found[g.id]] for g in genomes])
     spreads = np.array([[m.spread for m in found[g.id]] for g in genomes])

@@ -34,6 +34,7 @@ class Climbing(Archive):
         self._ladder: tuple[list[Individual], Ladder] | None = None  # of those that had climbed when it was asked for
         self._closing, self._offspring_wanted = False, True  # see ``close``
         self._finishing: frozenset[str] | None = None
+        self._by_price = False  # whether the promoted were chosen so
 
     def _take_promoted(self, count: int) -> list[Candidate]:
         out, self._promoted = self._promoted[:count], self._promoted[count:]
@@ -89,8 +90,9 @@ class Climbing(Archive):
         self._choose_by(False, True, None)
 
     def _choose_by(self, closing: bool, offspring: bool, only: frozenset[str] | None) -> None:
-        before, how = (self._closing, self._offspring_wanted, self._finishing), (closing, offspring, only)
-        self._closing, self._offspring_wanted, self._finishing = how
+        before = self._closing, self._offspring_wanted, self._finishing, self._by_price
+        how = closing, offspring, only, self.frugal
+        self._closing, self._offspring_wanted, self._finishing = closing, offspring, only
         begun = self._outstanding.get(self.generation) or self._told.get(self.generation)
         if before != how and not begun:
             for candidate in self._promoted:
@@ -172,6 +174,7 @@ class Climbing(Archive):
 
     def _promote(self) -> None:
         """Choose who goes on in the generation that begins: seed genomes in any case, then as they stand in line."""
+        self._by_price = self.frugal
         if self.rungs == 1:
             return
         seeds = {genome.id for genome in self.seed_genomes}

@@ -14,7 +14,7 @@ from ..record import Constraint, Outcome, Record, total_violation
 from ..store import Known, Store, told_records, trained_outcome
 from .closing import Left, Pace
 from .contract import Evaluator, Listener
-from .measuring import MOVED, Measurements
+from .measuring import Measurements, moved_at
 from .settling import Settled, settle
 from .verdict import MENDABLE, Verdict, bugs_at_the_end
 
@@ -105,7 +105,7 @@ class Search:
             tries = min(len(self._tries(r.genome_id, r.generation, r.index)) for r in records.values())
             self._verdict.before_commit(generation, list(records.values()), tries)
             for candidate in candidates:
-                self.engine.tell(candidate, *self._told(records[candidate.index]))
+                self.engine.tell(candidate, *self._told_here(records[candidate.index]))
                 self._pay(candidate.rung, records[candidate.index])
             self._begun = []
             self._warm = self._warm or (self.engine.generation, time.monotonic())
@@ -118,8 +118,8 @@ class Search:
         Told from what is stored, so that a resumed run decides the same."""
         if patience is None:
             return generations
-        moved = self.store.header["notes"].get(MOVED, 0)  # hypervolumes of two devices are not compared
-        rows = [row for row in self.store.generations if not isinstance(moved, int) or row["generation"] >= moved]
+        moved = moved_at(self.store)  # hypervolumes of two devices are not compared
+        rows = [row for row in self.store.generations if row["generation"] >= moved]
         closing = len(self.evaluator.rungs)
         for now in range(max(patience, len(rows) - closing), len(rows)):  # longer ago it would have ended
             if 0 < rows[now]["hypervolume"] <= rows[now - patience]["hypervolume"] * (1 + STANDSTILL):
@@ -328,11 +328,11 @@ class Search:
         return values, self._violation(record) if record.status == "infeasible" else 0.0
 
     def _told_here(self, record: Record) -> tuple[dict[str, float] | None, float]:
-        """The same of a stored record, with times of this device alone, judged by these."""
+        """The same with times of this device alone, judged by these."""
         here = self._measurements.here(record)
         if here is None:
-            return None, 0.0
-        if here.ok and MOVED in self.store.header["notes"]:
+            return None, self._violation(record) if record.status == "infeasible" else 0.0
+        if here.ok:  # measured again, it may break what it did not
             measured = tuple(c for c in self.constraints if c.name in self.evaluator.measured_names)
             if (violation := total_violation(measured, here)) > 0:
                 return None, violation
@@ -348,7 +348,9 @@ class Search:
     def _note_time(self, rung: int, record: Record) -> None:
         if (seconds := record.cost.get("seconds", 0.0)) > 0:
             self._pace.note(record.genome_id, rung, seconds)
-            if rung == 0:
+            # One that was only looked at again, or trained on another machine, says nothing.
+            trained = record.cost.get("tokens", 1.0) > 0 and record.generation >= moved_at(self.store)
+            if rung == 0 and trained:
                 self.engine.prices[record.genome_id] = seconds
 
     def _timeout(self, rung: int = 0) -> float:
@@ -371,7 +373,9 @@ class Search:
         for rung, asked, record in records:
             if rung >= len(self.evaluator.rungs):  # trained again by a version that did not know it had been
                 continue
-            self._note_time(rung, record)
+            # What was measured again, later, cost no training.
+            paid = [r for r in self._tries(record.genome_id, record.generation, record.index) if r.cost]
+            self._note_time(rung, paid[-1] if paid else record)
             if not asked or record.generation >= done:
                 # From a generation that was begun otherwise before an interruption: it may be wanted yet.
                 trained = trained_outcome(record, self.evaluator.trained_names)

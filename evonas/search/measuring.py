@@ -60,12 +60,17 @@ class Measurements:
             self._of[architecture] = Outcome(measures=measures, provenance=record.provenance)
 
     def here(self, record: Record) -> Record | None:
-        """The record, with what was measured on another device as it is here; None where that is not known, as it could
-        not be measured here."""
-        if not _is_elsewhere(record, self._evaluator, self._device):
+        """The record, with what was measured on another device, or before the run was there, as it is here now; None
+        where that is not known, as it could not be measured here."""
+        measures = {n: record.measures[n] for n in self._names if n in record.measures}
+        complete = all(n in record.measures for n in self._evaluator.trained_names)  # else these have ruled it out
+        here = _is_here(measures, self._device)
+        if not (measures and complete) or (here and record.generation >= moved_at(self._store)):
             return record
         known = self._of.get(self._store.genomes[record.genome_id].genome.architecture_id, Outcome())
-        return _moved(record, known) if all(n in known.measures for n in self._names) else None
+        if all(n in known.measures for n in self._names):
+            return record if known.measures == measures else _moved(record, known)
+        return record if here else None
 
 
 def bring_here(
@@ -81,14 +86,15 @@ def bring_here(
     if not waiting:
         return
     done = store.generations[-1]["generation"] + 1 if store.generations else 0
-    # The hypervolume begins anew with the times of this device.
-    store.set_header(reference=None, notes={**store.header["notes"], MOVED: done})
     calls = [Call("measure", (store.genomes[rows[0].genome_id].genome,), a) for a, rows in waiting.items()]
     late = 0
     for architecture, found in executor.map_alone(calls, timeout=timeout, deadline=deadline):
         if isinstance(found, Failure) or found.status != "ok":
             late += isinstance(found, Failure) and found.status == "deadline"
             continue
+        if moved_at(store) != done or store.header["reference"] is not None:
+            # The hypervolume begins anew with the times of this device.
+            store.set_header(reference=None, notes={**store.header["notes"], MOVED: done})
         for record in waiting[architecture]:
             store.append(store.genomes[record.genome_id].genome, _moved(record, found))
     if late:
@@ -99,12 +105,18 @@ def bring_here(
         )
 
 
+def moved_at(store: Store) -> int:
+    """The first generation in which times are those of this device; 0 where the run was always here."""
+    found = store.header["notes"].get(MOVED)
+    return found if type(found) is int else 0
+
+
 def _is_here(measures: Mapping[str, Measure], device: str | None) -> bool:
     return device is None or all(m.device == device for m in measures.values())
 
 
 def _is_elsewhere(record: Record, evaluator: Evaluator, device: str | None) -> bool:
-    """Whether a successful record holds times of another device. (What was ruled out by those stays so.)"""
+    """Whether a successful record holds times of another device."""
     measures = {n: record.measures[n] for n in evaluator.measured_names if n in record.measures}
     return record.ok and not _is_here(measures, device)
 

@@ -64,7 +64,7 @@ class Verdict:
     def _stuck(self, failed: list[Record]) -> bool:
         """Whether a generation in which all failed is reason to stop: a small one only where nothing has ever
         succeeded, or not for long."""
-        records = self.store.records
+        records = [r for r in self.store.records if not r.revised]
         since = next((k for k, r in enumerate(reversed(records)) if r.status in ("ok", "infeasible")), len(records))
         return len(failed) >= _FEW or since == len(records) or since >= _MANY
 
@@ -117,6 +117,8 @@ def bugs_at_the_end(records: Sequence[Record]) -> list[Record]:
     """The last records as far as they are one error, where they have stopped a run."""
     out: list[Record] = []
     for record in reversed(records):
+        if record.revised:  # only measured again, since
+            continue
         if bug_of(record) is None or (out and bug_of(record) != bug_of(out[0])):
             break
         out.append(record)

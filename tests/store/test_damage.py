@@ -12,6 +12,7 @@ import pytest
 
 from evonas.errors import EvonasError
 from evonas.store import Store, files
+from evonas.store.files import read_generation
 from evonas.store.journal import encode_line
 
 from .conftest import HEADER, fill, genome
@@ -266,3 +267,9 @@ def test_random_bytes_never_raise_anything_else(run, monkeypatch):
 def test_the_journal_is_json_lines(run):
     line = json.loads((run / "journal.jsonl").read_text())
     assert line["row"]["sequence"] == 3 and len(line["crc32"]) == 8
+
+
+def test_what_a_search_noted_takes_no_columns_place():
+    row = {"generation": 3, "hypervolume": 0.5, "failures": "{}", "rng": "null", "best": "null"}
+    found = read_generation({**row, "extra": '{"generation": [1], "hypervolume": "x", "mine": 7}'})
+    assert (found["generation"], found["hypervolume"], found["mine"]) == (3, 0.5, 7)
