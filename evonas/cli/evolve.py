@@ -132,7 +132,7 @@ def evolve(
     from ..config import Settings, parse_duration
     from ..fitness import resolve_device, resolve_precision
     from ..fitness.schedule import prior_for
-    from ..genome import genome_to_dict, read_space
+    from ..genome import genome_to_dict
     from ..record import Constraint, objective
     from ..store import find_run, runs_folder
 
@@ -152,13 +152,7 @@ def evolve(
     seeds = [_read_seed(reference, tokens) for reference in seed_genomes]
     if context is None:
         context = next((c for _, c, _ in seeds if c), defaults["context"])
-    wanted_space = read_space(defaults["space"] if space is None else space)
-    if wanted_space.kind != "transformer":
-        raise EvonasError(
-            f"space {wanted_space.name!r} is of kind {wanted_space.kind!r}; evolve builds transformers",
-            "Drive it from Python, with evonas.evolution.Engine.",
-        )
-    wanted_space = wanted_space.bounded(context)
+    wanted_space = _read_space(defaults["space"] if space is None else space).bounded(context)
     wanted_space, genomes = _fit_seeds(wanted_space, seeds, seed_genomes, context, widen)
     wanted_space = prior_for(wanted_space, max(1, tokens))
     offspring = _offspring(offspring, population, defaults)
@@ -189,6 +183,18 @@ def evolve(
         reuse=tuple(str(find_run(name).resolve()) for name in reuse),
     )
     run_search(settings, wanted_space, folder, None, deadline, workers, executor, calibration, patience)
+
+
+def _read_space(name: str) -> SearchSpace:
+    from ..genome import read_space
+
+    space = read_space(name)
+    if space.kind != "transformer":
+        raise EvonasError(
+            f"space {space.name!r} is of kind {space.kind!r}; evolve builds transformers",
+            "Drive it from Python, with evonas.evolution.Engine.",
+        )
+    return space
 
 
 def _read_goals(texts: Sequence[str], objectives: Sequence[str]) -> tuple[str, ...]:

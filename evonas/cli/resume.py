@@ -65,7 +65,8 @@ def _check_device(settings: Settings, store: Store) -> None:
 
 
 def _tell_machine(settings: Settings, store: Store, executor: str) -> None:
-    from ..fitness import device_text, resolve_precision
+    from ..fitness import MEASURED, device_text, resolve_precision
+    from ..search import measured_elsewhere
 
     if settings.precision == "bfloat16" and resolve_precision("auto", settings.device) != "bfloat16":
         kind = "CPU" if settings.device == "cpu" else "GPU"
@@ -74,20 +75,14 @@ def _tell_machine(settings: Settings, store: Store, executor: str) -> None:
             err=True,
         )
     here = device_text(settings.device)
-    elsewhere: dict[str, set[str]] = {}  # device -> architectures
-    for genome_id, entry in store.genomes.items():
-        record = store.record_of(genome_id)
-        for measure in record.measures.values() if record is not None and record.ok else ():
-            if measure.fidelity == "measured" and measure.device != here:
-                elsewhere.setdefault(measure.device, set()).add(entry.genome.architecture_id)
-    if elsewhere:
-        count = len(set.union(*elsewhere.values()))
-        click.echo(
-            f"Note: run {store.name!r} was measured on {', '.join(sorted(elsewhere))}, this is {here}: "
-            + ("its times are compared all the same" if executor == "ray" else
-               f"its {count} architectures are measured again first, as times of two machines are never compared"),
-            err=True,
-        )  # fmt: skip
+    if elsewhere := measured_elsewhere(store, MEASURED, here):
+        measures = [r.measures[n] for rows in elsewhere.values() for r in rows for n in MEASURED if n in r.measures]
+        there = ", ".join(sorted({m.device for m in measures} - {here}))
+        then = (
+            f"its {len(elsewhere)} architectures are measured again first, as times of two machines are never compared"
+        )
+        then = "its times are compared all the same" if executor == "ray" else then
+        click.echo(f"Note: run {store.name!r} was measured on {there}, this is {here}: {then}", err=True)
 
 
 def _goal(settings: Settings, store: Store, generations: int | None, budget: str | None) -> int:

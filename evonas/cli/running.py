@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ..fitness import ProxyEvaluator
     from ..genome import Genome, SearchSpace
     from ..record import Constraint
+    from ..search import Search
     from ..store import Known, Store
     from .progress import Progress
 
@@ -72,7 +73,6 @@ def run_search(
             store.set_header(settings=settings.to_dict())  # a new goal outlives an interruption
         # On a cluster other machines measure.
         device = None if executor_name == "ray" else device_text(settings.device)
-        time_is_over = False
         try:
             if device is not None:
                 bring_here(store, executor, evaluator, device, settings.timeout or FIRST_TIMEOUT, deadline)
@@ -88,30 +88,41 @@ def run_search(
                 device=device,
                 listener=progress,
             )
-            with progress.showing(search):
-                end = _search_end(deadline, progress.started, calibration)
-                ended = search.run(settings.generations, _before_settling(end, progress.started), patience=patience)
-                if calibration and not (sample := _sample(store, settings, deadline, progress, calibration, workers)):
-                    calibration, end = 0.0, _search_end(deadline, progress.started, 0.0)
-                    if ended == "budget":  # what was kept for it
-                        until = _before_settling(end, progress.started)
-                        ended = search.run(settings.generations, until, patience=patience)
-                try:
-                    progress.settled(search.settle(end))
-                except KeyboardInterrupt:
-                    time_is_over = True
+            ended, sample, settled = _searched(search, settings, deadline, progress, calibration, patience, workers)
         except KeyboardInterrupt:
             again = _resume_command(folder.name, settings, deadline, patience, workers, executor_name)
             click.echo(f"\nInterrupted; every finished evaluation is kept. Go on with: {again}", err=True)
             raise SystemExit(EXIT_INTERRUPTED) from None
         executor.close()
         _check_found(store, progress, ended)
-        if calibration and not time_is_over:
+        if sample and settled:
             _calibrate(store, settings, sample, deadline, progress.started, calibration, workers)
         progress.summary(store, ended)
-        if time_is_over:
+        if not settled:
             click.echo("\nInterrupted while near-ties were measured again; the search was done.", err=True)
             raise SystemExit(EXIT_INTERRUPTED)
+
+
+def _searched(
+    search: Search, settings: Settings, deadline: float | None, progress: Progress, calibration: float,
+    patience: int | None, workers: int | None,
+) -> tuple[str, int, bool]:  # fmt: skip
+    """Search, and settle what is near a tie: why the search ended, how many genomes a calibration has time for, and
+    whether settling came to its end. What a calibration has no use for goes to the search."""
+    with progress.showing(search):
+        end, sample = _search_end(deadline, progress.started, calibration), 0
+        ended = search.run(settings.generations, _before_settling(end, progress.started), patience=patience)
+        if calibration:
+            sample = _sample(search.store, settings, deadline, progress, calibration, workers)
+            end = end if sample else _search_end(deadline, progress.started, 0.0)
+            if not sample and ended == "budget":
+                until = _before_settling(end, progress.started)
+                ended = search.run(settings.generations, until, patience=patience)
+        try:
+            progress.settled(search.settle(end))
+        except KeyboardInterrupt:
+            return ended, sample, False
+    return ended, sample, True
 
 
 def _evaluator(settings: Settings, constraints: Sequence[Constraint], folder: Path) -> ProxyEvaluator:

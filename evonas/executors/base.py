@@ -199,7 +199,8 @@ def dump_call(call: Call) -> bytes:
 
 
 def load_reply(blob: bytes) -> tuple[str, Any]:
-    """("ok", result), or ("error", "out_of_memory" or "device_lost", reason); raises the EvonasError of the target."""
+    """("ok", result), or "error", "out_of_memory" or "device_lost" and the reason; raises the EvonasError of the
+    target."""
     try:
         kind, value = pickle.loads(blob)
     except Exception as error:

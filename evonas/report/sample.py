@@ -13,7 +13,7 @@ from ..evolution.rungs import Ladder, described, traits_in
 from ..genome import Genome, space_from_dict
 from ..genome.graph import cost
 from ..record import Record
-from ..store import Store
+from ..store import Store, told_records
 from .compare import compare
 
 FRONT, DOMINATED = "front", "dominated"
@@ -74,8 +74,7 @@ def choose_again(chosen: Sequence[Chosen], rungs: int, n: int) -> list[Chosen]:
 def losses_told(store: Store) -> dict[str, list[Record]]:
     """Records with a loss of every genome that never failed, rung by rung; of several at one rung the last."""
     out: dict[str, dict[str | None, Record]] = {}
-    places = {(r.generation, r.index, r.genome_id): r for r in store.records}  # what was done again: the last counts
-    for _, record in sorted(places.items()):
+    for *_, record in told_records(store):
         loss = record.measures.get("loss")
         rung = loss.fidelity if record.ok and loss is not None else None
         out.setdefault(record.genome_id, {})[rung] = record

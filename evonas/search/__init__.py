@@ -2,8 +2,17 @@
 
 from .contract import Evaluator, Listener
 from .loop import FIRST_TIMEOUT, Search
-from .measuring import bring_here
+from .measuring import bring_here, measured_elsewhere
 from .settling import Settled
 from .verdict import failures
 
-__all__ = ["FIRST_TIMEOUT", "Evaluator", "Listener", "Search", "Settled", "bring_here", "failures"]
+__all__ = [
+    "FIRST_TIMEOUT",
+    "Evaluator",
+    "Listener",
+    "Search",
+    "Settled",
+    "bring_here",
+    "failures",
+    "measured_elsewhere",
+]

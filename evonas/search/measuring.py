@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 
 from ..errors import EXIT_FAILED, EvonasError
@@ -53,7 +53,7 @@ class Measurements:
     def recall(self, record: Record) -> None:
         """What the record says of its architecture counts from now on, unless more measurements do already."""
         architecture = self._store.genomes[record.genome_id].genome.architecture_id
-        measures = {n: record.measures[n] for n in self._names if n in record.measures}
+        measures = _measured(record, self._names)
         complete = self._names and len(measures) == len(self._names) and _is_here(measures, self._device)
         if complete and record.times_measured >= self._times.get(architecture, 0):
             self._times[architecture] = record.times_measured
@@ -62,7 +62,7 @@ class Measurements:
     def here(self, record: Record) -> Record | None:
         """The record, with what was measured on another device, or before the run was there, as it is here now; None
         where that is not known, as it could not be measured here."""
-        measures = {n: record.measures[n] for n in self._names if n in record.measures}
+        measures = _measured(record, self._names)
         complete = all(n in record.measures for n in self._evaluator.trained_names)  # else these have ruled it out
         here = _is_here(measures, self._device)
         if not (measures and complete) or (here and record.generation >= moved_at(self._store)):
@@ -78,11 +78,7 @@ def bring_here(
 ) -> None:
     """Measure again what the run has measured on other devices alone, as times of two are never compared, and store it
     bit by bit. Raises EvonasError where the ``deadline`` comes first."""
-    waiting: dict[str, list[Record]] = {}
-    for genome_id, entry in store.genomes.items():
-        record = store.record_of(genome_id)
-        if record is not None and _is_elsewhere(record, evaluator, device):
-            waiting.setdefault(entry.genome.architecture_id, []).append(record)
+    waiting = measured_elsewhere(store, evaluator.measured_names, device)
     if not waiting:
         return
     done = store.generations[-1]["generation"] + 1 if store.generations else 0
@@ -105,6 +101,17 @@ def bring_here(
         )
 
 
+def measured_elsewhere(store: Store, names: Collection[str], device: str) -> dict[str, list[Record]]:
+    """Architecture id -> the last record of each of its genomes that succeeded and holds one of these measures of
+    another device."""
+    found: dict[str, list[Record]] = {}
+    for genome_id, entry in store.genomes.items():
+        record = store.record_of(genome_id)
+        if record is not None and record.ok and not _is_here(_measured(record, names), device):
+            found.setdefault(entry.genome.architecture_id, []).append(record)
+    return found
+
+
 def moved_at(store: Store) -> int:
     """The first generation in which times are those of this device; 0 where the run was always here."""
     found = store.header["notes"].get(MOVED)
@@ -115,10 +122,8 @@ def _is_here(measures: Mapping[str, Measure], device: str | None) -> bool:
     return device is None or all(m.device == device for m in measures.values())
 
 
-def _is_elsewhere(record: Record, evaluator: Evaluator, device: str | None) -> bool:
-    """Whether a successful record holds times of another device."""
-    measures = {n: record.measures[n] for n in evaluator.measured_names if n in record.measures}
-    return record.ok and not _is_here(measures, device)
+def _measured(record: Record, names: Collection[str]) -> dict[str, Measure]:
+    return {n: record.measures[n] for n in names if n in record.measures}
 
 
 def _moved(record: Record, found: Outcome) -> Record:
