@@ -13,7 +13,7 @@ from ..genome import Genome
 from ..record import Objective
 from .candidate import Candidate, check_goals, finite
 from .fitness import Individual, ParetoFitness
-from .selection import dominates, hypervolume, minimised, non_dominated
+from .selection import hypervolume, minimised, non_dominated
 
 
 class Archive:
@@ -41,10 +41,11 @@ class Archive:
         self.frugal = False  # whether what is gained counts by what it takes
         self.box: tuple[np.ndarray, np.ndarray] | None = None  # ideal and reference point of the hypervolume
         m = len(self.objectives)
-        self._ranges = np.full(m, np.inf), np.full(m, -np.inf)  # of the feasible, minimised
         self._at: Counter[int] = Counter()  # rung -> how many of the archive are there
-        self._best: list[Individual] = []  # the non-dominated ones at the last rung, by what was told
-        self._best_rows = np.zeros((0, m))  # what that was, minimised
+        # By what was told, minimised; of the feasible alone. See `_take_in`.
+        self._told_lately: list[Individual] = []
+        self._told_ranges = np.full(m, np.inf), np.full(m, -np.inf)
+        self._told_best: list[Individual] = []
 
     def _individual(
         self, candidate: Candidate, number: int, values: Mapping[str, float] | None, violation: float
@@ -66,8 +67,10 @@ class Archive:
         return Individual(candidate.genome, self._fitness(numbers, violation), birth, told)
 
     def _fitness(self, numbers: Sequence[float], violation: float) -> ParetoFitness:
-        objectives = () if violation > 0 else self.wanted(np.array(numbers[: len(self.objectives)])).tolist()
-        return ParetoFitness(self.directions, objectives, violation)
+        objectives = numbers[: len(self.objectives)]
+        if self.goals:
+            objectives = self.wanted(np.array(objectives)).tolist()
+        return ParetoFitness(self.directions, () if violation > 0 else objectives, violation)
 
     def wanted(self, values: np.ndarray) -> np.ndarray:
         """Objectives (..., m) with what is better than its goal taken as the goal."""
@@ -90,19 +93,31 @@ class Archive:
         self.archive[candidate.genome.id] = individual
         self._at[individual.rung] += 1
         if individual.feasible:
-            row = np.negative(individual.fitness.wvalues)
-            self._ranges = np.minimum(self._ranges[0], row), np.maximum(self._ranges[1], row)
-        if individual.rung == self.rungs - 1 and individual.feasible:
-            self._note_best(individual)
+            self._told_lately.append(individual)
 
-    def _note_best(self, individual: Individual) -> None:
-        """Kept up to date one by one: a long run has far too many to look through in every generation."""
-        row, rows = self._told_points([individual])[0], self._best_rows
-        if dominates(rows, row).any():
+    def _take_in(self) -> None:
+        """Bring ranges and best up to date, many at once and never from the beginning: a long run has far too many."""
+        lately, self._told_lately = self._told_lately, []
+        if not lately:
             return
-        kept = [(i, r) for i, r, falls in zip(self._best, rows, dominates(row, rows).tolist()) if not falls]
-        kept = sorted([*kept, (individual, row)], key=lambda pair: pair[0].index)
-        self._best, self._best_rows = [i for i, _ in kept], np.array([r for _, r in kept])
+        rows = minimised(self.wanted(self._last_told(lately)), self.directions)
+        least, most = self._told_ranges
+        self._told_ranges = np.minimum(least, rows.min(axis=0)), np.maximum(most, rows.max(axis=0))
+        rivals = [*self._told_best, *(i for i in lately if i.rung == self.rungs - 1)]
+        best = [i for i, keep in zip(rivals, non_dominated(self._told_points(rivals))) if keep]
+        self._told_best = sorted(best, key=lambda i: i.index)
+
+    @property
+    def _ranges(self) -> tuple[np.ndarray, np.ndarray]:
+        """Least and most (m,) of the objectives of all that was feasible, minimised."""
+        self._take_in()
+        return self._told_ranges
+
+    @property
+    def _best(self) -> list[Individual]:
+        """The non-dominated ones at the last rung, by what was told, in order of birth."""
+        self._take_in()
+        return self._told_best
 
     def _successes(self, rung: int) -> list[Individual]:
         # In order of birth, not of arrival, so that results are the same to the last bit.
@@ -123,8 +138,11 @@ class Archive:
 
     def _told_points(self, individuals: Sequence[Individual]) -> np.ndarray:
         """What was told last, minimised; a goal changes nothing of it."""
-        rows = [i.told[-1][: len(self.objectives)] for i in individuals]
-        return minimised(np.array(rows, dtype=float), self.directions)
+        return minimised(self._last_told(individuals), self.directions)
+
+    def _last_told(self, individuals: Sequence[Individual]) -> np.ndarray:
+        rows = np.array([i.told[-1] for i in individuals], dtype=float).reshape(len(individuals), len(self.names))
+        return rows[:, : len(self.objectives)]
 
     def reached(self) -> list[int]:
         """How many genomes have been told at each rung and are still in the race."""

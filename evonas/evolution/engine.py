@@ -221,9 +221,9 @@ class Engine(Climbing):
 
     def _bred(self, generation: int, index: int) -> list[Proposal]:
         """The child for that place. A generation's are drawn at once: that costs a fraction of drawing one by one."""
-        if not breeds_at_once(self.toolbox):
-            return []
         if self._brood is None or self._brood[0] != generation or self._brood[1] is not self.population:
+            if not breeds_at_once(self.toolbox):
+                return []
             rng = np.random.default_rng((self.seed, generation, 2**31 + 2))
             born = offspring(self.toolbox, self.space, self.population, self._numbers.size(generation), rng)
             self._brood = generation, self.population, born

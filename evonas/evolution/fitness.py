@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import cache
 
 from deap import base
 
@@ -21,11 +22,12 @@ class ParetoFitness(base.Fitness):
     weights: tuple[float, ...] = ()
 
     def __init__(self, directions: Sequence[str] = (), values: Sequence[float] = (), violation: float = 0.0) -> None:
-        self.weights = tuple(1.0 if d == "max" else -1.0 for d in directions)
+        self.weights = _weights(tuple(directions))
         self.violation = float(violation)
-        if not all(math.isfinite(v) for v in (*values, self.violation)):
+        if not all(map(math.isfinite, (*values, self.violation))):
             raise ValueError(f"a fitness takes finite values, got {tuple(values)}, violation {violation}")
-        super().__init__(values)
+        if len(values):  # all that DEAP's constructor does
+            self.values = values
 
     def dominates(self, other: ParetoFitness, obj: slice = slice(None)) -> bool:
         if self.violation != other.violation:
@@ -36,6 +38,11 @@ class ParetoFitness(base.Fitness):
         copy = type(self)()
         copy.weights, copy.wvalues, copy.violation = self.weights, self.wvalues, self.violation
         return copy
+
+
+@cache
+def _weights(directions: tuple[str, ...]) -> tuple[float, ...]:
+    return tuple(1.0 if d == "max" else -1.0 for d in directions)
 
 
 class Individual:

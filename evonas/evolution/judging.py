@@ -26,15 +26,18 @@ def judge(engine: Engine, children: Iterable[Candidate]) -> None:
 
 def _give_credit(engine: Engine, children: Sequence[Candidate]) -> None:
     """A mutation has won where neither parent dominates its child, at the first rung."""
-    for child in children:
-        if child.rung or not child.parents:
-            continue
-        born = engine.archive.get(child.genome.id)
-        parents = [engine.archive[i] for i in child.parents if i in engine.archive]
-        m = len(engine.objectives)
-        rows = minimised(np.array([i.told[0][:m] for i in (born, *parents) if i is not None]), engine.directions)
-        won = born is not None and born.feasible and not dominates(rows[1:], rows[0]).any()
-        engine.credit.note(child.operator, won)
+    children = [c for c in children if not c.rung and c.parents]
+    born = [engine.archive.get(c.genome.id) for c in children]
+    told = [k for k, child in enumerate(born) if child is not None]
+    pairs = [(k, engine.archive[i]) for k in told for i in children[k].parents if i in engine.archive]
+    m = len(engine.objectives)
+    own, parents = (
+        minimised(np.array([i.told[0][:m] for i in side]), engine.directions)
+        for side in ([born[k] for k, _ in pairs], [parent for _, parent in pairs])
+    )
+    beaten = {k for (k, _), is_worse in zip(pairs, dominates(parents, own).tolist()) if is_worse}
+    for k, child in enumerate(children):
+        engine.credit.note(child.operator, born[k] is not None and born[k].feasible and k not in beaten)
 
 
 def _give_trust(engine: Engine, children: Sequence[Candidate]) -> None:

@@ -121,7 +121,8 @@ class Coder:
         for k, column in enumerate(self.layer_columns):
             rows = column.values(codes.layers[:, :, k]).tolist()
             columns[column.gene.name] = [tuple(row[:depth]) for row, depth in zip(rows, depths)]
-        genomes = [Genome(dict(zip(columns, values))) for values in zip(*columns.values())]
+        names = sorted(columns)
+        genomes = [Genome.of_plain(dict(zip(names, values))) for values in zip(*(columns[name] for name in names))]
         if keep:
             self._keep(genomes, self._canonical(codes, genomes))
         return genomes

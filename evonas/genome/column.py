@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from .gene import SIGNIFICANT_DIGITS, Gene
+from .genome import plain
 
 _BELOW_1 = 1 - 1e-12
 _LENGTHENED = 20  # times a step is doubled that rounding has undone
@@ -22,7 +23,7 @@ class Column:
     def __init__(self, gene: Gene) -> None:
         self.gene = gene
         self.size = None if gene.options is None else len(gene.options)
-        self._options = None if gene.options is None else np.array(gene.options, dtype=object)
+        self._options = None if gene.options is None else np.array([plain(o) for o in gene.options], dtype=object)
         if self.size is None:
             ends = (math.log(gene.low), math.log(gene.high)) if gene.log else (gene.low, gene.high)
             self._low, self._extent = ends[0], ends[1] - ends[0]
@@ -38,10 +39,12 @@ class Column:
         return float(near if self.size is None else self.gene._place(near))
 
     def values(self, codes: np.ndarray) -> np.ndarray:
-        """The values as an array of objects."""
+        """The values, as a genome holds them, in an array of objects."""
         if self.size is not None:
             return self._options[codes.astype(int)]
-        return codes.astype(int).astype(object) if self.gene.is_whole else codes.astype(object)
+        values, whole = codes.astype(object), codes == np.rint(codes)
+        values[whole] = codes[whole].astype(int)
+        return values
 
     def units(self, codes: np.ndarray) -> np.ndarray:
         """Positions on the gene's own scale; see ``Gene.to_unit``."""

@@ -54,6 +54,16 @@ class Genome(Mapping):
     __slots__ = ("_architecture_id", "_genes", "_id")
 
     def __init__(self, genes: Mapping[str, Any]) -> None:
+        self._begin({name: plain(genes[name]) for name in sorted(genes)})
+
+    @classmethod
+    def of_plain(cls, genes: dict[str, Any]) -> Genome:
+        """The same from a new dict, sorted by name, of values that are ``plain`` already: for many at a time."""
+        genome = cls.__new__(cls)
+        genome._begin(genes)
+        return genome
+
+    def _begin(self, genes: dict[str, Any]) -> None:
         object.__setattr__(self, "_genes", _canonical(genes))
         object.__setattr__(self, "_id", None)
         object.__setattr__(self, "_architecture_id", None)
@@ -137,18 +147,20 @@ def ffn_hidden(d_model: int, ratio: float) -> int:
     return max(8, 8 * round(ratio * d_model / 8))
 
 
+_JSON = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
 def _digest(genes: Mapping) -> str:
     d_model, ratios = genes.get("d_model"), genes.get("ffn_ratio")
     if isinstance(d_model, int) and isinstance(ratios, tuple):
         genes = {**genes, "ffn_ratio": [ffn_hidden(d_model, ratio) for ratio in ratios]}
-    text = json.dumps(genes, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+    return hashlib.sha256(_JSON.encode(genes).encode()).hexdigest()[:12]
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Python scalars only: numpy scalars unwrapped, lists as tuples, whole floats as int."""
     if isinstance(value, (list, tuple)):
-        return tuple(_plain(v) for v in value)
+        return tuple(plain(v) for v in value)
     if hasattr(value, "item"):
         value = value.item()
     if isinstance(value, float) and value.is_integer():
@@ -156,8 +168,7 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _canonical(genes: Mapping[str, Any]) -> dict[str, Any]:
-    out = {name: _plain(genes[name]) for name in sorted(genes)}
+def _canonical(out: dict[str, Any]) -> dict[str, Any]:
     depth = out.get("n_layers")
     if isinstance(depth, int):
         for name, value in out.items():
@@ -172,4 +183,7 @@ def _canonical(genes: Mapping[str, Any]) -> dict[str, Any]:
         )
         if derived:
             del out["head_dim"]
-    return {name: value for name, value in out.items() if name not in UNWRITTEN or value != UNWRITTEN[name]}
+    for name, unwritten in UNWRITTEN.items():
+        if name in out and out[name] == unwritten:
+            del out[name]
+    return out

@@ -117,6 +117,19 @@ def test_genomes_come_back_as_they_were(space):
     assert again.same(codes).all() and coder.of(found[::-1]).same(codes[::-1]).all()
 
 
+@spaces
+def test_what_is_decoded_is_in_canonical_form(space):
+    coder = Coder(space)
+    codes = coder.encode(draw(space, 20, 5))
+    for k, column in enumerate(coder.scalar_columns):
+        if column.size is None:  # a whole number in a continuous range
+            codes.scalars[:, k] = np.rint(codes.scalars[:, k])
+    for genome in coder.decode(codes):
+        twin = Genome({name: genome[name] for name in reversed(list(genome))})
+        assert list(genome.items()) == list(twin.items()) and genome.id == twin.id
+        assert [type(v) for v in genome.values()] == [type(v) for v in twin.values()]
+
+
 @pytest.mark.parametrize("given, allowed", [(5, 6), (3, 2), (2, 2)])
 def test_layers_that_are_missing_are_the_last_one_again(given, allowed):
     space = space_from_dict(
