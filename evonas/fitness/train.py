@@ -13,7 +13,7 @@ import torch
 
 from ..genome import Genome
 from ..model import Transformer, build
-from ..sketch import sketch
+from ..sketch import block_means, sketch
 from ..tasks import Task
 from .muon import Muon
 from .precision import autocast, precision_of
@@ -29,7 +29,7 @@ class DivergenceError(ArithmeticError):
 
 
 class HeldOut(NamedTuple):
-    """Mean loss over held-out sequences, its standard error, and the ``sketch`` of that error."""
+    """Mean loss over held-out sequences, its standard error (of ``block_means``), and the ``sketch`` of that error."""
 
     loss: float
     spread: float
@@ -200,9 +200,10 @@ def validate(model: Transformer, task: Task, tokens: int | None, device: str, pr
             logits = model(to_device(x, device))
         losses.append(task.loss(logits, to_device(y, device)))
     model.train()
-    each = torch.cat(losses).double()
-    error = each.std().item() / math.sqrt(len(each)) if len(each) > 1 else 0.0
-    return HeldOut(each.mean().item(), error, sketch(each.cpu().numpy()))
+    each = torch.cat(losses).double().cpu().numpy()
+    blocks = block_means(each)
+    error = float(blocks.std(ddof=1)) / math.sqrt(len(blocks)) if len(blocks) > 1 else 0.0
+    return HeldOut(float(each.mean()), error, sketch(blocks))
 
 
 class _torch_seed:

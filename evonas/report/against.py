@@ -4,26 +4,34 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from ..record import Record
+from ..evolution.ties import CLEAR
+from ..record import Measure, Record
 from ..sketch import error_of_difference
 from ..store import Store
 from .compare import Comparison, gain
-from .short import clean, number
+from .short import clean, number, thousands
+
+Ahead = Mapping[str, Mapping[str, Any]]
 
 
 def against_seeds(
-    store: Store, comparison: Comparison, noise: Mapping[str, float] | None = None
+    store: Store, comparison: Comparison, noise: Mapping[str, float] | None = None, ahead: Ahead | None = None
 ) -> list[dict[str, Any]]:
-    """One entry per seed genome that has a record: {id, label, status, at_seed_<first>, at_seed_<second>}.
+    """One entry per seed genome that has a record: {id, label, status, at_seed_<first>, at_seed_<second>, trained,
+    ahead}.
 
-    ``at_seed_<first>`` is the member of the front that is best in the second objective among those no worse than
-    the seed in the first: {id, objective, value, seed_value, gain (absolute, positive is better), ratio (gain over
-    the seed's value), within_spread (the gain is no larger than its standard error; ``noise`` is what an objective
-    varies by beside its spread, see ``front_probabilities``)}. ``at_seed_<second>`` is
-    the reverse. Either is None where no member qualifies, the seed has no record of the front's fidelity, or its last
-    one, whose ``status`` this is, is a failure. A run with one objective has ``best`` instead.
+    ``at_seed_<first>`` is the member of the front that is best in the second objective among those that are no worse
+    than the seed in the first, by ``CLEAR`` standard errors: whoever is the best of those that just seem no worse often
+    is. {id, objective, value, seed_value, gain (absolute, positive is better), ratio (gain over the seed's value),
+    within_spread (the gain is no larger than ``CLEAR`` standard errors; ``noise`` is what an objective varies by beside
+    its spread, see ``front_probabilities``)}. ``at_seed_<second>`` is the reverse. Either is None where no member
+    qualifies, the seed has no record of the front's fidelity, or its last one, whose ``status`` this is, is a failure.
+    A run with one objective has ``best`` instead. ``trained`` says how long the compared losses were trained, None
+    where the seed is not compared; ``ahead`` holds the same (``trained`` and what is at the seed's) of the losses after
+    long trainings, trained or extrapolated, None where these of the seed or of all others are not known.
     """
     objectives = store.header["objectives"]
     out = []
@@ -34,14 +42,39 @@ def against_seeds(
         comparable = comparison.record_of(seed["id"]) if record.ok else None
         entry = {"id": seed["id"], "label": seed["label"], "status": record.status}
         front = comparison.front_records() if comparable is not None else []
-        if len(objectives) == 1:
-            entry["best"] = _best(objectives[0], front, comparable, noise or {})
-        elif objectives:
-            first, second = objectives[:2]
-            entry[f"at_seed_{first['name']}"] = _best_at(first, second, front, comparable, noise or {})
-            entry[f"at_seed_{second['name']}"] = _best_at(second, first, front, comparable, noise or {})
+        entry |= _found(objectives, front, comparable, noise or {})
+        later = {r.genome_id: _later(r, ahead or {}) for r in front}
+        seed_later = _later(comparable, ahead or {}) if comparable is not None else None
+        others = [r for r in later.values() if r is not None and r.genome_id != seed["id"]]
+        known = "loss" in comparison.names and seed_later is not None and others
+        entry["ahead"] = _found(objectives, [seed_later, *others], seed_later, noise or {}) if known else None
         out.append(entry)
     return out
+
+
+def _found(
+    objectives: Sequence[dict], front: Sequence[Record], seed: Record | None, noise: Mapping[str, float]
+) -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    if len(objectives) == 1:
+        out["best"] = _best(objectives[0], front, seed, noise)
+    elif objectives:
+        first, second = objectives[:2]
+        out[f"at_seed_{first['name']}"] = _best_at(first, second, front, seed, noise)
+        out[f"at_seed_{second['name']}"] = _best_at(second, first, front, seed, noise)
+    out["trained"] = None
+    if seed is not None:
+        out["trained"] = seed.measures["loss"].fidelity if "loss" in seed.measures else ""
+    return out
+
+
+def _later(record: Record, ahead: Ahead) -> Record | None:
+    """The record with its loss after a long training; None where that is not known."""
+    found = ahead.get(record.genome_id)
+    if found is None or "loss" not in record.measures:
+        return None
+    loss = Measure(found["value"], found["spread"] or 0.0, f"{found['tokens']} tokens")
+    return replace(record, measures={**record.measures, "loss": loss})
 
 
 def last_record(store: Store, genome_id: str) -> Record | None:
@@ -54,9 +87,23 @@ def _best_at(
 ) -> dict[str, Any] | None:
     if seed is None:
         return None
-    limit = seed.measures[held["name"]].value
-    fitting = [r for r in front if gain(held, r.measures[held["name"]].value, limit) >= 0]
+    fitting = [r for r in front if r.genome_id == seed.genome_id or _is_no_worse(held, r, seed, noise)]
     return _best(wanted, fitting, seed, noise)
+
+
+def _is_no_worse(held: dict, record: Record, seed: Record, noise: Mapping[str, float]) -> bool:
+    ours, theirs = record.measures[held["name"]], seed.measures[held["name"]]
+    if ours.fidelity == "measured" and (ours.value, ours.spread) == (theirs.value, theirs.spread):
+        return True  # one measurement, of their architecture
+    return gain(held, ours.value, theirs.value) >= CLEAR * _error(held["name"], record, seed, noise)
+
+
+def _error(name: str, record: Record, seed: Record, noise: Mapping[str, float]) -> float:
+    """Standard error of the difference of two genomes; 0 where no spread is known."""
+    ours, theirs = record.measures[name], seed.measures[name]
+    apart = error_of_difference((ours.spread, theirs.spread), (ours.sketch, theirs.sketch))
+    error = math.hypot(apart, math.sqrt(2) * noise.get(name, 0.0))
+    return error if math.isfinite(error) else 0.0
 
 
 def _best(
@@ -69,8 +116,6 @@ def _best(
     best = max(candidates, key=lambda r: gain(wanted, r.measures[name].value, ours.value))
     theirs = best.measures[name]
     difference = gain(wanted, theirs.value, ours.value)
-    apart = error_of_difference((theirs.spread, ours.spread), (theirs.sketch, ours.sketch))
-    spread = math.hypot(apart, math.sqrt(2) * noise.get(name, 0.0))
     return {
         "id": best.genome_id,
         "objective": name,
@@ -78,25 +123,35 @@ def _best(
         "seed_value": ours.value,
         "gain": difference,
         "ratio": difference / abs(ours.value) if ours.value else None,
-        "within_spread": math.isfinite(spread) and 0 < difference <= spread,
+        "within_spread": 0 < difference <= CLEAR * _error(name, best, seed, noise),
     }
 
 
 def sentence(entry: dict[str, Any], objectives: Sequence[dict[str, Any]]) -> str:
-    """``nanogpt-cpu (3f...): at its loss 41% less latency (9a...); at its latency 0.12 nats less loss (77...)``"""
+    """``nanogpt-cpu (3f...), all trained to 131,072 tokens: at its loss 41% less latency (9a...); at its latency 0.12
+    nats less loss (77...)``"""
     label = clean(entry["label"]) or "seed"
     head = f"{label} ({entry['id']})"
     if entry["status"] != "ok":
         return f"{head}: {entry['status']}, nothing to compare with"
-    if len(objectives) < 2:
-        found = entry.get("best")
-        return f"{head}: {_absolute(found, objectives[0])}" if found else f"{head}: not measured like the front"
-    first, second = objectives[:2]
-    at_first, at_second = entry[f"at_seed_{first['name']}"], entry[f"at_seed_{second['name']}"]
-    if at_first is None and at_second is None:
+    if entry["trained"] is None:
         return f"{head}: not measured like the front, nothing to compare with"
+    said = f"{head}{_trained(entry)}: {_gains(entry, objectives)}"
+    later = entry["ahead"]
+    return said if later is None else f"{said}. Expected{_trained(later)}: {_gains(later, objectives)}"
+
+
+def _trained(found: Mapping[str, Any]) -> str:
+    return f", all trained to {thousands(clean(found['trained']))}" if found["trained"] else ""
+
+
+def _gains(found: Mapping[str, Any], objectives: Sequence[dict[str, Any]]) -> str:
+    if len(objectives) < 2:
+        return _absolute(found["best"], objectives[0])
+    first, second = objectives[:2]
+    at_first, at_second = (found[f"at_seed_{o['name']}"] for o in (first, second))
     return (
-        f"{head}: at its {clean(first['name'])} {_relative(at_first, second)}; "
+        f"at its {clean(first['name'])} {_relative(at_first, second)}; "
         f"at its {clean(second['name'])} {_absolute(at_second, first)}"
     )
 

@@ -69,7 +69,7 @@ def build_report(store: Store) -> dict[str, Any]:
         ],
         "ties": _ties(comparison),
         "seeds": _seeds(store, comparison, ahead),
-        "against_seed": against_seeds(store, comparison, noise),
+        "against_seed": against_seeds(store, comparison, noise, ahead),
         "fidelity": comparison.fidelity,
         "left_out": comparison.left_out,
         "other_device": _other_device(store, comparison),

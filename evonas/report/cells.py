@@ -25,6 +25,10 @@ from .short import (
 )
 
 _SURE = 0.95  # above it a place on the front is not in doubt
+_UNCALIBRATED = (
+    "Not calibrated: short trainings favour what learns fast; 'evonas calibrate' says how far long ones and other "
+    "seeds agree."
+)
 ALWAYS_SHOWN = ("learning_rate", "batch_size", "optimizer")
 
 
@@ -143,12 +147,7 @@ def summary_lines(report: Mapping[str, Any], table: Table) -> list[str]:
         lines.append(f"Constraints: {', '.join(clean(c['text']) for c in report['constraints'])}.")
     if table.shared:
         lines.append(f"All of them: {', '.join(table.shared)}.")
-    if any(row.probability for row in table.front):
-        about = "p: probability that it belongs on the front, given the spreads"
-        if any(o["name"] == "loss" for o in report["objectives"]):
-            known = noise_of(report["calibration"]) is not None
-            about += " and what another seed changes" if known else " but not what another seed would change"
-        lines.append(f"{about}; without, it is above {_SURE}.")
+    lines += _doubt_lines(report, table)
     if report["ties"]:
         pairs = ", ".join(f"{a[:6]} and {b[:6]}" for a, b in report["ties"])
         lines.append(f"Not told apart by what was measured: {pairs}.")
@@ -164,7 +163,21 @@ def summary_lines(report: Mapping[str, Any], table: Table) -> list[str]:
         lines.append(f"{elsewhere:,} {them} not compared: timed on another device.")
     if report["calibration"]:
         lines += [clean(line) for line in calibrated(report["calibration"])]
-    return lines + [sentence(entry, report["objectives"]) + "." for entry in report["against_seed"]]
+    lines += [sentence(entry, report["objectives"]) + "." for entry in report["against_seed"]]
+    if report["front"] and not report["calibration"] and any(o["name"] == "loss" for o in report["objectives"]):
+        lines.append(_UNCALIBRATED)
+    return lines
+
+
+def _doubt_lines(report: Mapping[str, Any], table: Table) -> list[str]:
+    """What ``p`` is: on the careful side, as a draw adds errors to values that hold one already."""
+    if not any(row.probability for row in table.front):
+        return []
+    about = "p: probability that it stays on the front when all values are drawn again within their errors"
+    if any(o["name"] == "loss" for o in report["objectives"]):
+        known = noise_of(report["calibration"]) is not None
+        about += " and what another seed changes" if known else " but not what another seed would change"
+    return [f"{about}; without, it is above {_SURE}."]
 
 
 def _rung_lines(report: Mapping[str, Any]) -> list[str]:

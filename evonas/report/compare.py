@@ -24,7 +24,7 @@ class Comparison:
 
     ``values`` (n, m) holds their objectives as measured, ``front`` (n,) marks the non-dominated ones (equal rows
     all), ``feasible`` (n,) those that break no constraint, ``fidelity`` names how each objective was obtained,
-    ``left_out`` counts ok records of other fidelity.
+    ``left_out`` counts ok records of other fidelity, ``constraints`` are those of the run.
     """
 
     names: tuple[str, ...]
@@ -35,6 +35,7 @@ class Comparison:
     feasible: np.ndarray
     fidelity: dict[str, str]
     left_out: int
+    constraints: tuple[Constraint, ...] = ()
 
     def record_of(self, genome_id: str) -> Record | None:
         return next((r for r in self.records if r.genome_id == genome_id), None)
@@ -80,7 +81,7 @@ def compare(store: Store) -> Comparison:
     feasible = np.array([total_violation(constraints, r) == 0 for r in records])
     front = feasible.copy()
     front[feasible] = non_dominated(minimised(values[feasible], directions))
-    return Comparison(names, directions, records, values, front, feasible, fidelity, left_out)
+    return Comparison(names, directions, records, values, front, feasible, fidelity, left_out, constraints)
 
 
 def _has(record: Record, names: Sequence[str]) -> bool:

@@ -83,6 +83,33 @@ def test_what_breaks_a_constraint_is_no_rival(tmp_path):
         assert front_probabilities(compare(store)) == {only: 1.0}
 
 
+@pytest.mark.parametrize(
+    ("name", "inside", "expected"), [("latency", 1.0, 0.84), ("latency", 0.0, 0.5), ("memory", 1.0, 0.84)]
+)
+def test_a_constraint_that_is_met_by_a_hair_may_not_be(tmp_path, name, inside, expected):
+    """``inside`` spreads within the bound: Phi of that; what is only constrained counts as well."""
+    with Store.create(
+        tmp_path / "run", header(constraints=[f"{name}<=2{'ms' if name == 'latency' else 'MB'}"])
+    ) as store:
+        genome = SEED.replace(beta2=0.9)
+        others = {"latency": Measure(1.0, 0.0, "measured", "cpu")} if name == "memory" else {}
+        measures = {
+            "loss": Measure(1.0, 0.0, "1000 tokens"),
+            **others,
+            name: Measure(2 - 0.1 * inside, 0.1, "measured", "cpu"),
+        }
+        store.append(genome, Record(genome.id, 0, 0, "ok", measures))
+        assert front_probabilities(compare(store))[genome.id] == pytest.approx(expected, abs=0.06)
+
+
+def test_one_just_outside_a_constraint_is_a_rival(tmp_path):
+    """The faster one is out by a hair: where it is not, it dominates what is on the front."""
+    with Store.create(tmp_path / "run", header(constraints=["latency>=1ms"])) as store:
+        add(store, 0, 1.0, 1.0 - 1e-9, latency_spread=0.1)
+        member = add(store, 1, 1.0, 3.0)
+        assert front_probabilities(compare(store)) == {member: pytest.approx(0.5, abs=0.06)}
+
+
 def test_noise_beside_the_spread_is_of_its_objective_and_apart_for_each(store):
     text = sketch(np.random.default_rng(0).standard_normal(400))
     first = add(store, 0, 2.0, 1.0, 0.001, loss_sketch=text)

@@ -26,6 +26,12 @@ EVIL = "<script>alert(1)</script>|[red]`*$x_{$\x1b[2J"
 FAST = SEED.replace(n_layers=2, window=(32, None), n_kv_heads=(4, 1), learning_rate=6.65e-4)
 
 
+UNCALIBRATED = (
+    "Not calibrated: short trainings favour what learns fast; 'evonas calibrate' says how far long ones and other "
+    "seeds agree."
+)
+
+
 def small(tmp_path, label="nanogpt-cpu") -> dict:
     """Seed, one better genome, one failure."""
     changes = {"seed_genomes": [{"id": SEED.id, "label": label}], "settings": {"generations": 3, "task": "text"}}
@@ -59,12 +65,17 @@ def test_table(tmp_path):
         assert part in front_line
     assert "-5.0%" in lines[lines.index(front_line) + 1] and "-50%" in lines[lines.index(front_line) + 1]
     assert any(line.startswith("* nanogpt-cpu") for line in lines)
-    assert lines[-3:] == [
-        "All of them: cosine, warmup 0.05, decay 0.1, dropout 0, beta2 0.99, clip 1.",
-        "Failed: 1 crash (of 3 evaluations).",
-        f"nanogpt-cpu ({SEED.id}): at its loss 50% less latency ({FAST.id}); "
-        f"at its latency 0.1 nats less loss ({FAST.id}).",
-    ]
+    assert " ".join(lines).endswith(UNCALIBRATED)
+    assert (
+        " ".join(lines)
+        .removesuffix(f" {UNCALIBRATED}")
+        .endswith(
+            "All of them: cosine, warmup 0.05, decay 0.1, dropout 0, beta2 0.99, clip 1. "
+            "Failed: 1 crash (of 3 evaluations). "
+            f"nanogpt-cpu ({SEED.id}), all trained to 1,000 tokens: at its loss 50% less latency ({FAST.id}); "
+            f"at its latency 0.1 nats less loss ({FAST.id})."
+        )
+    )
 
 
 @pytest.mark.parametrize("width", [80, 100, 120])
@@ -118,8 +129,9 @@ def test_markdown(tmp_path):
         "| 2.000 ±0.010 | 1.00 ±0.02 |\n\n"
         "- All of them: cosine, warmup 0.05, decay 0.1, dropout 0, beta2 0.99, clip 1.\n"
         "- Failed: 1 crash (of 3 evaluations).\n"
-        f"- nanogpt-cpu ({SEED.id}): at its loss 50% less latency ({FAST.id}); "
+        f"- nanogpt-cpu ({SEED.id}), all trained to 1,000 tokens: at its loss 50% less latency ({FAST.id}); "
         f"at its latency 0.1 nats less loss ({FAST.id}).\n"
+        f"- {UNCALIBRATED}\n"
     )
 
 
