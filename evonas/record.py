@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
 from .errors import EvonasError, did_you_mean
@@ -81,6 +81,7 @@ class Outcome:
 
 
 MEASURED_AGAIN = "measured again"  # the reason of a record that revises another
+_TIMES, _SINGLES = "times_measured", "singles "  # in a record's provenance; the latter before an objective's name
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,9 +124,18 @@ class Record:
 
     @property
     def times_measured(self) -> int:
-        """How many measurements its measured values are means of."""
-        times = self.provenance.get("times_measured")
+        """How many measurements its measured values are medians of (means, in runs of earlier versions)."""
+        times = self.provenance.get(_TIMES)
         return times if isinstance(times, int) and times > 0 else 1
+
+    def singles(self, name: str) -> list[float]:
+        """What these measurements of an objective gave, empty where the record does not say or says nonsense."""
+        text = self.provenance.get(_SINGLES + name)
+        try:
+            found = [float(part) for part in text.split()] if isinstance(text, str) else []
+        except ValueError:
+            return []
+        return found if all(map(math.isfinite, found)) else []
 
     def value(self, name: str) -> float | None:
         """The value of an objective, or None where it was not measured."""
@@ -209,6 +219,17 @@ class Constraint:
         unit = OBJECTIVES[self.name].unit
         bound = repr(self.bound).removesuffix(".0")  # every digit: runs store constraints as text
         return f"{self.name}{self.op}{bound}{unit if self.name != 'loss' else ''}"
+
+
+def of_measurements(singles: Mapping[str, Sequence[float]]) -> dict[str, str | int]:
+    """What a record's provenance says of the measurements so far (at least one) of each objective."""
+    texts = {_SINGLES + name: " ".join(f"{value:.6g}" for value in values) for name, values in singles.items()}
+    return {_TIMES: max(map(len, singles.values())), **texts}
+
+
+def besides_measurements(provenance: Mapping[str, str | int | float]) -> dict[str, str | int | float]:
+    """What it says of anything else."""
+    return {k: v for k, v in provenance.items() if k != _TIMES and not k.startswith(_SINGLES)}
 
 
 def total_violation(constraints: tuple[Constraint, ...], record: Record) -> float:

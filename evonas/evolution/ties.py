@@ -49,11 +49,3 @@ def _clearly_out(values, spreads, measured, front, k: int) -> bool:
     ahead = values[k] - values[front]
     clear = ~measured | (ahead > CLEAR * np.hypot(spreads[front], spreads[k]))
     return bool(((ahead >= 0) & clear).all(axis=1).any())
-
-
-def pooled(value: float, spread: float, times: int, again: float, its_spread: float) -> tuple[float, float]:
-    """Mean of ``times`` measurements, known with standard error ``spread``, and one more; and its standard error, from
-    how far the new one lies off or, where that happens to be little, from what the single ones claim."""
-    mean = (times * value + again) / (times + 1)
-    single = max(spread * np.sqrt(times), its_spread, abs(again - value) * np.sqrt(times / (times + 1)))
-    return float(mean), float(single / np.sqrt(times + 1))

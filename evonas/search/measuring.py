@@ -8,7 +8,7 @@ from dataclasses import replace
 from ..errors import EXIT_FAILED, EvonasError
 from ..executors import Call, Executor, Failure
 from ..genome import Genome
-from ..record import MEASURED_AGAIN, Measure, Outcome, Record
+from ..record import MEASURED_AGAIN, Measure, Outcome, Record, besides_measurements
 from ..store import Store
 from .contract import Evaluator
 
@@ -128,6 +128,6 @@ def _measured(record: Record, names: Collection[str]) -> dict[str, Measure]:
 
 def _moved(record: Record, found: Outcome) -> Record:
     """The record with what was ``found`` of its architecture here."""
-    provenance = {**record.provenance, **found.provenance, "times_measured": 1}
+    provenance = besides_measurements({**record.provenance, **found.provenance})
     measures = {**record.measures, **found.measures}
     return replace(record, measures=measures, cost={}, provenance=provenance, reason=MEASURED_AGAIN)

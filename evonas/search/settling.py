@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+
+import numpy as np
 
 from ..evolution import Individual
-from ..evolution.ties import pooled, tied_records
+from ..evolution.selection import minimised, non_dominated
+from ..evolution.ties import tied_records
 from ..executors import Call, Executor, Failure
-from ..record import MEASURED_AGAIN, Measure, Objective, Record
+from ..record import Objective, Record
 from ..store import Store
+from .timings import Timings
 
 ROUNDS = 5
+_COMPARED = 8  # of the front, that are measured beside ties: what a round has in common shows in them
 
 
 @dataclass(frozen=True)
 class Settled:
-    """Pairs of genomes on the front that could not be told apart, before and after their architectures were measured
+    """Pairs of genomes on the front that could not be told apart, before and after architectures were measured
     ``again`` so many times in all."""
 
     before: int
@@ -35,39 +40,41 @@ def settle(
     timeout: float | None = None,
 ) -> Settled:
     """Measure near-ties (see ``near_ties``) among ``individuals`` again, until they are told apart or ``ROUNDS`` are
-    over, and store the means in records that take the place of the ones before."""
+    over, and store what is known then (see ``Timings``) in records that take the place of the ones before.
+
+    The first round takes all of the front, so that the whole of it is timed in one state of the machine, the next ones
+    those in ties and some of the others to compare with.
+    """
     rows = [(i.genome, record) for i in individuals if (record := store.record_of(i.genome.id)) is not None]
     if not measured_names or not rows:
         return Settled(0, 0, 0)
     names, directions = [o.name for o in objectives], [o.direction for o in objectives]
-    genomes, records = [g for g, _ in rows], [r for _, r in rows]
+    genomes, records = (list(side) for side in zip(*rows))
     pairs = before = tied_records(records, names, directions, measured_names)
-    changed: set[int] = set()
+    timings = Timings([(g.architecture_id, r) for g, r in rows], measured_names)
     again = 0
-    for _ in range(ROUNDS):
+    for turn in range(ROUNDS):
         if not pairs or (deadline is not None and time.monotonic() >= deadline):
             break
-        tied = {genomes[k].architecture_id: genomes[k] for pair in pairs for k in pair}
-        calls = [Call("measure", (genome,), architecture) for architecture, genome in tied.items()]
-        for architecture, found in executor.map_alone(calls, timeout=timeout, deadline=deadline):
-            if isinstance(found, Failure) or found.status != "ok":
-                continue  # what is stored still holds
-            again += 1
-            for k in (k for k, genome in enumerate(genomes) if genome.architecture_id == architecture):
-                records[k] = _revised(records[k], found.measures)
-                changed.add(k)
+        front = _front(records, names, directions)
+        others = front if turn == 0 else [front[k] for k in np.linspace(0, len(front) - 1, _COMPARED).astype(int)]
+        wanted = [genomes[k] for k in (*(k for pair in pairs for k in pair), *others)]
+        calls = [Call("measure", (g,), a) for a, g in {g.architecture_id: g for g in wanted}.items()]
+        found = dict(executor.map_alone(calls, timeout=timeout, deadline=deadline))
+        # What failed is left: what is stored still holds.
+        good = {a: o.measures for a, o in found.items() if not isinstance(o, Failure) and o.status == "ok"}
+        again += len(good)
+        timings.add(good)
+        records = [timings.revised(g.architecture_id, r) for (g, r) in rows]
         pairs = tied_records(records, names, directions, measured_names)
-    for k in sorted(changed):
-        store.append(genomes[k], records[k])
+    for (genome, old), record in zip(rows, records):
+        if record is not old:
+            store.append(genome, record)
     return Settled(len(before), len(pairs), again)
 
 
-def _revised(record: Record, measures: dict[str, Measure]) -> Record:
-    times = record.times_measured
-    new = dict(record.measures)
-    for name, again in measures.items():
-        old = new[name]
-        value, spread = pooled(old.value, old.spread, times, again.value, again.spread)
-        new[name] = replace(old, value=value, spread=spread)
-    provenance = {**record.provenance, "times_measured": times + 1}
-    return replace(record, measures=new, cost={}, provenance=provenance, reason=MEASURED_AGAIN)
+def _front(records: Sequence[Record], names: Sequence[str], directions: Sequence[str]) -> list[int]:
+    """Places of the non-dominated ones, best in the first objective first."""
+    values = minimised(np.array([[r.measures[n].value for n in names] for r in records]), directions)
+    front = np.flatnonzero(non_dominated(values))
+    return front[np.argsort(values[front, 0], kind="stable")].tolist()

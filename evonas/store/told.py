@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Mapping
 from itertools import groupby
 from typing import Any
 
-from ..record import Outcome, Record
+from ..record import Outcome, Record, besides_measurements
 from .store import Store
 
 Place = tuple[int, str]  # index in its generation, genome id
@@ -39,7 +39,7 @@ def trained_outcome(record: Record, names: Collection[str]) -> Outcome | None:
     ``names``, or a divergence."""
     if not names:
         return None
-    about = {k: v for k, v in record.provenance.items() if k != "times_measured"}
+    about = besides_measurements(record.provenance)
     if all(name in record.measures for name in names):
         return Outcome(measures={name: record.measures[name] for name in names}, provenance=about)
     if record.status == "non_finite":

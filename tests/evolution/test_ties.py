@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evonas.evolution.ties import CLEAR, near_ties, pooled
+from evonas.evolution.ties import CLEAR, near_ties
 
 LOSS_LATENCY = np.array([False, True])
 
@@ -59,23 +59,3 @@ def test_of_no_rows_there_are_none():
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=12))
 def test_without_error_nothing_is_a_tie(rows):
     assert ties(rows, spread=0.0) == []
-
-
-def test_a_mean_comes_closer_to_the_truth_and_says_so():
-    rng = np.random.default_rng(0)
-    off, claimed = [], []
-    for _ in range(400):
-        value, spread = rng.normal(10, 0.2), 0.2
-        for times in range(1, 6):
-            value, spread = pooled(value, spread, times, rng.normal(10, 0.2), 0.2)
-        off.append(value - 10)
-        claimed.append(spread)
-    assert np.std(off) == pytest.approx(0.2 / np.sqrt(6), rel=0.15)
-    assert np.std(off) <= np.median(claimed) < 2 * np.std(off)  # what lies off now and then is not forgotten
-
-
-def test_a_mean_is_of_all_measurements_alike():
-    value, spread = 1.0, 0.0
-    for times, again in enumerate((2.0, 3.0, 6.0), start=1):
-        value, spread = pooled(value, spread, times, again, 0.0)
-    assert value == pytest.approx(3.0) and spread > 0  # though each claimed to be exact

@@ -1,0 +1,79 @@
+"""What several measurements of each of some architectures say of it.
+
+A machine's clock, its other users and its heat change all times together, between the measurements of a search by more
+than a single one tells by its repeats. So what a round of measurements has in common is taken out, and how far a time
+is known comes from how far those of one architecture lie apart, over all of them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from ..record import MEASURED_AGAIN, Measure, Record, of_measurements
+
+_COMMON = 4  # architectures, from which on a round says how fast the machine is
+_MAD = 1.4826  # standard deviations of a normal distribution in a median absolute deviation
+_MEDIAN = 1.2533  # standard errors of a mean in that of a median, for three or more
+
+
+class Timings:
+    """Measurements of some architectures, more of them round by round.
+
+    Args:
+        known: (architecture id, a record that holds what was measured of it), several of one architecture alike.
+        names: of the measured objectives.
+    """
+
+    def __init__(self, known: Sequence[tuple[str, Record]], names: Sequence[str]) -> None:
+        self._names = tuple(names)
+        self._singles: dict[str, dict[str, list[float]]] = {}
+        self._claimed: dict[str, dict[str, float]] = defaultdict(dict)  # relative spreads as measured, by objective
+        self._changed: set[str] = set()
+        for architecture, record in known:
+            if all(name in record.measures for name in self._names):
+                measures = {name: record.measures[name] for name in self._names}
+                self._singles[architecture] = {n: record.singles(n) or [m.value] for n, m in measures.items()}
+                for name, m in measures.items():
+                    self._claimed[name][architecture] = m.spread / abs(m.value) if m.value else 0.0
+
+    def add(self, found: Mapping[str, Mapping[str, Measure]]) -> None:
+        """One round: architecture id -> its measures. Where it has enough of them, what they are in common faster or
+        slower than what is known so far is the machine's; so times stay those of the search's state."""
+        found = {a: m for a, m in found.items() if a in self._singles and all(n in m for n in self._names)}
+        for name in self._names:
+            values = {a: measures[name].value for a, measures in found.items()}
+            known = {a: float(np.median(self._singles[a][name])) for a in values}
+            ratios = [v / known[a] for a, v in values.items() if known[a] and v]
+            common = float(np.median(ratios)) if len(ratios) >= _COMMON else 1.0
+            for architecture, value in values.items():
+                self._singles[architecture][name].append(value / common)
+        self._changed |= found.keys()
+
+    def revised(self, architecture: str, record: Record) -> Record:
+        """The record with the median of what was measured of its architecture and the standard error of that; the
+        record itself where nothing was added."""
+        if architecture not in self._changed:
+            return record
+        measures = dict(record.measures)
+        for name in self._names:
+            singles = self._singles[architecture][name]
+            value = float(np.median(singles))
+            error = abs(value) * self._deviation(name) * (_MEDIAN if len(singles) > 2 else 1) / math.sqrt(len(singles))
+            measures[name] = replace(measures[name], value=value, spread=error)
+        provenance = {**record.provenance, **of_measurements(self._singles[architecture])}
+        return replace(record, measures=measures, cost={}, provenance=provenance, reason=MEASURED_AGAIN)
+
+    def _deviation(self, name: str) -> float:
+        """Relative standard deviation of one measurement from the next, of all architectures alike; at least what
+        repeats within one say. One that something came between changes neither."""
+        apart: list[float] = []
+        for of in self._singles.values():
+            if middle := float(np.median(of[name])):
+                apart += np.abs(np.diff(of[name]) / middle / math.sqrt(2)).tolist()  # of each from the one before
+        between = _MAD * float(np.median(apart)) if apart else 0.0
+        return max(between, float(np.median(list(self._claimed[name].values()))))

@@ -1,0 +1,94 @@
+"""What several measurements say: the machine's state taken out, disturbances survived, errors that hold."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from evonas.record import MEASURED_AGAIN, Measure, Record, besides_measurements
+from evonas.search.timings import Timings
+
+
+def record(name: str, value: float, spread: float = 0.001, **provenance) -> Record:
+    measures = {"loss": Measure(2.0, 0.1, "9 tokens"), "latency": Measure(value, spread, "measured", "cpu")}
+    return Record(name, 0, 0, "ok", measures, cost={"seconds": 1.0}, provenance=provenance)
+
+
+def measured(values: dict[str, float]) -> dict[str, dict[str, Measure]]:
+    return {name: {"latency": Measure(value, 0.001, "measured", "cpu")} for name, value in values.items()}
+
+
+def drawn(seed: int, n: int = 10, rounds: int = 4, drift: float = 0.05, noise: float = 0.01):
+    """(true times, records after ``rounds``): single ones are off by ``noise``, those of a round by ``drift`` too."""
+    rng = np.random.default_rng(seed)
+    truth = {f"a{k}": 0.1 * 1.3**k for k in range(n)}
+    records = {a: record(a, t * (1 + noise * rng.standard_normal())) for a, t in truth.items()}
+    timings = Timings(list(records.items()), ["latency"])
+    for _ in range(rounds):
+        state = 1 + drift * rng.standard_normal()
+        timings.add(measured({a: t * state * (1 + noise * rng.standard_normal()) for a, t in truth.items()}))
+    return truth, {a: timings.revised(a, r) for a, r in records.items()}
+
+
+def test_what_a_round_has_in_common_is_the_machines_and_errors_are_what_they_say():
+    off = []
+    for seed in range(40):
+        truth, records = drawn(seed)
+        latencies = {a: r.measures["latency"] for a, r in records.items()}
+        scale = np.median([m.value / truth[a] for a, m in latencies.items()])
+        assert scale == pytest.approx(1, abs=0.02)  # that of the first ones, as if nothing had drifted
+        off += [(m.value / scale - truth[a]) / m.spread for a, m in latencies.items()]
+        assert all(0.002 < m.spread / m.value < 0.015 for m in latencies.values())
+    assert np.mean(np.abs(off) > 1) < 0.45 and np.mean(np.abs(off) > 2) < 0.12
+
+
+def test_a_few_alone_do_not_say_how_fast_the_machine_is():
+    records = {"a": record("a", 1.0), "b": record("b", 1.0)}
+    timings = Timings(list(records.items()), ["latency"])
+    timings.add(measured({"a": 1.5, "b": 1.5}))
+    assert timings.revised("a", records["a"]).measures["latency"].value == pytest.approx(1.25)
+
+
+def test_one_disturbed_measurement_poisons_nothing():
+    records = {f"a{k}": record(f"a{k}", 1.0 + k, 0.5 if k == 3 else 0.001) for k in range(8)}
+    timings = Timings(list(records.items()), ["latency"])
+    for turn in range(3):
+        timings.add(
+            measured({f"a{k}": (1 + k) * (1.002 - 0.001 * turn) * (2 if (k, turn) == (2, 1) else 1) for k in range(8)})
+        )
+    for k in (2, 3):
+        latency = timings.revised(f"a{k}", records[f"a{k}"]).measures["latency"]
+        assert latency.value == pytest.approx(1 + k, rel=0.01) and latency.spread < 0.01 * latency.value
+
+
+def test_a_record_takes_what_is_new_and_goes_on_from_it():
+    old = record("a", 1.0, versions="x")
+    timings = Timings([("a", old)], ["latency"])
+    assert timings.revised("a", old) is old
+    timings.add(measured({"a": 1.2, "never seen": 5.0}))
+    new = timings.revised("a", old)
+    assert (new.reason, new.cost, new.times_measured) == (MEASURED_AGAIN, {}, 2)
+    assert new.singles("latency") == [1.0, 1.2] and new.measures["loss"] == old.measures["loss"]
+    assert besides_measurements(new.provenance) == {"versions": "x"}
+    timings = Timings([("a", new)], ["latency"])
+    timings.add(measured({"a": 1.1}))
+    again = timings.revised("a", new)
+    assert again.singles("latency") == [1.0, 1.2, 1.1] and again.measures["latency"].value == 1.1
+
+
+@pytest.mark.parametrize("text", ["1.0 x", 5, "nan 1", "1e999"])
+def test_singles_that_are_nonsense_are_none(text):
+    damaged = record("a", 3.0, **{"singles latency": text})
+    assert damaged.singles("latency") == []
+    timings = Timings([("a", damaged)], ["latency"])
+    timings.add(measured({"a": 3.2}))
+    assert timings.revised("a", damaged).singles("latency") == [3.0, 3.2]
+
+
+def test_zeros_and_architectures_without_a_value_are_left_alone():
+    nothing = Record("b", 0, 1, "ok", {"loss": Measure(1.0)})
+    records = {f"a{k}": record(f"a{k}", 0.0, 0.0) for k in range(5)}
+    timings = Timings([*records.items(), ("b", nothing)], ["latency"])
+    timings.add(measured({**dict.fromkeys(records, 0.0), "b": 1.0}))
+    found = timings.revised("a0", records["a0"]).measures["latency"]
+    assert (found.value, found.spread) == (0.0, 0.0) and timings.revised("b", nothing) is nothing
