@@ -23,6 +23,7 @@ FILE = "calibration.json"  # in the run's folder
 MAX_BYTES = 8 * 2**20  # a training takes some 150; parsed, brackets alone take thirty times as much memory
 _RESAMPLES = 1000
 FEWEST = 4  # genomes from which a rank correlation says anything
+BOUNDED_FROM = 12  # genomes from which resampling says how much: of fewer its intervals hold the truth far too seldom
 AS_LONG = 1.0  # the factor of trainings with another seed, as long as the last rung; the others are longer
 LASTING = ("ok", "non_finite")  # how a training ends that would end so again
 _SANE = 1e18  # no number of a calibration comes near it
@@ -45,16 +46,18 @@ def summary_of(store: Store, calibration: Mapping[str, Any]) -> dict[str, Any]:
 def summarise(
     calibration: Mapping[str, Any], extrapolation: Extrapolation | None = None, noise: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """What the trainings done so far say: {factor, genomes, kept, kept_volume, predictors, extrapolation, seed_noise}.
+    """What the trainings done so far say: {factor, genomes, kept, kept_of, kept_volume, predictors, extrapolation,
+    seed_noise}.
 
-    ``kept``: of the genomes that are non-dominated in (long loss, latency) among those trained longer, the share that
-    had reached the last rung (see ``choose``); ``kept_volume``: of the hypervolume of that front, in the box around it,
-    the share that those at the last rung have without the others. None where none of them had. ``predictors`` has one
-    entry for the loss at each rung, where any genome of the run is there one for what is expected at the last, and one
-    for what is extrapolated from there, each genome left out: {what, genomes, tau, low, high, regret, regions}. ``tau``
-    is Kendall's tau-b (Kendall 1945) with the long loss, ``low`` and ``high`` its 95% bootstrap interval over genomes;
-    ``regret`` how many nats worse than the best the genome is, on average over resamples, that the predictor would
-    choose; ``regions`` {name: tau} for halves by size and learning rate. None where there are fewer than four genomes.
+    ``kept``: of the ``kept_of`` genomes that are non-dominated in (long loss, latency) among those trained longer, the
+    share that had reached the last rung (see ``choose``: a sample favours these); ``kept_volume``: of the hypervolume
+    of that front, in the box around it, the share that those at the last rung have without the others. None where none
+    of them had. ``predictors`` has one entry for the loss at each rung, where any genome of the run is there one for
+    what is expected at the last, and one for what is extrapolated from there, each genome left out: {what, genomes,
+    tau, low, high, regret, regions}. ``tau`` is Kendall's tau-b (Kendall 1945) with the long loss, ``low`` and ``high``
+    its 95% bootstrap interval over genomes (None for fewer than ``BOUNDED_FROM``); ``regret`` how many nats worse than
+    the best of these the one is that the predictor would choose; ``regions`` {name: tau} for halves by size and
+    learning rate. None where there are fewer than four genomes.
     ``extrapolation`` is {tokens, genomes (at the last rung and trained longer), error (of the long loss, nats, a genome
     left out; None where they are too few)}, ``seed_noise`` the ``noise`` that is given.
     """
@@ -110,12 +113,12 @@ def _kept(done: Sequence[Mapping], rungs: int) -> dict[str, float | None]:
     done = [e for e in done if e["latency"] is not None]
     there = np.array([len(e["losses"]) == rungs for e in done])
     if len(done) < FEWEST or not there.any():
-        return {"kept": None, "kept_volume": None}
+        return {"kept": None, "kept_of": None, "kept_volume": None}
     points = np.array([[e["long"], e["latency"]] for e in done])
     best = non_dominated(points)
     box = hypervolume_box(points[best])
     volume = hypervolume(points[there], *box) / hypervolume(points, *box)
-    return {"kept": float(there[best].mean()), "kept_volume": volume}
+    return {"kept": float(there[best].mean()), "kept_of": int(best.sum()), "kept_volume": volume}
 
 
 def _summary(what: str, entries: Sequence[Mapping], values: Sequence[float]) -> dict[str, Any]:
@@ -124,13 +127,11 @@ def _summary(what: str, entries: Sequence[Mapping], values: Sequence[float]) -> 
     if len(entries) < FEWEST:
         return out
     x, y = np.array(values), np.array([e["long"] for e in entries])
-    rng = np.random.default_rng(0)
-    draws = rng.integers(len(x), size=(_RESAMPLES, len(x)))
-    taus = np.array([t for d in draws if (t := tau(x[d], y[d])) is not None])
-    out["tau"] = tau(x, y)
-    if len(taus):
+    out["tau"], out["regret"] = tau(x, y), float(y[x.argmin()] - y.min())
+    if out["tau"] is not None and len(x) >= BOUNDED_FROM:
+        draws = np.random.default_rng(0).integers(len(x), size=(_RESAMPLES, len(x)))
+        taus = np.array([t for d in draws if (t := tau(x[d], y[d])) is not None])
         out["low"], out["high"] = np.percentile(taus, [2.5, 97.5]).tolist()
-    out["regret"] = float(np.mean([y[d][x[d].argmin()] - y[d].min() for d in draws]))
     for name, by in (("size", "params"), ("learning rate", "learning_rate")):
         scale = np.array([e[by] if e[by] is not None else math.nan for e in entries], dtype=float)
         middle = np.median(scale)
@@ -159,12 +160,31 @@ def lines(summary: Mapping[str, Any]) -> list[str]:
         between = f" [{row['low']:.2f}, {row['high']:.2f}]" if row["low"] is not None else ""
         out.append(
             f"  {row['what']}: {row['tau']:.2f}{between} over {row['genomes']} genomes"
-            f"{f' ({regions})' if regions else ''}; the best by it is {row['regret']:.3f} nats from the best."
+            f"{f' (halves: {regions})' if regions else ''}; "
+            f"the best by it is {row['regret']:.3f} nats from the best of these."
         )
-    if summary["kept"] is not None:
-        of_volume = f", {summary['kept_volume']:.1%} of its hypervolume" if summary["kept_volume"] is not None else ""
-        out.append(f"Of the truly best front among them the rungs had kept {summary['kept']:.0%}{of_volume}.")
-    return [*out, *_ahead_lines(summary["extrapolation"]), *_noise_lines(summary["seed_noise"])]
+    return [*out, *_kept_lines(summary), *_ahead_lines(summary["extrapolation"]), *_noise_lines(summary["seed_noise"])]
+
+
+def _kept_lines(summary: Mapping[str, Any]) -> list[str]:
+    if summary["kept"] is None:
+        return []
+    between = ""
+    if summary["kept_of"]:
+        low, high = wilson(summary["kept"], summary["kept_of"])
+        between = f" [{low:.0%}, {high:.0%}] of {summary['kept_of']:.0f}"
+    of_volume = f", {summary['kept_volume']:.1%} of its hypervolume" if summary["kept_volume"] is not None else ""
+    return [
+        f"Of the truly best front among them the rungs had kept {summary['kept']:.0%}{between}{of_volume}; "
+        "of all genomes it is less, as among these are more of those that went on."
+    ]
+
+
+def wilson(share: float, n: float) -> tuple[float, float]:
+    """95% interval of a share of ``n`` (Wilson 1927)."""
+    z, share, n = 1.96, min(max(share, 0.0), 1.0), max(n, 1.0)
+    middle, half = share + z * z / (2 * n), z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    return (middle - half) / (1 + z * z / n), (middle + half) / (1 + z * z / n)
 
 
 def _ahead_lines(ahead: Mapping[str, Any] | None) -> list[str]:
@@ -185,7 +205,14 @@ def _noise_lines(noise: Mapping[str, Any] | None) -> list[str]:
     were = f"{noise['genomes']:.0f} genomes trained with two"
     if noise["loss"] is None:
         return [f"How much a loss varies with the seed is not known: {were}, it takes {FEWEST}."]
-    return [f"A loss at the last rung varies by ±{number(noise['loss'], 2)} nats from seed to seed ({were})."]
+    from scipy.stats import chi2
+
+    freedom = max(noise["genomes"] - 1, 1)
+    low, high = (noise["loss"] * math.sqrt(freedom / chi2.ppf(q, freedom)) for q in (0.975, 0.025))
+    between = f"95% interval {number(low, 2)} to {number(high, 2)}"
+    return [
+        f"A loss at the last rung varies by ±{number(noise['loss'], 2)} nats from seed to seed ({were}, {between})."
+    ]
 
 
 # -- its file -------------------------------------------------------------------------------------------------------
@@ -305,7 +332,7 @@ def _read_summary(summary: Mapping[str, Any]) -> dict[str, Any]:
     out = {key: _number(summary[key]) for key in ("factor", "genomes")}
     out |= {"kept": _number(summary["kept"], or_none=True), "predictors": []}
     # What earlier versions wrote has none of the following.
-    out["kept_volume"] = _number(summary.get("kept_volume"), or_none=True)
+    out |= {key: _number(summary.get(key), or_none=True) for key in ("kept_of", "kept_volume")}
     for name, keys in (("extrapolation", ("tokens", "genomes", "error")), ("seed_noise", ("genomes", "loss"))):
         found = summary.get(name)
         if found is not None:

@@ -95,7 +95,8 @@ def test_a_perfect_proxy_and_a_reversed_one(climbed):
 
 
 def test_the_interval_holds_the_tau_and_narrows_with_more_genomes(climbed):
-    few, many = (summarise(trained(climbed, n))["predictors"][0] for n in (8, 60))
+    assert summarise(trained(climbed, 8))["predictors"][0]["low"] is None, "too few to resample"
+    few, many = (summarise(trained(climbed, n))["predictors"][0] for n in (12, 60))
     for row in (few, many):
         assert row["low"] <= row["tau"] <= row["high"]
     assert many["high"] - many["low"] < few["high"] - few["low"]
@@ -120,7 +121,7 @@ def test_kept_is_the_share_of_the_best_that_reached_the_last_rung(climbed):
     for e in sample["sample"]:
         e["long"], e["latency"] = (0.0, 1.0) if len(e["losses"]) == 3 else (1.0, 2.0)
     assert kept() == [1.0, 1.0]
-    assert "kept 100%, 100.0% of its hypervolume." in " ".join(lines(summarise(sample)))
+    assert "kept 100% [68%, 100%] of 8, 100.0% of its hypervolume; of all" in " ".join(lines(summarise(sample)))
     for e in sample["sample"]:
         e["long"], e["latency"] = 1 - e["long"], 3 - e["latency"]
     assert kept() == [0.0, 0.0]
@@ -183,6 +184,7 @@ def test_a_damaged_file_is_as_good_as_none(tmp_path, content):
         (("summary", "genomes"), None),
         (("summary", "genomes"), True),
         (("summary", "kept"), [1]),
+        (("summary", "kept_of"), "1"),
         (("summary", "kept_volume"), "1"),
         (("summary", "predictors"), 3),
         (("summary", "predictors", 0, "what"), "\ud800"),
@@ -203,7 +205,7 @@ def test_a_damaged_file_is_as_good_as_none(tmp_path, content):
     ],
 )
 def test_one_wrong_value_in_a_file_makes_it_as_good_as_none(climbed, tmp_path, where, value):
-    data = begun(climbed)
+    data = begun(climbed, 24, done=24)  # enough for intervals
     beside = {
         "extrapolation": {"tokens": 8192, "genomes": 6, "error": 0.05},
         "seed_noise": {"genomes": 4, "loss": 0.01},
@@ -224,11 +226,12 @@ def test_one_wrong_value_in_a_file_makes_it_as_good_as_none(climbed, tmp_path, w
 def test_a_summary_of_an_earlier_version_is_read(climbed, tmp_path):
     data = begun(climbed)
     summary = summarise(data)
-    old = {k: v for k, v in summary.items() if k not in ("kept_volume", "extrapolation", "seed_noise")}
+    old = {k: v for k, v in summary.items() if k not in ("kept_of", "kept_volume", "extrapolation", "seed_noise")}
     write_calibration(tmp_path, {**data, "summary": old})
     found = read_calibration(tmp_path)["summary"]
-    assert found == json.loads(json.dumps({**old, "kept_volume": None, "extrapolation": None, "seed_noise": None}))
-    assert f"kept {old['kept']:.0%}." in " ".join(lines(found))
+    unknown = dict.fromkeys(("kept_of", "kept_volume", "extrapolation", "seed_noise"))
+    assert found == json.loads(json.dumps({**old, **unknown}))
+    assert f"kept {old['kept']:.0%}; of all" in " ".join(lines(found))
 
 
 def test_what_a_file_holds_beside_is_not_passed_on(climbed, tmp_path):
@@ -266,7 +269,10 @@ def test_the_noise_of_seeds_is_what_they_change_apart(climbed, shift):
     found = seed_noise(losses, {**again, "not told any more": 9.0})
     assert found["genomes"] == 400 and found["loss"] == pytest.approx(0.1, rel=0.1)
     said = lines({**summarise(trained(climbed)), "seed_noise": {**found, "loss": 0.1}})[-1]
-    assert said == "A loss at the last rung varies by ±0.1 nats from seed to seed (400 genomes trained with two)."
+    assert said == (
+        "A loss at the last rung varies by ±0.1 nats from seed to seed (400 genomes trained with two, 95% interval "
+        "0.094 to 0.11)."
+    )
 
 
 def test_few_with_another_seed_say_nothing_and_that_is_said(climbed):
