@@ -18,6 +18,10 @@ class Muon(torch.optim.Optimizer):
     2025, "Muon is scalable for LLM training", eq. 4). ``torch.optim.Muon`` computes the same, matrix by matrix and in
     bfloat16, which a CPU without units for it emulates; here matrices of one shape are one batch, iterated in
     ``dtype``.
+
+    ``every``: momentum is orthogonalised, and followed so many times as far, at the first of so many steps; the others
+    only take in their gradients and decay. What an orthogonalisation costs does not depend on the batch, and beside a
+    small one it is half of a step (compare Khaled et al. 2025, "MuonBP", which spares the communication it takes).
     """
 
     def __init__(
@@ -27,32 +31,41 @@ class Muon(torch.optim.Optimizer):
         momentum: float = 0.95,
         weight_decay: float = 0.0,
         dtype: torch.dtype = torch.float32,
+        every: int = 1,
     ) -> None:
         super().__init__(list(params), {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
-        self._dtype = dtype
+        self._dtype, self._every, self._steps = dtype, every, 0
+
+    def begin(self) -> None:
+        """The next step is the first of ``every``."""
+        self._steps = 0
 
     @torch.no_grad()
     def step(self, closure=None) -> None:
+        moves = self._steps % self._every == 0
+        self._steps += 1
         for group in self.param_groups:
             by_shape: dict[torch.Size, list[torch.Tensor]] = {}
             for parameter in group["params"]:
                 if parameter.grad is not None:
                     by_shape.setdefault(parameter.shape, []).append(parameter)
             for shape, parameters in by_shape.items():
-                self._step_batch(shape, parameters, group)
+                self._step_batch(shape, parameters, group, moves)
 
-    def _step_batch(self, shape: torch.Size, parameters: list[torch.Tensor], group: dict) -> None:
+    def _step_batch(self, shape: torch.Size, parameters: list[torch.Tensor], group: dict, moves: bool) -> None:
         grads = [p.grad for p in parameters]
         for p in parameters:
             if "momentum" not in self.state[p]:
                 self.state[p]["momentum"] = torch.zeros_like(p)
         momenta = [self.state[p]["momentum"] for p in parameters]
         torch._foreach_lerp_(momenta, grads, 1 - group["momentum"])
-        updates = torch.stack(torch._foreach_lerp(grads, momenta, group["momentum"]))
-        directions = orthogonalised(updates, self._dtype)
         rate = group["lr"]  # a number, or a tensor where the step is captured
         torch._foreach_mul_(parameters, 1 - rate * group["weight_decay"])
-        torch._foreach_add_(parameters, list(directions.mul_(-rate * 0.2 * max(shape) ** 0.5).unbind(0)))
+        if not moves:
+            return
+        updates = torch.stack(torch._foreach_lerp(grads, momenta, group["momentum"]))
+        directions = orthogonalised(updates, self._dtype).mul_(-rate * self._every * 0.2 * max(shape) ** 0.5)
+        torch._foreach_add_(parameters, list(directions.unbind(0)))
 
 
 def orthogonalised(matrices: torch.Tensor, dtype: torch.dtype = torch.float32) -> torch.Tensor:

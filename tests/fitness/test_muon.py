@@ -81,6 +81,34 @@ def test_a_batch_of_one_shape_equals_matrix_by_matrix():
         assert not torch.equal(one, before)
 
 
+def test_of_two_steps_the_first_goes_twice_as_far_and_the_second_is_remembered():
+    start, first, second, third = matrices((8, 8), 4)
+    rare, often = (torch.nn.Parameter(start.clone()) for _ in range(2))
+    optimizers = Muon([rare], lr=0.1, weight_decay=0.5, every=2), Muon([often], lr=0.1, weight_decay=0.5)
+    moved = []
+    for gradient in (first, second, third):
+        before = rare.detach().clone(), often.detach().clone()
+        for parameter, optimizer in zip((rare, often), optimizers):
+            parameter.grad = gradient.clone()
+            optimizer.step()
+        moved.append([(p.detach() - 0.95 * b) for p, b in zip((rare, often), before)])  # beside what decays
+    torch.testing.assert_close(moved[0][0], 2 * moved[0][1])
+    assert moved[1][0].abs().max() < 1e-6 < moved[1][1].abs().max()
+    torch.testing.assert_close(moved[2][0], 2 * moved[2][1])  # by the momentum of all three gradients
+
+
+def test_a_cycle_begins_with_a_move():
+    parameter = torch.nn.Parameter(torch.eye(4))
+    optimizer = Muon([parameter], lr=0.1, every=2)
+    for turn in range(3):
+        before = parameter.detach().clone()
+        parameter.grad = matrices((4, 4), 1, seed=turn)[0]
+        if turn == 1:
+            optimizer.begin()
+        optimizer.step()
+        assert torch.equal(parameter, before) is (turn == 2)
+
+
 def test_a_parameter_without_gradient_stays():
     still, moving = (torch.nn.Parameter(torch.ones(4, 4)) for _ in range(2))
     moving.grad = torch.eye(4)
