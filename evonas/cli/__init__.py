@@ -53,7 +53,8 @@ def _exit_code() -> int:
     """The one place where errors become messages and exit codes."""
     try:
         code = cli(standalone_mode=False)
-    except click.exceptions.Abort:
+    except click.exceptions.Abort:  # what click makes of Ctrl-C
+        click.echo("Interrupted.", err=True)
         code = EXIT_INTERRUPTED
     except click.ClickException as error:
         error.show()

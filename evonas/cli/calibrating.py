@@ -181,4 +181,5 @@ class _Sitting:
                 write_calibration(self.store.folder, self.about)
                 bar.update(row, advance=1)
                 if not console.is_terminal:
-                    click.echo(f"{what}: {genome_id}: {found['status']}, loss {loss}", err=True)
+                    reached = "" if loss is None else f", loss {loss:.4f}"
+                    click.echo(f"{what}: {genome_id}: {found['status']}{reached}", err=True)

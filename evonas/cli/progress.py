@@ -55,7 +55,7 @@ class Progress(Listener):
         if search.store.generations:
             self.row = search.store.generations[-1]
         about = (
-            f": {s.task}, {source}; {s.device}, {search.executor.workers} workers; "
+            f": {s.task}, {source}; {s.device}, {_workers(search.executor.workers)}; "
             f"context {s.context}{_lengths(search.evaluator)}; objectives {', '.join(s.objectives)}"
         )
         self.console.print(plain(self.folder.name, "bold") + plain(about), highlight=False)
@@ -164,8 +164,10 @@ class Progress(Listener):
         spent = _clock(time.monotonic() - self.started)
         if self.ties.again:
             were, are = self.ties.before, self.ties.after
-            text = f"{were} {'pair' if were == 1 else 'pairs'} could not be told apart by what was measured; "
-            console.print(f"\n{text}after {self.ties.again} more measurements {are} can't.", highlight=False)
+            pairs = "pair on the front or close behind" if were == 1 else "pairs on the front or close behind"
+            more = "" if are <= were else ": times vary more from one measurement to the next than within one"
+            text = f"{were} {pairs} could not be told apart by what was measured; after {self.ties.again} more "
+            console.print(f"\n{text}measurements {are} can't{more}.", highlight=False)
         console.print(f"\n{done} generations, {self.evaluations} evaluations in {spent}.{why[ended]}", highlight=False)
         where = plain(f"Plot: {picture}   Data: {self.folder / 'population.h5'}")
         console.print(where, highlight=False, soft_wrap=True)
@@ -195,6 +197,10 @@ def _lengths(evaluator: Evaluator) -> str:
         return ""
     tokens = ", ".join(f"{count:,}" for count in evaluator.rungs)
     return f", trained on {tokens} tokens" + (", rung by rung" if len(evaluator.rungs) > 1 else "")
+
+
+def _workers(count: int) -> str:
+    return f"{count} worker{'s' if count != 1 else ''}"
 
 
 def _clock(seconds: float) -> str:

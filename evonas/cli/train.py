@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ..errors import EXIT_FAILED, EvonasError
+from ..errors import EXIT_FAILED, EXIT_INTERRUPTED, EvonasError
 from .options import precision_option
 
 if TYPE_CHECKING:
@@ -81,6 +81,7 @@ def train(reference, tokens, task, data, context, device, rate_as_found, precisi
     from ..tasks import fingerprint, load_task
     from .folder import make_folder
     from .reference import read_and_tell
+    from .running import interrupts
 
     found = read_and_tell(reference)
     tokens = _tokens_for(found) if tokens is None else tokens
@@ -103,9 +104,17 @@ def train(reference, tokens, task, data, context, device, rate_as_found, precisi
     make_folder(folder)
     try:
         write_genome(folder / "genome.json", genome, name=found.name, source=found.source, context=context)
-        best, curve = _train(genome, loaded, tokens, seed, device, precision, folder)
-    except BaseException:
+        with interrupts():
+            best, curve = _train(genome, loaded, tokens, seed, device, precision, folder)
+    except BaseException as error:
         _remove_useless(folder)
+        if isinstance(error, KeyboardInterrupt):
+            kept = f" The best weights so far are kept in {folder}." if folder.exists() else ""
+            raise EvonasError(
+                f"interrupted before the training's end.{kept}",
+                "A training is not resumed: begin it again with -o DIR, or after that folder is removed.",
+                exit_code=EXIT_INTERRUPTED,
+            ) from None
         raise
     loss, spread, latency = best
     click.echo(f"{found.name} ({genome.id}): {curve[-1][0]:,} tokens of {task_name}, context {context}, {device}")
@@ -128,6 +137,7 @@ def _train(genome, task, tokens: int, seed: int, device: str, precision: str, fo
     from ..convert.weights import save_weights
     from ..fitness.latency import forward_latency
     from ..fitness.train import DivergenceError, steps_for, train
+    from ..tasks import vocabulary
 
     best: dict = {"loss": float("inf"), "spread": 0.0}
     curve: list[tuple[int, float]] = []  # (tokens seen, held-out loss)
@@ -150,7 +160,7 @@ def _train(genome, task, tokens: int, seed: int, device: str, precision: str, fo
             curve.append((seen * task.context, loss))
             if loss < best["loss"]:
                 best.update(loss=loss, spread=spread)
-                save_weights(model, folder / "weights.safetensors")
+                save_weights(model, folder / "weights.safetensors", vocabulary(task))
             _write_curve(folder / "curve.csv", curve)
 
         try:

@@ -112,6 +112,20 @@ def generate(
     return tokens_BT
 
 
+def encoded(text: str, vocabulary: bytes) -> torch.Tensor:
+    """Tokens (1, T) of a text, byte by byte. Raises EvonasError where it holds a byte that the vocabulary lacks."""
+    data = text.encode()
+    lacking = bytes(sorted({*data} - {*vocabulary}))
+    if lacking:
+        raise EvonasError(f"the text this model learned has none of {lacking.decode(errors='replace')!r}")
+    return torch.tensor([[vocabulary.index(byte) for byte in data]], dtype=torch.int64)
+
+
+def decoded(tokens: torch.Tensor, vocabulary: bytes) -> str:
+    """The text of tokens of any shape."""
+    return bytes(vocabulary[token] for token in tokens.flatten().tolist()).decode(errors="replace")
+
+
 @torch.inference_mode()
 def milliseconds(call: Callable[[], object], seconds: float = SECONDS) -> tuple[float, float, int]:
     """Median of ``call`` over about ``seconds`` of repeats, half their interquartile range, and how many there were.
@@ -155,8 +169,8 @@ def _repeats(call: Callable[[], object], seconds: float) -> tuple[list[int], lis
     return times, undisturbed
 
 
-def report(model: Transformer) -> None:
-    """Print parameters, forward latency and, to see that it runs, some generated tokens."""
+def report(model: Transformer, vocabulary: bytes | None = None) -> None:
+    """Print parameters, forward latency and, to see that it runs, some generated tokens or, with a vocabulary, text."""
     model.eval()
     tokens = (torch.arange(model.context) % model.vocab_size).unsqueeze(0)
     params = sum(parameter.numel() for parameter in model.parameters())
@@ -165,5 +179,11 @@ def report(model: Transformer) -> None:
     median, spread, repeats = milliseconds(lambda: model(tokens))
     print(f"latency     {median:.3f} ms +- {spread:.3f}, one forward pass of {model.context} tokens at batch 1,")
     print(f"            one thread; median and half the interquartile range of {repeats}")
-    drawn = generate(model, tokens[:, :1], min(16, model.context), generator=torch.Generator().manual_seed(0))
-    print("tokens      " + " ".join(str(token) for token in drawn[0].tolist()))
+    generator = torch.Generator().manual_seed(0)
+    if vocabulary is None:
+        drawn = generate(model, tokens[:, :1], min(16, model.context), generator=generator)
+        print("tokens      " + " ".join(str(token) for token in drawn[0].tolist()))
+    else:
+        begin = encoded("\n", vocabulary) if b"\n" in vocabulary else tokens[:, :1]
+        text = decoded(generate(model, begin, model.context - 1, 0.8, generator), vocabulary)
+        print("text        " + text.strip("\n").replace("\n", "\n            "))

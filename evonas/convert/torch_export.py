@@ -66,7 +66,7 @@ It needs torch alone. ``python model.py`` prints its parameters, its latency and
     model = load()
     logits = model(tokens)               # (B, T) token ids -> (B, T, {vocab_size})
     longer = generate(model, tokens, 20)
-
+{text}
 Parameters have the names they have in evonas.
 """
 
@@ -88,7 +88,11 @@ class EvonasError(ValueError):
 {genome}
 VOCAB_SIZE = {vocab_size}
 CONTEXT = {context}  # tokens it is meant for
+VOCABULARY = {vocabulary}
 '''
+OF_TEXT = """
+    print(decoded(generate(model, encoded("The ", VOCABULARY), 50, 0.8), VOCABULARY))
+"""
 
 FOOT = '''\
 # -- This model --------------------------------------------------------------------------------------------------------
@@ -103,22 +107,32 @@ def load(weights: str | os.PathLike | None = None) -> Transformer:
 
 
 if __name__ == "__main__":
-    report(load())
+    report(load(), VOCABULARY)
 '''
 
 
-def export_torch(model: Transformer, folder: Path, *, trained: bool, name: str = "", source: str = "") -> None:
-    """Write ``FILES`` into an existing ``folder``; raises EvonasError where one can't be written."""
+def export_torch(
+    model: Transformer,
+    folder: Path,
+    *,
+    trained: bool,
+    name: str = "",
+    source: str = "",
+    vocabulary: bytes | None = None,
+) -> None:
+    """Write ``FILES`` into an existing ``folder``; raises EvonasError where one can't be written. ``vocabulary``: the
+    byte that each token stands for, where that is so."""
     try:
-        (folder / "model.py").write_text(model_source(model, trained=trained), encoding="utf-8")
+        text = model_source(model, trained=trained, vocabulary=vocabulary)
+        (folder / "model.py").write_text(text, encoding="utf-8")
     except OSError as error:
         raise EvonasError(f"{folder / 'model.py'} can't be written: {error.strerror}") from None
     notes = () if trained else ("the weights beside this file are untrained",)
     write_genome(folder / "genome.json", model.genome, name=name, source=source, context=model.context, notes=notes)
-    save_weights(model, folder / "weights.safetensors")
+    save_weights(model, folder / "weights.safetensors", vocabulary)
 
 
-def model_source(model: Transformer, *, trained: bool) -> str:
+def model_source(model: Transformer, *, trained: bool, vocabulary: bytes | None = None) -> str:
     """The text of ``model.py``."""
     sections = [_section(module, names) for module, names in PARTS]
     head = HEAD.format(
@@ -129,6 +143,8 @@ def model_source(model: Transformer, *, trained: bool) -> str:
         genome=_genome_literal(plain_genome(model.genome)),
         vocab_size=model.vocab_size,
         context=model.context,
+        vocabulary="None  # tokens are not bytes of a text" if vocabulary is None else _vocabulary_literal(vocabulary),
+        text="" if vocabulary is None else OF_TEXT,
     )
     return "\n\n\n".join([head.rstrip(), *sections, FOOT])
 
@@ -153,6 +169,13 @@ def _genome_literal(genome: plain.Genome) -> str:
     lines = [f"    {name}={json.dumps(value) if isinstance(value, str) else repr(value)}," for name, value in fields]
     lines += ["    layers=(", *(f"        {layer!r}," for layer in genome.layers), "    ),"]
     return "\n".join(["GENOME = Genome(", *lines, ")"])
+
+
+def _vocabulary_literal(vocabulary: bytes) -> str:
+    """In lines of 50 bytes."""
+    text = vocabulary.hex()
+    lines = [f'    "{text[k : k + 100]}"' for k in range(0, len(text), 100)]
+    return "\n".join(["bytes.fromhex(  # the byte that each token stands for", *lines, ")"])
 
 
 def _section(module: ModuleType, names: tuple[str, ...] | None) -> str:

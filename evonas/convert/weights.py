@@ -17,8 +17,9 @@ from .standalone import read_header, read_safetensors
 MAX_CONTEXT = 2**24  # as in a genome file
 
 
-def save_weights(model: Transformer, path: Path) -> None:
-    """Write the weights beside ``path`` and rename: a kill leaves the last good ones."""
+def save_weights(model: Transformer, path: Path, vocabulary: bytes | None = None) -> None:
+    """Write the weights beside ``path`` and rename: a kill leaves the last good ones. ``vocabulary``: the byte that
+    each token stands for, where that is so."""
     from safetensors.torch import save_file
 
     weights = {name: tensor.contiguous().cpu() for name, tensor in model.state_dict().items()}
@@ -28,9 +29,13 @@ def save_weights(model: Transformer, path: Path) -> None:
         "vocab_size": str(model.vocab_size),
         "context": str(model.context),
     }
+    metadata |= {} if vocabulary is None else {"vocabulary": vocabulary.hex()}
     partial = path.with_suffix(".partial")
     try:
         save_file(weights, partial, metadata=metadata)
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(partial, 0o666 & ~umask)  # as any file; safetensors makes it ours alone
         os.replace(partial, path)
     except OSError as error:
         raise EvonasError(f"{path} can't be written: {error}", exit_code=EXIT_FAILED) from None
@@ -44,6 +49,17 @@ def are_of(path: Path, genome: Genome) -> bool:
         return about.get("genome") == bounded_windows(genome, _whole(about, "context", path)).id
     except (OSError, EvonasError):
         return False
+
+
+def vocabulary_of(path: Path) -> bytes | None:
+    """The byte that each token of the weights at ``path`` stands for; None where the file does not say."""
+    try:
+        with open_plain(path) as file:
+            about = read_header(file, path)[0].get("__metadata__", {})
+        found = bytes.fromhex(about.get("vocabulary", ""))
+    except (OSError, ValueError, EvonasError):
+        return None
+    return found if found and str(len(found)) == about.get("vocab_size") and len(set(found)) == len(found) else None
 
 
 def load_trained(genome: Genome, path: Path, context: int | None = None) -> Transformer:

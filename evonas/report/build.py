@@ -40,7 +40,7 @@ def build_report(store: Store) -> dict[str, Any]:
         ``near_ties``), ``against_seed`` (see ``against_seeds``),
         ``fidelity`` {name: text} of the front, ``left_out`` (ok records of another fidelity or device),
         ``other_device`` (genomes of the front's fidelity among them), ``constraints`` [{text, name, unit}] (those that
-        are no objectives have their values in a member's ``constraints``, as in ``objectives``),
+        are no objectives have their values in a member's ``constraints``, as in ``objectives``), ``goals`` [text],
         ``created``, ``seconds``, ``versions``, ``status_of_run`` {generations_asked, generations_done}, ``rungs`` (see
         ``_rungs``), ``calibration`` (the last one, see ``summarise``, or null).
     """
@@ -74,6 +74,7 @@ def build_report(store: Store) -> dict[str, Any]:
         "left_out": comparison.left_out,
         "other_device": _other_device(store, comparison),
         "constraints": _constraints(header["constraints"]),
+        "goals": _goals(header["settings"].get("goals")),
         "created": header["created"],
         "seconds": store.seconds,
         "versions": {name: _text(version) for name, version in header["versions"].items()},
@@ -175,6 +176,10 @@ def _constraints(texts: list[Any]) -> list[dict[str, str]]:
             name = ""
         out.append({"text": str(text), "name": name, "unit": OBJECTIVES[name].unit if name else ""})
     return out
+
+
+def _goals(texts: Any) -> list[str]:
+    return [_text(text) for text in texts if isinstance(text, str)] if isinstance(texts, (list, tuple)) else []
 
 
 def _member(store: Store, record: Record, names: tuple[str, ...], ahead: Mapping[str, Any]) -> dict[str, Any]:

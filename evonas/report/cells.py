@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -145,12 +145,13 @@ def summary_lines(report: Mapping[str, Any], table: Table) -> list[str]:
     lines = []
     if report["constraints"]:
         lines.append(f"Constraints: {', '.join(clean(c['text']) for c in report['constraints'])}.")
+    if report["goals"]:
+        lines.append(f"Good enough: {', '.join(clean(goal) for goal in report['goals'])}.")
     if table.shared:
         lines.append(f"All of them: {', '.join(table.shared)}.")
     lines += _doubt_lines(report, table)
     if report["ties"]:
-        pairs = ", ".join(f"{a[:6]} and {b[:6]}" for a, b in report["ties"])
-        lines.append(f"Not told apart by what was measured: {pairs}.")
+        lines.append(f"Not told apart by what was measured, each from another: {_groups(report['ties'])}.")
     if report["failures"]:
         counts = ", ".join(f"{count:,} {status}" for status, count in report["failures"].items())
         lines.append(f"Failed: {counts} (of {report['evaluations']:,} evaluations).")
@@ -167,6 +168,24 @@ def summary_lines(report: Mapping[str, Any], table: Table) -> list[str]:
     if report["front"] and not report["calibration"] and any(o["name"] == "loss" for o in report["objectives"]):
         lines.append(_UNCALIBRATED)
     return lines
+
+
+def _groups(pairs: Sequence[Sequence[str]]) -> str:
+    """``a, b, c; d, e`` of pairs of ids, short: who is tied to whom, directly or through others."""
+    groups: list[list[str]] = []
+    for pair in pairs:
+        met = [g for g in groups if not set(g).isdisjoint(pair)]
+        groups = [g for g in groups if g not in met] + [list(dict.fromkeys([*(i for g in met for i in g), *pair]))]
+    return "; ".join(", ".join(i[:6] for i in group) for group in groups)
+
+
+def nothing_yet(report: Mapping[str, Any]) -> str:
+    """What to say in place of an empty front."""
+    state = report["status_of_run"]
+    done = state["generations_asked"] is not None and state["generations_done"] >= state["generations_asked"]
+    if not done:
+        return "Nothing is on the front yet."
+    return "Nothing is on the front" + (": nothing meets the constraints." if report["constraints"] else ".")
 
 
 def _doubt_lines(report: Mapping[str, Any], table: Table) -> list[str]:
@@ -194,7 +213,7 @@ def _rung_lines(report: Mapping[str, Any]) -> list[str]:
     ]
     held = next((k for k, rung in enumerate(rungs) if rung["fidelity"] in report["fidelity"].values()), None)
     front = "" if held is None else f"those at {at[held]} so far" if held < len(rungs) - 1 else "the last"
-    lines = [", ".join([text, *further]) + (f"; the front holds only {front}." if front else ".")]
+    lines = [", ".join([text, *further]) + (f"; the front holds only {front}." if front and report["front"] else ".")]
     for name in dict.fromkeys(name for rung in rungs[:-1] for name in rung["error"] or ()):
         if report["fidelity"].get(name) == "measured":  # once more, perhaps, but not by rungs
             continue

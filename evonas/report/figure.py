@@ -144,7 +144,10 @@ def _view(ax: Axes, comparison: Comparison, column: int, seed_ids: Sequence[str]
     for axis, j in (("x", column), ("y", 0)):
         values = comparison.values[:, j]
         low, high = np.percentile(values, [2, 95]) if len(values) >= 20 else (values.min(), values.max())
-        low, high = min(low, values[kept].min()), max(high, values[kept].max())
+        bars = np.array(_bars([r.measures[comparison.names[j]] for r in comparison.records]))[kept]
+        shown = values[kept]
+        bars = np.where(bars < np.abs(shown), bars, 0.0)  # one that reaches zero would press the rest flat
+        low, high = min(low, (shown - bars).min()), max(high, (shown + bars).max())
         outside |= (values < low) | (values > high)
         if low > 0 and high / low > LOG_FROM:
             _log_axis(ax, axis, low, high)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from html import escape
 from typing import Any
 
-from .cells import Row, Table, summary_lines, table_of, title_line
+from .cells import Row, Table, nothing_yet, summary_lines, table_of, title_line
 from .short import clean
 
 _STYLE = """
@@ -55,15 +55,15 @@ def to_html(report: Mapping[str, Any], png_bytes: bytes | None = None) -> str:
 <h1>{escape(clean(report["run"]))}</h1>
 <p class="run">{escape(title_line(report))}</p>
 {picture}{sentences}<h2>Pareto front</h2>
-{_table(table)}<p class="run">{made}</p>
+{_table(table, nothing_yet(report))}<p class="run">{made}</p>
 </body>
 </html>
 """
 
 
-def _table(table: Table) -> str:
+def _table(table: Table, nothing: str) -> str:
     if not table.front and not table.seeds:
-        return "<p>Nothing is on the front yet.</p>\n"
+        return f"<p>{nothing}</p>\n"
     heads = "".join(f"<th>{escape(name)}</th>" for name in ("id", *table.columns, *table.objectives, *table.ahead))
     on_front = {row.id for row in table.front}
     rows = table.front + [row for row in table.seeds if row.id not in on_front]

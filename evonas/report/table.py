@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from .cells import Row, Table, summary_lines, table_of, title_line
+from .cells import Row, Table, nothing_yet, summary_lines, table_of, title_line
 
 _NAMED = ("heads", "window", "kv rank", "ffn")  # cells that need their column's name beside them in a line
 _NOTHING = {"window": "full", "kv rank": "·"}  # not worth a word
@@ -27,7 +27,7 @@ def render_table(report: Mapping[str, Any], console: Console) -> None:
     table = table_of(report)
     console.print(Text(title_line(report), style="bold"), soft_wrap=True)
     if not table.front and not table.seeds:
-        console.print(Text("Nothing is on the front yet."))
+        console.print(Text(nothing_yet(report)))
     else:
         console.print(_rich_table(table))
     for line in summary_lines(report, table):

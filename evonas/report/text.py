@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..genome import ARCHITECTURE_GENES, TRAINING_GENES
-from .cells import Row, Table, only_constrained, summary_lines, table_of, title_line
+from .cells import Row, Table, nothing_yet, only_constrained, summary_lines, table_of, title_line
 from .short import clean, writable
 
 _MARKDOWN_SPECIAL = str.maketrans({c: "\\" + c for c in "\\`*_[]<>|#"})
@@ -68,7 +68,7 @@ def to_markdown(report: Mapping[str, Any]) -> str:
         lines.append("|" + "|".join([" --- "] * texts + [" ---: "] * (len(headers) - texts)) + "|")
         lines += [_markdown_row(row, table) for row in table.front + _seeds_off_front(table)]
     else:
-        lines.append("Nothing is on the front yet.")
+        lines.append(nothing_yet(report))
     lines.append("")
     lines += [f"- {_markdown(line)}" for line in summary_lines(report, table)]
     return "\n".join(lines).rstrip() + "\n"

@@ -50,6 +50,12 @@ def load_task(name: str, data: str | None, context: int) -> Task:
     return made
 
 
+def vocabulary(task: Task) -> bytes | None:
+    """The byte that each token stands for; None for a task whose tokens are others, or that does not say."""
+    found = getattr(task, "vocabulary", None)
+    return found if isinstance(found, bytes) and len(found) == task.vocab_size else None
+
+
 def fingerprint(task: Task) -> str | None:
     """What tells the task's data from other data; None for a task that does not say."""
     try:

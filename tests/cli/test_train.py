@@ -95,6 +95,27 @@ def test_what_is_held_out_takes_no_longer_than_the_training(train, monkeypatch, 
     assert asked == [held_out]
 
 
+@pytest.mark.parametrize("after", [0, 1])
+def test_one_that_is_interrupted_says_what_is_kept(train, in_tmp_path, monkeypatch, after):
+    from evonas.fitness.train import train as whole
+
+    def instead(*args, on_evaluation, **options):
+        def stops(step, *about):
+            if len(seen) == after:
+                raise KeyboardInterrupt
+            seen.append(step)
+            on_evaluation(step, *about)
+
+        seen = []
+        return whole(*args, on_evaluation=stops, **options)
+
+    monkeypatch.setattr("evonas.fitness.train.train", instead)
+    done = train("-o", "out", code=130)
+    assert "interrupted before the training's end" in done.err and "begin it again with -o DIR" in done.err
+    assert (in_tmp_path / "out" / "weights.safetensors").exists() is bool(after)
+    assert ("kept in out" in done.err) is bool(after)
+
+
 def test_the_best_weights_are_kept_not_the_last(cli, in_tmp_path, seed_file):
     """What is learned of the text is wrong of its held-out end."""
     noise = np.random.default_rng(0).choice(list("abcdefgh"), 1000)
@@ -106,11 +127,15 @@ def test_the_best_weights_are_kept_not_the_last(cli, in_tmp_path, seed_file):
     assert held_out_loss(in_tmp_path / "out", "turn.txt") == pytest.approx(lowest, abs=2e-4)
 
 
-def test_the_file_says_what_it_is_of(train, in_tmp_path):
+def test_the_file_says_what_it_is_of(train, in_tmp_path, text_file):
     train("-o", "out")
     with safe_open(in_tmp_path / "out" / "weights.safetensors", "pt") as file:
         about = file.metadata()
     assert about["genome"] == SEED.id and about["context"] == "16" and int(about["vocab_size"]) > 10
+    text = load_task("text", str(text_file), 16)
+    assert bytes.fromhex(about["vocabulary"]) == text.vocabulary and len(text.vocabulary) == text.vocab_size
+    mode = (in_tmp_path / "out" / "weights.safetensors").stat().st_mode
+    assert mode == (in_tmp_path / "out" / "genome.json").stat().st_mode, "as any file"
 
 
 def test_the_seed_decides(train, in_tmp_path):

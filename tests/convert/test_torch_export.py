@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 
 from evonas.convert import standalone
 from evonas.convert.torch_export import FILES, export_torch, model_source, plain_genome
-from evonas.convert.weights import are_of, load_trained, save_weights
+from evonas.convert.weights import are_of, load_trained, save_weights, vocabulary_of
 from evonas.errors import EvonasError
 from evonas.fitness import latency
 from evonas.genome import bounded_windows, read_genome, read_space, transformer_genome
@@ -152,7 +152,7 @@ def test_it_runs_alone(folder, tmp_path, arguments):
 
 def test_it_is_readable_and_says_what_it_is(folder):
     text = (folder / "model.py").read_text()
-    assert {p.name for p in folder.iterdir()} == set(FILES)
+    assert {p.name for p in folder.iterdir()} - {"__pycache__"} == set(FILES)
     imports = {line.split()[1].split(".")[0] for line in text.splitlines() if line.startswith(("import ", "from "))}
     assert imports <= {"torch", *sys.stdlib_module_names}
     assert max(map(len, text.splitlines())) <= 120 and "    n_heads: int" in text
@@ -160,6 +160,29 @@ def test_it_is_readable_and_says_what_it_is(folder):
     assert made.GENOME.layers[2] == made.Layer(2, 2, 16, 8, 8, 48) and made.CONTEXT == 48 and made.VOCAB_SIZE == VOCAB
     assert "untrained" not in text.split('"""')[1]
     assert "untrained" in model_source(network(transformer_genome(EVERY_GENE)), trained=False).split('"""')[1]
+
+
+def test_with_a_vocabulary_it_reads_and_writes_text(tmp_path):
+    vocabulary = b"\n abcdefghijklmnopqrstu"
+    assert len(vocabulary) == VOCAB
+    export_torch(network(transformer_genome(EVERY_GENE)), tmp_path, trained=True, vocabulary=vocabulary)
+    assert vocabulary_of(tmp_path / "weights.safetensors") == vocabulary
+    made = module(tmp_path / "model.py")
+    tokens = made.encoded("a bad cat\n", made.VOCABULARY)
+    assert tokens.tolist()[0][:2] == [2, 1] and made.decoded(tokens, made.VOCABULARY) == "a bad cat\n"
+    with pytest.raises(made.EvonasError, match="none of 'XY'"):
+        made.encoded("aXbY", made.VOCABULARY)
+    done = subprocess.run([sys.executable, "-I", str(tmp_path / "model.py")], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    text = done.stdout[done.stdout.index("text  ") + 4 :]
+    assert len(text.strip()) > 8 and set(text) <= set(vocabulary.decode())
+
+
+@pytest.mark.parametrize("text", ["zz", "0", "0a0a", "0a", ""])
+def test_a_vocabulary_that_is_none_of_these_weights_is_ignored(tmp_path, text):
+    path = tmp_path / "w.safetensors"
+    save_file({"a": torch.zeros(1)}, path, metadata={"vocabulary": text, "vocab_size": "2"})
+    assert vocabulary_of(path) is None
 
 
 def test_no_definition_hides_another(folder):

@@ -16,6 +16,7 @@ from evonas.errors import EvonasError
 from evonas.genome import ARCHITECTURE_GENES, TRAINING_GENES, Genome
 from evonas.record import Measure, Record
 from evonas.report import build_report, plot, png, render_table, to_csv, to_html, to_json, to_markdown
+from evonas.report.cells import nothing_yet
 from evonas.report.figure import draw
 from evonas.report.table import SHORT_ID
 from evonas.store import Store
@@ -195,6 +196,23 @@ def test_nothing_finished_yet(tmp_path):
         store.append(SEED, Record(SEED.id, 0, 0, "crash"))
         assert "Failed: 1 crash (of 1 evaluations)." in rendered(build_report(store))
         plot(store, tmp_path / "none.png")
+
+
+def test_a_run_that_is_over_without_a_front_has_none_for_good():
+    state = {"generations_asked": 3, "generations_done": 2}
+    assert nothing_yet({"status_of_run": state, "constraints": []}) == "Nothing is on the front yet."
+    state["generations_done"] = 3
+    assert nothing_yet({"status_of_run": state, "constraints": []}) == "Nothing is on the front."
+    assert nothing_yet({"status_of_run": state, "constraints": ["x"]}).endswith("nothing meets the constraints.")
+
+
+def test_ties_are_told_in_groups_and_goals_by_name(tmp_path):
+    report = small(tmp_path)
+    report["ties"] = [["aaaaaaaa", "bbbbbbbb"], ["cccccccc", "dddddddd"], ["bbbbbbbb", "eeeeeeee"]]
+    report["goals"] = ["latency<=2ms"]
+    text = to_markdown(report)
+    assert "each from another: cccccc, dddddd; aaaaaa, bbbbbb, eeeeee." in text
+    assert "Good enough: latency\\<=2ms." in text
 
 
 @pytest.mark.parametrize("ending, magic", [("png", b"\x89PNG"), ("svg", b"<?xml"), ("pdf", b"%PDF")])
