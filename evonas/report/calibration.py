@@ -176,7 +176,7 @@ def _kept_lines(summary: Mapping[str, Any]) -> list[str]:
     of_volume = f", {summary['kept_volume']:.1%} of its hypervolume" if summary["kept_volume"] is not None else ""
     return [
         f"Of the truly best front among them the rungs had kept {summary['kept']:.0%}{between}{of_volume}; "
-        "of all genomes it is less, as among these are more of those that went on."
+        "of all genomes it may be less, as among these are more of those that went on."
     ]
 
 
