@@ -167,7 +167,7 @@ class Progress(Listener):
             pairs = "pair on the front or close behind" if were == 1 else "pairs on the front or close behind"
             more = "" if are <= were else ": times vary more from one measurement to the next than within one"
             text = f"{were} {pairs} could not be told apart by what was measured; after {self.ties.again} more "
-            console.print(f"\n{text}measurements {are} can't{more}.", highlight=False)
+            console.print(f"\n{text}measurements {are} can't{more}.", highlight=False, soft_wrap=True)
         console.print(f"\n{done} generations, {self.evaluations} evaluations in {spent}.{why[ended]}", highlight=False)
         where = plain(f"Plot: {picture}   Data: {self.folder / 'population.h5'}")
         console.print(where, highlight=False, soft_wrap=True)
