@@ -56,10 +56,11 @@ def objective(name: str) -> Objective:
 class Measure:
     """The value of one objective.
 
-    ``spread`` is in the value's unit: the standard error for a loss, half the interquartile range over
-    repeats for a time, 0 for exact counts. ``fidelity`` says how the value was obtained ("exact",
-    "measured", "49152 tokens"): values of different fidelity are never compared as if equal. ``sketch`` is what the
-    errors of means over the same examples have in common (see ``evonas.sketch``), empty where nothing is known of it.
+    ``spread`` is in the value's unit: the standard error for a loss, half the interquartile range over repeats for a
+    time (of one that was measured again the standard error of the median), 0 for exact counts. ``fidelity`` says how
+    the value was obtained ("exact", "measured", "49152 tokens"): values of different fidelity are never compared as if
+    equal. ``sketch`` is what the errors of means over the same examples have in common (see ``evonas.sketch``), empty
+    where nothing is known of it.
     """
 
     value: float

@@ -1,4 +1,4 @@
-"""Near-ties are measured again after a search, and the means take the place of what was stored."""
+"""Near-ties are measured again after a search, and the medians take the place of what was stored."""
 
 from __future__ import annotations
 

@@ -53,9 +53,6 @@ def _exit_code() -> int:
     """The one place where errors become messages and exit codes."""
     try:
         code = cli(standalone_mode=False)
-    except click.exceptions.Abort:  # what click makes of Ctrl-C
-        click.echo("Interrupted.", err=True)
-        code = EXIT_INTERRUPTED
     except click.ClickException as error:
         error.show()
         code = error.exit_code
@@ -66,7 +63,7 @@ def _exit_code() -> int:
         if error.hint:
             click.echo(f"  {_printable(error.hint)}", err=True)
         code = error.exit_code
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, click.exceptions.Abort):  # what click makes of it
         click.echo("Interrupted.", err=True)
         code = EXIT_INTERRUPTED
     except BrokenPipeError:

@@ -164,7 +164,7 @@ class Progress(Listener):
         spent = _clock(time.monotonic() - self.started)
         if self.ties.again:
             were, are = self.ties.before, self.ties.after
-            pairs = "pair on the front or close behind" if were == 1 else "pairs on the front or close behind"
+            pairs = f"pair{'s' if were != 1 else ''} on the front or close behind"
             more = "" if are <= were else ": times vary more from one measurement to the next than within one"
             text = f"{were} {pairs} could not be told apart by what was measured; after {self.ties.again} more "
             console.print(f"\n{text}measurements {are} can't{more}.", highlight=False, soft_wrap=True)

@@ -106,15 +106,16 @@ def train(reference, tokens, task, data, context, device, rate_as_found, precisi
         write_genome(folder / "genome.json", genome, name=found.name, source=found.source, context=context)
         with interrupts():
             best, curve = _train(genome, loaded, tokens, seed, device, precision, folder)
-    except BaseException as error:
+    except KeyboardInterrupt:
         _remove_useless(folder)
-        if isinstance(error, KeyboardInterrupt):
-            kept = f" The best weights so far are kept in {folder}." if folder.exists() else ""
-            raise EvonasError(
-                f"interrupted before the training's end.{kept}",
-                "A training is not resumed: begin it again with -o DIR, or after that folder is removed.",
-                exit_code=EXIT_INTERRUPTED,
-            ) from None
+        kept = f" The best weights so far are kept in {folder}." if folder.exists() else ""
+        raise EvonasError(
+            f"interrupted before the training's end.{kept}",
+            "A training is not resumed: begin it again with -o DIR, or after that folder is removed.",
+            exit_code=EXIT_INTERRUPTED,
+        ) from None
+    except BaseException:
+        _remove_useless(folder)
         raise
     loss, spread, latency = best
     click.echo(f"{found.name} ({genome.id}): {curve[-1][0]:,} tokens of {task_name}, context {context}, {device}")

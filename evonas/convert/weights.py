@@ -44,8 +44,7 @@ def save_weights(model: Transformer, path: Path, vocabulary: bytes | None = None
 def are_of(path: Path, genome: Genome) -> bool:
     """Whether the file at ``path`` says that it holds weights of ``genome``; False for what can't be read."""
     try:
-        with open_plain(path) as file:
-            about = read_header(file, path)[0].get("__metadata__", {})
+        about = _about(path)
         return about.get("genome") == bounded_windows(genome, _whole(about, "context", path)).id
     except (OSError, EvonasError):
         return False
@@ -54,12 +53,17 @@ def are_of(path: Path, genome: Genome) -> bool:
 def vocabulary_of(path: Path) -> bytes | None:
     """The byte that each token of the weights at ``path`` stands for; None where the file does not say."""
     try:
-        with open_plain(path) as file:
-            about = read_header(file, path)[0].get("__metadata__", {})
+        about = _about(path)
         found = bytes.fromhex(about.get("vocabulary", ""))
     except (OSError, ValueError, EvonasError):
         return None
     return found if found and str(len(found)) == about.get("vocab_size") and len(set(found)) == len(found) else None
+
+
+def _about(path: Path) -> Mapping[str, str]:
+    """The metadata of a file of weights."""
+    with open_plain(path) as file:
+        return read_header(file, path)[0].get("__metadata__", {})
 
 
 def load_trained(genome: Genome, path: Path, context: int | None = None) -> Transformer:

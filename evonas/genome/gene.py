@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import EvonasError
+from .genome import plain
 
 MAX_OPTIONS = 10_000
 MAX_NUMBER = 1e300
@@ -94,7 +95,7 @@ class Gene:
 
     def canonical(self, value: Any) -> Any:
         """``value``, which the gene can take, as a genome has it: 2 for 2.0."""
-        return _plain(value) if self.options is None else self.options[self._place(value)]
+        return plain(value) if self.options is None else self.options[self._place(value)]
 
     def nearest(self, value: Any) -> Any:
         """The allowed value closest to ``value`` (the first choice for an unknown category)."""
@@ -105,7 +106,7 @@ class Gene:
             if not is_number(value):
                 return self.from_unit(0.5)
             value = min(max(value, self.low), self.high)
-            return round(value) if self.is_whole else _plain(value)
+            return round(value) if self.is_whole else plain(value)
         if not self.is_ordered:
             return options[0]
         if value is None:
@@ -130,7 +131,7 @@ class Gene:
             value = self.low + u * (self.high - self.low)
         rounded = float(f"{value:.{SIGNIFICANT_DIGITS}g}")
         rounded = min(max(round(rounded) if self.is_whole else rounded, self.low), self.high)
-        return _plain(rounded)
+        return plain(rounded)
 
     def to_unit(self, value: Any) -> float:
         """Position of ``value`` in [0, 1]; option k of n sits at the middle of its share, (k + 0.5) / n."""
@@ -216,8 +217,4 @@ def _same(a: Any, b: Any) -> bool:
 
 def _tidy(value: float) -> float | int:
     """``value`` without the noise of its last digits: 0.1 * 3 is 0.3."""
-    return _plain(float(f"{value:.12g}"))
-
-
-def _plain(value: float) -> float | int:
-    return int(value) if isinstance(value, float) and value.is_integer() else value
+    return plain(float(f"{value:.12g}"))

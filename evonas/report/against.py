@@ -11,7 +11,7 @@ from ..evolution.ties import CLEAR
 from ..record import Measure, Record
 from ..sketch import error_of_difference
 from ..store import Store
-from .compare import Comparison, gain
+from .compare import Comparison, gain, measurement
 from .short import clean, number, thousands
 
 Ahead = Mapping[str, Mapping[str, Any]]
@@ -43,11 +43,12 @@ def against_seeds(
         entry = {"id": seed["id"], "label": seed["label"], "status": record.status}
         front = comparison.front_records() if comparable is not None else []
         entry |= _found(objectives, front, comparable, noise or {})
-        later = {r.genome_id: _later(r, ahead or {}) for r in front}
-        seed_later = _later(comparable, ahead or {}) if comparable is not None else None
-        others = [r for r in later.values() if r is not None and r.genome_id != seed["id"]]
-        known = "loss" in comparison.names and seed_later is not None and others
-        entry["ahead"] = _found(objectives, [seed_later, *others], seed_later, noise or {}) if known else None
+        entry["ahead"] = None
+        if comparable is not None and "loss" in comparison.names:
+            of_seed = _later(comparable, ahead or {})
+            others = [later for r in front if r.genome_id != seed["id"] and (later := _later(r, ahead or {}))]
+            if of_seed and others:
+                entry["ahead"] = _found(objectives, [of_seed, *others], of_seed, noise or {})
         out.append(entry)
     return out
 
@@ -71,7 +72,7 @@ def _found(
 def _later(record: Record, ahead: Ahead) -> Record | None:
     """The record with its loss after a long training; None where that is not known."""
     found = ahead.get(record.genome_id)
-    if found is None or "loss" not in record.measures:
+    if found is None:
         return None
     loss = Measure(found["value"], found["spread"] or 0.0, f"{found['tokens']} tokens")
     return replace(record, measures={**record.measures, "loss": loss})
@@ -93,8 +94,8 @@ def _best_at(
 
 def _is_no_worse(held: dict, record: Record, seed: Record, noise: Mapping[str, float]) -> bool:
     ours, theirs = record.measures[held["name"]], seed.measures[held["name"]]
-    if ours.fidelity == "measured" and (ours.value, ours.spread) == (theirs.value, theirs.spread):
-        return True  # one measurement, of their architecture
+    if measurement(ours) is not None and measurement(ours) == measurement(theirs):
+        return True
     return gain(held, ours.value, theirs.value) >= CLEAR * _error(held["name"], record, seed, noise)
 
 

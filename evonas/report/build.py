@@ -33,7 +33,7 @@ def build_report(store: Store) -> dict[str, Any]:
         ``run``, ``task``, ``device``, ``seed``, ``objectives`` [{name, unit, direction}], ``generations`` (committed),
         ``evaluations``, ``failures`` {status: count}, ``hypervolume`` [one per generation], ``front`` [{id,
         generation, parents, objectives {name: {value, spread, fidelity}}, genome}] over all ok records of the
-        highest fidelity, each with the ``probability`` that it belongs there given the spreads (and, once calibrated,
+        highest fidelity, each with the ``probability`` that it stays there given the spreads (and, once calibrated,
         what another seed changes) and, once calibrated, its loss ``extrapolated`` to the long trainings {tokens,
         value, spread (null where it was trained so long)}, else null, ``seeds`` [the same
         for seed genomes, with what was last measured of them], ``ties`` [[id, id]] (pairs on the front, see

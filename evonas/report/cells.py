@@ -36,7 +36,7 @@ ALWAYS_SHOWN = ("learning_rate", "batch_size", "optimizer")
 class Row:
     """One genome. ``cells`` is by column; ``objectives`` holds (value with spread, change against the first seed or,
     where it is not the front's, its fidelity), of what is only constrained too; ``ahead`` the same of the loss after a
-    calibration's long training, ``~`` where that is extrapolated; ``probability`` that it belongs on the front, where
+    calibration's long training, ``~`` where that is extrapolated; ``probability`` that it stays on the front, where
     that is in doubt."""
 
     id: str

@@ -84,6 +84,11 @@ def compare(store: Store) -> Comparison:
     return Comparison(names, directions, records, values, front, feasible, fidelity, left_out, constraints)
 
 
+def measurement(measure: Measure) -> tuple[float, float] | None:
+    """What tells one measurement from another, which all genomes of an architecture share; None of what is none."""
+    return (measure.value, measure.spread) if measure.fidelity == "measured" else None
+
+
 def _has(record: Record, names: Sequence[str]) -> bool:
     return record.ok and all(record.value(name) is not None for name in names)
 

@@ -1,4 +1,4 @@
-"""With what probability each genome belongs on the front, given how well its objectives are known."""
+"""With what probability each genome stays on the front, given how well its objectives are known."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from ..evolution.selection import non_dominated
 from ..record import Constraint, Measure
 from ..sketch import WIDTH, directions
-from .compare import Comparison
+from .compare import Comparison, measurement
 
 _DRAWS = 500
 _BEYOND = 4.0  # spreads: what would have to be off by more than so many, as the front would, never dominates it
@@ -69,7 +69,7 @@ def _meet(values: np.ndarray, bounds: Sequence[tuple[int, Constraint]], slack: n
 
 
 def _one_measurement(measures: Sequence[Measure]) -> np.ndarray:
-    """For each the place of the first that is the same measurement: measured values that agree to the last bit."""
+    """For each the place of the first that is the same measurement."""
     first: dict[object, int] = {}
-    keys = [(m.value, m.spread) if m.fidelity == "measured" else k for k, m in enumerate(measures)]
+    keys = [measurement(m) or k for k, m in enumerate(measures)]
     return np.array([first.setdefault(key, k) for k, key in enumerate(keys)], dtype=int)

@@ -22,8 +22,8 @@ _COMPARED = 8  # of the front, that are measured beside ties: what a round has i
 
 @dataclass(frozen=True)
 class Settled:
-    """Pairs of genomes on the front that could not be told apart, before and after architectures were measured
-    ``again`` so many times in all."""
+    """Pairs of genomes, one at least on the front, that could not be told apart, before and after architectures were
+    measured ``again`` so many times in all."""
 
     before: int
     after: int

@@ -33,6 +33,7 @@ class Timings:
         self._names = tuple(names)
         self._singles: dict[str, dict[str, list[float]]] = {}
         self._claimed: dict[str, dict[str, float]] = defaultdict(dict)  # relative spreads as measured, by objective
+        self._deviations: dict[str, float] = {}
         self._changed: set[str] = set()
         for architecture, record in known:
             if all(name in record.measures for name in self._names):
@@ -52,6 +53,7 @@ class Timings:
             common = float(np.median(ratios)) if len(ratios) >= _COMMON else 1.0
             for architecture, value in values.items():
                 self._singles[architecture][name].append(value / common)
+            self._deviations[name] = self._deviation(name)
         self._changed |= found.keys()
 
     def revised(self, architecture: str, record: Record) -> Record:
@@ -63,7 +65,7 @@ class Timings:
         for name in self._names:
             singles = self._singles[architecture][name]
             value = float(np.median(singles))
-            error = abs(value) * self._deviation(name) * (_MEDIAN if len(singles) > 2 else 1) / math.sqrt(len(singles))
+            error = abs(value) * self._deviations[name] * (_MEDIAN if len(singles) > 2 else 1) / math.sqrt(len(singles))
             measures[name] = replace(measures[name], value=value, spread=error)
         provenance = {**record.provenance, **of_measurements(self._singles[architecture])}
         return replace(record, measures=measures, cost={}, provenance=provenance, reason=MEASURED_AGAIN)

@@ -55,8 +55,8 @@ class TextTask:
     def _load(self) -> None:
         raw = _embedded() if self.data is None else _file(Path(self.data))
         used = _bytes_used(raw)
-        self.vocab_size = int(used.sum())
         self.vocabulary = bytes(np.flatnonzero(used).tolist())
+        self.vocab_size = len(self.vocabulary)
         self._ids = (np.cumsum(used) - 1).astype(np.int64)
         split = int(len(raw) * TRAIN_SHARE)
         self._train, self._held_out = raw[:split], raw[split:]
