@@ -224,7 +224,7 @@ class Constraint:
 
 def of_measurements(singles: Mapping[str, Sequence[float]]) -> dict[str, str | int]:
     """What a record's provenance says of the measurements so far (at least one) of each objective."""
-    texts = {_SINGLES + name: " ".join(f"{value:.6g}" for value in values) for name, values in singles.items()}
+    texts = {_SINGLES + name: " ".join(map(repr, values)) for name, values in singles.items()}
     return {_TIMES: max(map(len, singles.values())), **texts}
 
 

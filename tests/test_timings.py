@@ -85,6 +85,24 @@ def test_singles_that_are_nonsense_are_none(text):
     assert timings.revised("a", damaged).singles("latency") == [3.0, 3.2]
 
 
+def test_what_is_no_number_spoils_nothing():
+    records = {f"a{k}": record(f"a{k}", 1.0 + k) for k in range(5)}
+    timings = Timings(list(records.items()), ["latency"])
+    timings.add(measured({**{a: r.measures["latency"].value * 1.5 for a, r in records.items()}, "a0": float("nan")}))
+    assert timings.revised("a0", records["a0"]) is records["a0"]
+    assert timings.revised("a1", records["a1"]).measures["latency"].value == pytest.approx(2.0)
+
+
+def test_exact_values_stay_exact():
+    old = record("a", 12.345678, 0.0)
+    timings = Timings([("a", old)], ["latency"])
+    timings.add(measured({"a": 12.345678}))
+    timings = Timings([("a", new := timings.revised("a", old))], ["latency"])
+    timings.add(measured({"a": 12.345678}))
+    again = timings.revised("a", new).measures["latency"]
+    assert (again.value, again.spread) == (12.345678, 0.0)
+
+
 def test_zeros_and_architectures_without_a_value_are_left_alone():
     nothing = Record("b", 0, 1, "ok", {"loss": Measure(1.0)})
     records = {f"a{k}": record(f"a{k}", 0.0, 0.0) for k in range(5)}

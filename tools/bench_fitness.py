@@ -130,14 +130,15 @@ def throughput(options, space: SearchSpace) -> dict:
     return {"tokens": tokens, "per_minute": per_minute, "ratio": ratios, "matmul_flops": peaks, **flops_per_second}
 
 
-def _counted(genome: Genome, task: Task) -> int:
-    """FLOPs of all matrix products of one training step, the optimiser's among them, as torch counts them."""
+def _counted(genome: Genome, task: Task) -> float:
+    """FLOPs of all matrix products of a training step, the optimiser's among them, as torch counts them: the mean of
+    two, as Muon may orthogonalise in one of them alone."""
     from torch.utils.flop_counter import FlopCounterMode
 
     training = Training(genome, task, seed=0)
     with FlopCounterMode(display=False) as counter:
-        training.run(genome.batch_size * task.context)
-    return counter.get_total_flops()
+        training.run(2 * genome.batch_size * task.context)
+    return counter.get_total_flops() / 2
 
 
 class Multiply:

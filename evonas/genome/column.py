@@ -43,7 +43,7 @@ class Column:
         if self.size is not None:
             return self._options[codes.astype(int)]
         values, whole = codes.astype(object), codes == np.rint(codes)
-        values[whole] = codes[whole].astype(int)
+        values[whole] = np.array([int(code) for code in codes[whole].tolist()], dtype=object)  # of any size
         return values
 
     def units(self, codes: np.ndarray) -> np.ndarray:

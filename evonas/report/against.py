@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from ..evolution.ties import CLEAR
-from ..record import Measure, Record
+from ..record import Record
 from ..sketch import error_of_difference
 from ..store import Store
 from .compare import Comparison, gain, measurement
@@ -70,11 +70,14 @@ def _found(
 
 
 def _later(record: Record, ahead: Ahead) -> Record | None:
-    """The record with its loss after a long training; None where that is not known."""
+    """The record with its loss after a long training; None where that is not known. What was trained so long has an
+    error by the text held out too, that is not kept: about that of its last rung."""
     found = ahead.get(record.genome_id)
     if found is None:
         return None
-    loss = Measure(found["value"], found["spread"] or 0.0, f"{found['tokens']} tokens")
+    loss = replace(record.measures["loss"], value=found["value"], fidelity=f"{found['tokens']} tokens")
+    if found["spread"] is not None:
+        loss = replace(loss, spread=found["spread"], sketch="")
     return replace(record, measures={**record.measures, "loss": loss})
 
 

@@ -45,7 +45,7 @@ class Timings:
     def add(self, found: Mapping[str, Mapping[str, Measure]]) -> None:
         """One round: architecture id -> its measures. Where it has enough of them, what they are in common faster or
         slower than what is known so far is the machine's; so times stay those of the search's state."""
-        found = {a: m for a, m in found.items() if a in self._singles and all(n in m for n in self._names)}
+        found = {a: m for a, m in found.items() if a in self._singles and self._is_sound(m)}
         for name in self._names:
             values = {a: measures[name].value for a, measures in found.items()}
             known = {a: float(np.median(self._singles[a][name])) for a in values}
@@ -55,6 +55,9 @@ class Timings:
                 self._singles[architecture][name].append(value / common)
             self._deviations[name] = self._deviation(name)
         self._changed |= found.keys()
+
+    def _is_sound(self, measures: Mapping[str, Measure]) -> bool:
+        return all(name in measures and math.isfinite(measures[name].value) for name in self._names)
 
     def revised(self, architecture: str, record: Record) -> Record:
         """The record with the median of what was measured of its architecture and the standard error of that; the

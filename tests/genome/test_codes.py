@@ -28,6 +28,7 @@ GENES = [
     Gene("whole", low=1, high=900, log=True),
     Gene("one", choices=(7,)),
     Gene("point", low=0.5, high=0.5),
+    Gene("huge", low=1e18, high=1e20, log=True),
 ]
 genes = pytest.mark.parametrize("gene", GENES, ids=lambda g: g.name)
 

@@ -249,6 +249,16 @@ def test_a_gain_is_told_after_long_trainings_too_where_these_are_known(store):
     assert against_seeds(store, compare(store), ahead=ahead)[0]["ahead"] is None
 
 
+def test_a_loss_that_was_trained_long_is_not_exact(store):
+    """A hair below the seed's, both trained: no member is clearly no worse, the gain in loss is within its error."""
+    add(store, 9, 2.0, 10.0, genome=SEED, spread=0.01)
+    add(store, 0, 1.5, 1.0, spread=0.01)
+    ahead = {i: {"tokens": 9000, "value": v, "spread": None} for i, v in ((SEED.id, 1.2), (variant(0).id, 1.1999))}
+    entry = against_seeds(store, compare(store), ahead=ahead)[0]["ahead"]
+    assert entry["at_seed_loss"]["id"] == SEED.id and entry["at_seed_loss"]["gain"] == 0
+    assert entry["at_seed_latency"]["id"] == variant(0).id and entry["at_seed_latency"]["within_spread"] is True
+
+
 def test_a_network_of_the_seed_is_as_fast_as_it(store):
     for k, genome, loss in ((9, SEED, 2.0), (0, SEED.replace(beta2=0.97), 1.5)):
         measures = {"loss": Measure(loss, 0.0, "1000 tokens"), "latency": Measure(3.0, 0.5, "measured", "cpu")}
