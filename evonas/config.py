@@ -47,7 +47,8 @@ class Settings:
     from its peers; ``reuse`` names runs whose results are taken instead of paying again; ``surrogate`` says whether
     a model of the objectives screens offspring (runs from before there was one go on without); ``precision`` is
     that of a training's matrix products; ``scaled_rates`` says that learning rates are meant for trainings of
-    ``tokens`` and taken over to other lengths by ``fitness.schedule.rate_share`` (runs from before go on without);
+    ``tokens`` and taken over to other lengths by ``fitness.schedule.rate_share``, ``sparing_muon`` that Muon moves
+    every second step where batches are small (runs from before either go on without);
     ``goals`` are values of objectives that are good enough, written as constraints are.
     """
 
@@ -73,6 +74,7 @@ class Settings:
     precision: str = "float32"
     goals: tuple[str, ...] = ()
     scaled_rates: bool = False
+    sparing_muon: bool = False
 
     def __post_init__(self) -> None:
         self._check_types()
@@ -105,7 +107,7 @@ class Settings:
         for name in ("objectives", "constraints", "reuse", "goals"):
             value = getattr(self, name)
             _expect(name, isinstance(value, tuple) and all(isinstance(v, str) for v in value), "a list of texts")
-        for name in ("surrogate", "scaled_rates"):
+        for name in ("surrogate", "scaled_rates", "sparing_muon"):
             _expect(name, isinstance(getattr(self, name), bool), "true or false")
         _expect("timeout", self.timeout is None or _is_number(self.timeout), "a number of seconds")
         seeds = isinstance(self.seeds, tuple) and all(isinstance(s, Mapping) for s in self.seeds)

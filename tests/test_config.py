@@ -60,6 +60,7 @@ def test_settings_are_frozen():
         ({"seeds": ({"label": "a"},)}, "the setting 'seeds' is not a list of labels with genes"),
         ({"timeout": "5"}, "the setting 'timeout' is not a number of seconds"),
         ({"scaled_rates": 1}, "the setting 'scaled_rates' is not true or false"),
+        ({"sparing_muon": None}, "the setting 'sparing_muon' is not true or false"),
         ({"seeds": ({"label": "", "genes": {}},) * 13}, "13 seed genomes do not fit a population of 12"),
         ({"timeout": 0}, "timeout 0"),
         ({"timeout": -1.0}, "timeout -1"),

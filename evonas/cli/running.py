@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from .progress import Progress
 
 CHECKPOINTS = "weights"  # of trainings that may go on, in the run's folder
+_SAME_TRAINING = "task", "context", "seed", "device", "precision", "tokens", "rungs", "validation_tokens"
+_SAME_VERSION = "scaled_rates", "sparing_muon"
 
 
 def run_search(
@@ -143,6 +145,7 @@ def evaluator_of(settings: Settings, needs: Sequence[str], **changes: Any) -> Pr
         "device": settings.device,
         "precision": settings.precision,
         "horizon": settings.horizon,
+        "sparing_muon": settings.sparing_muon,
     }
     return ProxyEvaluator(settings.task, settings.data, settings.context, needs=needs, **{**how, **changes})
 
@@ -222,12 +225,12 @@ def _reused(settings: Settings, evaluator: ProxyEvaluator, data: str | None, aga
 def _check_same(store: Store, settings: Settings, data: str | None) -> None:
     """A loss can be taken over only where the same training would be done again."""
     other, mine = (s.to_dict() for s in (type(settings).from_dict(store.header["settings"]), settings))
-    same = "task", "context", "seed", "device", "precision", "tokens", "rungs", "validation_tokens", "scaled_rates"
-    for key in same:
+    hint = "Only runs of the same task, data, context, seed, device, precision, tokens and rungs can."
+    for key in (*_SAME_TRAINING, *_SAME_VERSION):
         if other[key] != mine[key]:
             raise EvonasError(
                 f"run {store.name!r} can't be reused: its {key.replace('_', ' ')} is {other[key]}, not {mine[key]}",
-                "Only runs of the same task, data, context, seed, device, precision, tokens and rungs can.",
+                "It is of another version, which trained otherwise." if key in _SAME_VERSION else hint,
             )
     if store.header["notes"].get("data") != data:
         raise EvonasError(

@@ -43,6 +43,7 @@ class ProxyEvaluator:
         device: "cpu" or "cuda".
         precision: of the matrix products of a training; see ``resolve_precision``.
         horizon: tokens of the trainings that learning rates are meant for; None: for any. See ``rate_share``.
+        sparing_muon: as ``Training`` takes it.
         latency_seconds: time spent on the repeats of one timing.
     """
 
@@ -62,12 +63,13 @@ class ProxyEvaluator:
         device: str = "cpu",
         precision: str = "auto",
         horizon: int | None = None,
+        sparing_muon: bool = True,
         latency_seconds: float = 0.1,
     ) -> None:
         self.task_name, self.data, self.context = task, data, context
         self.needs, self.validation_tokens, self.checkpoints = tuple(needs), validation_tokens, checkpoints
         self.seed, self.device, self.latency_seconds = seed, device, latency_seconds
-        self.horizon = horizon
+        self.horizon, self.sparing_muon = horizon, sparing_muon
         self.one_device = device != "cpu"
         # "auto" is asked where it trains: this process may do without torch.
         self.precision = precision if precision == "auto" else resolve_precision(precision, device)
@@ -138,8 +140,8 @@ class ProxyEvaluator:
         from .train import Training
 
         precision = resolve_precision(self.precision, self.device)
-        where = {"device": self.device, "precision": precision, "horizon": self.horizon}
-        return Training(genome, self.task, seed=self.seed, **where)
+        how = {"precision": precision, "horizon": self.horizon, "sparing_muon": self.sparing_muon}
+        return Training(genome, self.task, seed=self.seed, device=self.device, **how)
 
     def train(self, genome: Genome, rung: int = 0) -> Outcome:
         """The proxy's held-out loss at that rung. Goes on from the checkpoint of the rung below, from scratch without

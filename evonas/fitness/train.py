@@ -73,6 +73,7 @@ class Training:
             up to rounding, as some kernels add in the order in which they finish.
         precision: of matrix products, "float32" or "bfloat16"; see ``precision_of``.
         horizon: tokens of the trainings that the genome's learning rate is meant for; None: any. See ``rate_share``.
+        sparing_muon: on a CPU Muon moves every second step where a step has fewer than ``_TOKENS_A_MOVE`` tokens.
 
     Attributes: ``cycles`` done, ``sequences`` seen in them, ``first_loss``, from which divergence is told.
     """
@@ -86,6 +87,7 @@ class Training:
         device: str = "cpu",
         precision: str = "float32",
         horizon: int | None = None,
+        sparing_muon: bool = True,
     ) -> None:
         self.genome, self.task, self.seed, self.device, self.horizon = genome, task, seed, device, horizon
         self.precision = precision_of(genome.d_model, precision, device)
@@ -93,7 +95,9 @@ class Training:
         self.first_loss: float | None = None
         with _torch_seed(seed, device):
             self.model = build(genome, task.vocab_size, task.context, device=device)
-        self.optimizers = _optimizers(self.model, genome, device, self.precision, task.context)
+        small = genome.batch_size * task.context < _TOKENS_A_MOVE
+        every = 2 if sparing_muon and small and device == "cpu" else 1
+        self.optimizers = _optimizers(self.model, genome, device, self.precision, every)
         kind = Step if device == "cpu" else GraphedStep
         self.step = kind(self.model, self.optimizers, task, genome.grad_clip, device, self.precision)
         # On a GPU reading the loss waits for the device, so it is read less often.
@@ -226,10 +230,11 @@ class _torch_seed:
 
 
 def _optimizers(
-    model: Transformer, genome: Genome, device: str, precision: str, context: int
+    model: Transformer, genome: Genome, device: str, precision: str, every: int
 ) -> list[torch.optim.Optimizer]:
     """AdamW for everything, or Muon for the matrices inside the blocks and AdamW for the rest. Weight decay acts on
-    matrices and embeddings only, as in nanoGPT; a short convolution is a vector per tap."""
+    matrices and embeddings only, as in nanoGPT; a short convolution is a vector per tap. Muon moves at one of ``every``
+    steps."""
     hidden, matrices, vectors = [], [], []
     for name, parameter in model.named_parameters():
         if parameter.dim() < 2 or name == "short_convolution.weight":
@@ -252,6 +257,5 @@ def _optimizers(
         )
     ]
     if hidden:
-        every = 2 if device == "cpu" and genome.batch_size * context < _TOKENS_A_MOVE else 1
         out.append(Muon(hidden, lr=rate, weight_decay=decay, dtype=getattr(torch, precision), every=every))
     return out

@@ -409,11 +409,11 @@ def test_reusing_changes_nothing_where_nothing_is_measured(cli, in_tmp_path, sma
     assert sum("reused" in r.provenance for r in store.records) == len(store.records)
 
 
-def _without_scaled_rates(run: str) -> None:
-    """As a run was before there were any."""
+def _before_there_was(setting: str, run: str) -> None:
+    """As a run was then."""
     with Store.open(run, write=True) as store:
         settings = dict(store.header["settings"])
-        assert settings.pop("scaled_rates") is True
+        assert settings.pop(setting) is True
         store.set_header(settings=settings)
 
 
@@ -424,14 +424,15 @@ def _without_scaled_rates(run: str) -> None:
         (("--reuse", "first", "--seed", 5), "its seed is 0, not 5"),
         (("--reuse", "first", "--tokens", 2048), "its tokens is 1024, not 2048"),
         (("--reuse", "first", "--data", "other.txt"), "other data"),
-        (("--reuse", "older"), "its scaled rates is False, not True"),
+        (("--reuse", "scaled_rates"), "its scaled rates is False, not True"),
+        (("--reuse", "sparing_muon"), "its sparing muon is False, not True"),
     ],
 )
 def test_a_run_that_would_train_otherwise_can_not_be_reused(cli, in_copy, small, options, said):
     (in_copy / "other.txt").write_text("quite another text " * 200)
-    if options[-1] == "older":
-        shutil.copytree("runs/first", "runs/older")
-        _without_scaled_rates("runs/older")
+    if options[-1] in ("scaled_rates", "sparing_muon"):
+        shutil.copytree("runs/first", f"runs/{options[-1]}")
+        _before_there_was(options[-1], f"runs/{options[-1]}")
     assert said in cli("evolve", *small, *options, "--run", "second", code=2).sentence
     assert not (in_copy / "runs/second").exists()
 

@@ -183,6 +183,13 @@ def test_each_rung_has_its_fidelity_and_pays_only_for_its_own_step(evaluator, ge
     assert losses == sorted(losses, reverse=True)
 
 
+@pytest.mark.parametrize(("batch_size", "changed"), [(8, True), (32, False)])
+def test_a_run_from_before_muon_was_sparing_goes_on_as_it_was(evaluator, genome, batch_size, changed):
+    g = genome(optimizer="muon", batch_size=batch_size)
+    found = [evaluator("loss", sparing_muon=sparing).train(g).measures for sparing in (True, False)]
+    assert (found[0] != found[1]) is changed
+
+
 @pytest.mark.parametrize(("optimizer", "changed"), [("muon", True), ("adamw", False)])
 def test_only_muons_rates_depend_on_the_length_and_only_below_the_horizon(evaluator, genome, optimizer, changed):
     g = genome(optimizer=optimizer)

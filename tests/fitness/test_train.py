@@ -144,6 +144,20 @@ def test_an_evaluation_on_the_way_changes_nothing(genome, task):
     assert same(train(genome(), task, FEW, seed=0), train(genome(), task, FEW, seed=0, evaluations=4))
 
 
+@pytest.mark.parametrize(
+    ("batch_size", "sparing", "still"),
+    [(4, True, [2, 4]), (8, True, [2, 4]), (31, True, [2, 4]), (32, True, []), (8, False, [])],
+)
+def test_muon_moves_every_second_step_where_a_step_has_fewer_than_512_tokens(genome, task, batch_size, sparing, still):
+    g = genome(optimizer="muon", weight_decay=0.0, batch_size=batch_size)
+    training = Training(g, task, seed=0, sparing_muon=sparing)
+    (name,) = [n for n, p in training.model.named_parameters() if n.startswith("blocks.0.") and p.dim() == 2][:1]
+    matrix = dict(training.model.named_parameters())[name]
+    seen = [matrix.detach().clone()]
+    training.run(5 * batch_size * 16, lambda step: seen.append(matrix.detach().clone()))
+    assert [step for step in range(1, 6) if torch.equal(seen[step - 1], seen[step])] == still
+
+
 # -- every training gene does what it says --------------------------------------------------------------------------
 
 
