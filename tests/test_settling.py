@@ -97,6 +97,42 @@ def test_what_is_clear_or_never_measured_is_not_timed(front):
     assert settled((front({})[0], []), Clock({})).again == 0
 
 
+class Slower(Clock):
+    """Everything is ``drift`` times slower than when it was first measured; there is no other error."""
+
+    def __init__(self, truth: dict[int, float], drift: float) -> None:
+        super().__init__(truth)
+        self.drift = drift
+
+    def measure(self, genome):
+        return Outcome(measures={"latency": Measure(self.drift * self.truth[genome.width], 0.01, "measured", "cpu")})
+
+
+def spread_out() -> dict[int, tuple[float, float]]:
+    """Nine widths, all on a front but the last three, the first two within a hair of each other."""
+    rows = {k: (3.0 - 0.1 * k, 1.0001 if k == 2 else float(k)) for k in range(1, 7)}
+    return rows | {k: (4.0, float(k)) for k in range(7, 10)}
+
+
+def test_the_first_round_takes_the_front_and_seeds_and_all_some_of_the_run_to_compare_with(front, monkeypatch):
+    monkeypatch.setattr("evonas.search.settling._COMPARED", 4)
+    store, individuals = front(rows := spread_out())
+    store.set_header(seed_genomes=[{"id": individuals[7].genome.id, "label": "own"}])
+    found = settled((store, individuals), Slower({k: latency for k, (_, latency) in rows.items()}, drift=1.5))
+    times = {i.genome.width: store.record_of(i.genome.id).times_measured for i in individuals}
+    # In each round ties and four evenly by latency; 7 is neither on the front nor a seed.
+    often = dict.fromkeys((1, 2, 3, 6, 9), 1 + ROUNDS)
+    assert times == {4: 2, 5: 2, 8: 2, 7: 1, **often} and found.again == sum(times.values()) - len(times)
+
+
+def test_what_the_machine_has_become_slower_by_changes_no_time(front):
+    store, individuals = front(rows := spread_out())
+    settled((store, individuals), Slower({k: latency for k, (_, latency) in rows.items()}, drift=1.5))
+    for individual, (_, latency) in zip(individuals, rows.values()):
+        record = store.record_of(individual.genome.id)
+        assert record.times_measured > 1 and record.measures["latency"].value == pytest.approx(latency)
+
+
 def test_a_measurement_that_fails_leaves_what_is_stored(front):
     made = front({1: (2.0, 1.0), 2: (1.0, 1.0001)})
     found = settled(made, Clock({}, fails=True))

@@ -12,12 +12,13 @@ from ..evolution import Individual
 from ..evolution.selection import minimised, non_dominated
 from ..evolution.ties import tied_records
 from ..executors import Call, Executor, Failure
+from ..genome import Genome
 from ..record import Objective, Record
 from ..store import Store
 from .timings import Timings
 
 ROUNDS = 5
-_COMPARED = 8  # of the front, that are measured beside ties: what a round has in common shows in them
+_COMPARED = 12  # of all architectures, that are measured beside: what a round has in common shows in them
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,9 @@ def settle(
     """Measure near-ties (see ``near_ties``) among ``individuals`` again, until they are told apart or ``ROUNDS`` are
     over, and store what is known then (see ``Timings``) in records that take the place of the ones before.
 
-    The first round takes all of the front, so that the whole of it is timed in one state of the machine, the next ones
-    those in ties and some of the others to compare with.
+    The first round takes all of the front and the seed genomes, so that what a report compares is timed in one state of
+    the machine, the next ones those in ties. Each takes some of all architectures of the run, evenly by their times, to
+    tell what state that is.
     """
     rows = [(i.genome, record) for i in individuals if (record := store.record_of(i.genome.id)) is not None]
     if not measured_names or not rows:
@@ -51,20 +53,23 @@ def settle(
     names, directions = [o.name for o in objectives], [o.direction for o in objectives]
     genomes, records = (list(side) for side in zip(*rows))
     pairs = before = tied_records(records, names, directions, measured_names)
-    timings = Timings([(g.architecture_id, r) for g, r in rows], measured_names)
+    beside = _evenly(store, records[0], measured_names)
+    timings = Timings([(g.architecture_id, r) for g, r in (*beside, *rows)], measured_names)
+    unchosen = {g.architecture_id for g, _ in beside}
+    seeds = {seed["id"] for seed in store.header["seed_genomes"]}
     again = 0
     for turn in range(ROUNDS):
         if not pairs or (deadline is not None and time.monotonic() >= deadline):
             break
-        front = _front(records, names, directions)
-        others = front if turn == 0 else [front[k] for k in np.linspace(0, len(front) - 1, _COMPARED).astype(int)]
-        wanted = [genomes[k] for k in (*(k for pair in pairs for k in pair), *others)]
+        wanted = [*(g for g, _ in beside), *(genomes[k] for pair in pairs for k in pair)]
+        if turn == 0:
+            wanted += [g for g in genomes if g.id in seeds] + [genomes[k] for k in _front(records, names, directions)]
         calls = [Call("measure", (g,), a) for a, g in {g.architecture_id: g for g in wanted}.items()]
         found = dict(executor.map_alone(calls, timeout=timeout, deadline=deadline))
         # What failed is left: what is stored still holds.
         good = {a: o.measures for a, o in found.items() if not isinstance(o, Failure) and o.status == "ok"}
         again += len(good)
-        timings.add(good)
+        timings.add(good, good.keys() - unchosen)
         records = [timings.revised(g.architecture_id, r) for (g, r) in rows]
         pairs = tied_records(records, names, directions, measured_names)
     for (genome, old), record in zip(rows, records):
@@ -74,7 +79,19 @@ def settle(
 
 
 def _front(records: Sequence[Record], names: Sequence[str], directions: Sequence[str]) -> list[int]:
-    """Places of the non-dominated ones, best in the first objective first."""
+    """Places of the non-dominated ones."""
     values = minimised(np.array([[r.measures[n].value for n in names] for r in records]), directions)
-    front = np.flatnonzero(non_dominated(values))
-    return front[np.argsort(values[front, 0], kind="stable")].tolist()
+    return np.flatnonzero(non_dominated(values)).tolist()
+
+
+def _evenly(store: Store, like: Record, names: Sequence[str]) -> list[tuple[Genome, Record]]:
+    """Some of the architectures that were measured where ``like`` was, evenly by the first measured objective."""
+    found: dict[str, tuple[Genome, Record]] = {}
+    for genome_id, entry in store.genomes.items():
+        record = store.record_of(genome_id)
+        here = record is not None and record.ok and all(n in record.measures for n in names)
+        if here and all(record.measures[n].device == like.measures[n].device for n in names):
+            found[entry.genome.architecture_id] = entry.genome, record
+    ordered = sorted(found.values(), key=lambda pair: pair[1].measures[names[0]].value)
+    places = np.linspace(0, len(ordered) - 1, min(_COMPARED, len(ordered))).astype(int)
+    return [ordered[k] for k in places]

@@ -2,14 +2,15 @@
 
 A machine's clock, its other users and its heat change all times together, between the measurements of a search by more
 than a single one tells by its repeats. So what a round of measurements has in common is taken out, and how far a time
-is known comes from how far those of one architecture lie apart, over all of them.
+is known comes from how far those of one architecture lie apart, over all of them. What is common shows in architectures
+that nobody chose for their times: those on a front owe their places to lucky ones too, and are slower the next time.
 """
 
 from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -17,6 +18,7 @@ import numpy as np
 from ..record import MEASURED_AGAIN, Measure, Record, of_measurements
 
 _COMMON = 4  # architectures, from which on a round says how fast the machine is
+_MOST = 100  # measurements that a record may claim without saying what they gave
 _MAD = 1.4826  # standard deviations of a normal distribution in a median absolute deviation
 _MEDIAN = 1.2533  # standard errors of a mean in that of a median, for three or more
 
@@ -32,24 +34,29 @@ class Timings:
     def __init__(self, known: Sequence[tuple[str, Record]], names: Sequence[str]) -> None:
         self._names = tuple(names)
         self._singles: dict[str, dict[str, list[float]]] = {}
+        self._alike: dict[str, dict[str, int]] = defaultdict(dict)  # of these, the first that say nothing of errors
         self._claimed: dict[str, dict[str, float]] = defaultdict(dict)  # relative spreads as measured, by objective
         self._deviations: dict[str, float] = {}
         self._changed: set[str] = set()
         for architecture, record in known:
             if all(name in record.measures for name in self._names):
-                measures = {name: record.measures[name] for name in self._names}
-                self._singles[architecture] = {n: record.singles(n) or [m.value] for n, m in measures.items()}
-                for name, m in measures.items():
+                of = self._singles[architecture] = {}
+                for name in self._names:
+                    m, found = record.measures[name], record.singles(name)
+                    # Earlier versions kept the mean of several alone.
+                    means = 0 if found else min(record.times_measured, _MOST)
+                    of[name], self._alike[name][architecture] = found or means * [m.value], max(means - 1, 0)
                     self._claimed[name][architecture] = m.spread / abs(m.value) if m.value else 0.0
 
-    def add(self, found: Mapping[str, Mapping[str, Measure]]) -> None:
-        """One round: architecture id -> its measures. Where it has enough of them, what they are in common faster or
-        slower than what is known so far is the machine's; so times stay those of the search's state."""
+    def add(self, found: Mapping[str, Mapping[str, Measure]], chosen: Collection[str] = ()) -> None:
+        """One round: architecture id -> its measures. What those that are not ``chosen`` for their times are in common
+        faster or slower than what is known so far is the machine's, where they are enough to tell; so times stay those
+        of the search's state."""
         found = {a: m for a, m in found.items() if a in self._singles and self._is_sound(m)}
         for name in self._names:
             values = {a: measures[name].value for a, measures in found.items()}
             known = {a: float(np.median(self._singles[a][name])) for a in values}
-            ratios = [v / known[a] for a, v in values.items() if known[a] and v]
+            ratios = [v / known[a] for a, v in values.items() if known[a] and v and a not in chosen]
             common = float(np.median(ratios)) if len(ratios) >= _COMMON else 1.0
             for architecture, value in values.items():
                 self._singles[architecture][name].append(value / common)
@@ -77,8 +84,9 @@ class Timings:
         """Relative standard deviation of one measurement from the next, of all architectures alike; at least what
         repeats within one say. One that something came between changes neither."""
         apart: list[float] = []
-        for of in self._singles.values():
+        for architecture, of in self._singles.items():
+            told = of[name][self._alike[name][architecture] :]
             if middle := float(np.median(of[name])):
-                apart += np.abs(np.diff(of[name]) / middle / math.sqrt(2)).tolist()  # of each from the one before
+                apart += np.abs(np.diff(told) / middle / math.sqrt(2)).tolist()  # of each from the one before
         between = _MAD * float(np.median(apart)) if apart else 0.0
         return max(between, float(np.median(list(self._claimed[name].values()))))
