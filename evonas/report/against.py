@@ -27,11 +27,12 @@ def against_seeds(
     than the seed in the first, by ``CLEAR`` standard errors: whoever is the best of those that just seem no worse often
     is. {id, objective, value, seed_value, gain (absolute, positive is better), ratio (gain over the seed's value),
     within_spread (the gain is no larger than ``CLEAR`` standard errors; ``noise`` is what an objective varies by beside
-    its spread, see ``front_probabilities``)}. ``at_seed_<second>`` is the reverse. Either is None where no member
-    qualifies, the seed has no record of the front's fidelity, or its last one, whose ``status`` this is, is a failure.
-    A run with one objective has ``best`` instead. ``trained`` says how long the compared losses were trained, None
-    where the seed is not compared; ``ahead`` holds the same (``trained`` and what is at the seed's) of the losses after
-    long trainings, trained or extrapolated, None where these of the seed or of all others are not known.
+    its spread, see ``front_probabilities``), unclear (nothing is gained, but something seems no worse and better)}.
+    ``at_seed_<second>`` is the reverse. Either is None where no member qualifies, the seed has no record of the front's
+    fidelity, or its last one, whose ``status`` this is, is a failure. A run with one objective has ``best`` instead.
+    ``trained`` says how long the compared losses were trained, None where the seed is not compared; ``ahead`` holds the
+    same (``trained`` and what is at the seed's) of the losses after long trainings, trained or extrapolated, None where
+    these of the seed or of all others are not known.
     """
     objectives = store.header["objectives"]
     out = []
@@ -92,14 +93,21 @@ def _best_at(
     if seed is None:
         return None
     fitting = [r for r in front if r.genome_id == seed.genome_id or _is_no_worse(held, r, seed, noise)]
-    return _best(wanted, fitting, seed, noise)
+    found = _best(wanted, fitting, seed, noise)
+    if found is not None and found["gain"] <= 0:
+        found["unclear"] = any(_gain(held, r, seed) >= 0 < _gain(wanted, r, seed) for r in front)
+    return found
+
+
+def _gain(objective: dict, record: Record, seed: Record) -> float:
+    return gain(objective, record.measures[objective["name"]].value, seed.measures[objective["name"]].value)
 
 
 def _is_no_worse(held: dict, record: Record, seed: Record, noise: Mapping[str, float]) -> bool:
     ours, theirs = record.measures[held["name"]], seed.measures[held["name"]]
     if measurement(ours) is not None and measurement(ours) == measurement(theirs):
         return True
-    return gain(held, ours.value, theirs.value) >= CLEAR * _error(held["name"], record, seed, noise)
+    return _gain(held, record, seed) >= CLEAR * _error(held["name"], record, seed, noise)
 
 
 def _error(name: str, record: Record, seed: Record, noise: Mapping[str, float]) -> float:
@@ -128,6 +136,7 @@ def _best(
         "gain": difference,
         "ratio": difference / abs(ours.value) if ours.value else None,
         "within_spread": 0 < difference <= CLEAR * _error(name, best, seed, noise),
+        "unclear": False,
     }
 
 
@@ -171,10 +180,10 @@ def _absolute(found: dict[str, Any] | None, objective: dict[str, Any]) -> str:
     more = "more" if objective["direction"] == "max" else "less"
     name = clean(objective["name"])
     if found is None or found["gain"] <= 0:
-        return f"nothing with {more} {name}"
+        return f"nothing{' clearly' if found is None or found['unclear'] else ''} with {more} {name}"
     unit = f" {clean(objective['unit'])}" if objective["unit"] else ""
     return f"{number(found['gain'], 2)}{unit} {more} {name} ({found['id']}{_doubt(found)})"
 
 
 def _doubt(found: dict[str, Any]) -> str:
-    return ", within the spread" if found["within_spread"] else ""
+    return ", within the error" if found["within_spread"] else ""

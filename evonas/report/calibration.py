@@ -52,12 +52,12 @@ def summarise(
     ``kept``: of the ``kept_of`` genomes that are non-dominated in (long loss, latency) among those trained longer, the
     share that had reached the last rung (see ``choose``: a sample favours these); ``kept_volume``: of the hypervolume
     of that front, in the box around it, the share that those at the last rung have without the others. None where none
-    of them had. ``predictors`` has one entry for the loss at each rung, where any genome of the run is there one for
-    what is expected at the last, and one for what is extrapolated from there, each genome left out: {what, genomes,
-    tau, low, high, regret, regions}. ``tau`` is Kendall's tau-b (Kendall 1945) with the long loss, ``low`` and ``high``
-    its 95% bootstrap interval over genomes (None for fewer than ``BOUNDED_FROM``); ``regret`` how many nats worse than
-    the best of these the one is that the predictor would choose; ``regions`` {name: tau} for halves by size and
-    learning rate. None where there are fewer than four genomes.
+    of them had, and of a run with one rung, which stops nothing. ``predictors`` has one entry for the loss at each
+    rung, where any genome of the run is there one for what is expected at the last, and one for what is extrapolated
+    from there, each genome left out: {what, genomes, tau, low, high, regret, regions}. ``tau`` is Kendall's tau-b
+    (Kendall 1945) with the long loss, ``low`` and ``high`` its 95% bootstrap interval over genomes (None for fewer than
+    ``BOUNDED_FROM``); ``regret`` how many nats worse than the best of these the one is that the predictor would choose;
+    ``regions`` {name: tau} for halves by size and learning rate. None where there are fewer than four genomes.
     ``extrapolation`` is {tokens, genomes (at the last rung and trained longer), error (of the long loss, nats, a genome
     left out; None where they are too few)}, ``seed_noise`` the ``noise`` that is given.
     """
@@ -112,7 +112,7 @@ def noise_of(summary: Mapping[str, Any] | None) -> float | None:
 def _kept(done: Sequence[Mapping], rungs: int) -> dict[str, float | None]:
     done = [e for e in done if e["latency"] is not None]
     there = np.array([len(e["losses"]) == rungs for e in done])
-    if len(done) < FEWEST or not there.any():
+    if rungs < 2 or len(done) < FEWEST or not there.any():
         return {"kept": None, "kept_of": None, "kept_volume": None}
     points = np.array([[e["long"], e["latency"]] for e in done])
     best = non_dominated(points)

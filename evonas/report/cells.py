@@ -24,6 +24,7 @@ from .short import (
     with_spread,
 )
 
+_DECIMALS = {"loss": 3}  # at least
 _SURE = 0.95  # above it a place on the front is not in doubt
 _UNCALIBRATED = (
     "Not calibrated: short trainings favour what learns fast; 'evonas calibrate' says how far long ones and other "
@@ -125,13 +126,14 @@ def _row(
         if measure is None:
             values.append(("-", ""))
             continue
+        text = with_spread(measure, _DECIMALS.get(objective["name"], 0))
         other, fidelity = seed.get(objective["name"]), measure["fidelity"]
         if fidelity != front.get(objective["name"], fidelity):
-            values.append((with_spread(measure), thousands(clean(fidelity))))
+            values.append((text, thousands(clean(fidelity))))
             continue
         # Numbers of different fidelity have no percentage between them.
         same = other is not None and other["fidelity"] == fidelity
-        values.append((with_spread(measure), percent(measure["value"], other["value"]) if same else ""))
+        values.append((text, percent(measure["value"], other["value"]) if same else ""))
     label = labels.get(member["id"], "")
     return Row(member["id"], label, member["id"] in labels, _doubtful(member.get("probability")), cells, values)
 
@@ -181,6 +183,8 @@ def _groups(pairs: Sequence[Sequence[str]]) -> str:
 
 def nothing_yet(report: Mapping[str, Any]) -> str:
     """What to say in place of an empty front."""
+    if report["evaluations"] and sum(report["failures"].values()) == report["evaluations"]:
+        return "Nothing is on the front: none of the evaluations has succeeded."
     state = report["status_of_run"]
     done = state["generations_asked"] is not None and state["generations_done"] >= state["generations_asked"]
     if not done:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..errors import EXIT_FAILED, EvonasError
+from ..record import Measure, Record
 from ..store import Store
 from .compare import Comparison, compare
 from .short import axis_label, clean
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 FORMATS = ("png", "svg", "pdf")
 LOG_FROM = 5.0  # an axis whose values span more than this factor is logarithmic
 SHOWN_IDS = 4
+_LARGEST = 1e100  # beyond it differences overflow on their way to pixels
 _FRONT, _SEED, _GREY = "#0b5cad", "#d1495b", "#57606a"
 
 
@@ -60,7 +63,7 @@ def draw(store: Store) -> Figure:
     """The picture: one panel per further objective against the first, then the hypervolume."""
     from matplotlib.figure import Figure
 
-    comparison, objectives = compare(store), store.header["objectives"]
+    comparison, objectives = _drawable(compare(store)), store.header["objectives"]
     panels = max(1, len(objectives) - 1)
     figure = Figure(figsize=(6.4 * panels + 4.8, 4.9), dpi=130, layout="constrained")
     axes = figure.subplots(1, panels + 1, squeeze=False, width_ratios=[1.5] * panels + [1.0])[0]
@@ -72,6 +75,25 @@ def draw(store: Store) -> Figure:
     _hypervolume(axes[-1], store)
     figure.suptitle(_plain(f"{store.name}: {store.evaluated} evaluations"), fontsize=11, x=0.01, ha="left")
     return figure
+
+
+def _drawable(comparison: Comparison) -> Comparison:
+    """What a damaged run may hold is drawn where drawing ends."""
+
+    def sound(m: Measure) -> bool:
+        return abs(m.value) <= _LARGEST and m.spread <= _LARGEST
+
+    def within(record: Record) -> Record:
+        if all(map(sound, record.measures.values())):
+            return record
+        clipped = {
+            name: replace(m, value=float(np.clip(m.value, -_LARGEST, _LARGEST)), spread=m.spread if sound(m) else 0.0)
+            for name, m in record.measures.items()
+        }
+        return replace(record, measures=clipped)
+
+    values = np.clip(comparison.values, -_LARGEST, _LARGEST)
+    return replace(comparison, records=tuple(map(within, comparison.records)), values=values)
 
 
 def _render(store: Store, form: str) -> bytes:

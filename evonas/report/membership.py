@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from ..evolution.selection import non_dominated
-from ..record import Constraint, Measure
+from ..record import Constraint, Measure, total_violation
 from ..sketch import WIDTH, directions
 from .compare import Comparison, measurement
 
@@ -39,10 +39,13 @@ def front_probabilities(comparison: Comparison, noise: Mapping[str, float] | Non
     bounds = [(names.index(c.name), c) for c in comparison.constraints if c.name in names]
     beyond = _BEYOND * np.hypot(spreads, own)
     goals, doubt = values[:, :objectives] * signs, beyond[:, :objectives]
+    # Of what is not known of all, it counts whether it is met.
+    others = tuple(c for c in comparison.constraints if c.name not in names)
+    may_meet = np.array([total_violation(others, r) == 0 for r in records]) & _meet(values, bounds, beyond)
     rivals = np.zeros(len(values), dtype=bool)
     for row in (goals + doubt)[front]:
         rivals |= (goals - doubt <= row).all(axis=1)
-    kept = np.flatnonzero(rivals & (comparison.feasible | _meet(values, bounds, beyond)))
+    kept = np.flatnonzero(rivals & (comparison.feasible | may_meet))
     rng = np.random.default_rng(0)
     times = np.zeros(len(kept))
     groups = [_one_measurement([records[k].measures[n] for k in kept]) for n in names]

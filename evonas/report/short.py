@@ -107,16 +107,17 @@ def _digits(value: float, digits: int) -> str:
     return f"{float(text):g}" if "e+" in text else text  # 200, not 2e+02
 
 
-def with_spread(measure: Mapping[str, Any]) -> str:
-    """``1.883 ±0.012``, ``2.88 ±0.09``: the spread to one digit, two where the first is 1, and the value as far."""
+def with_spread(measure: Mapping[str, Any], decimals: int = 0) -> str:
+    """``1.883 ±0.012``, ``2.88 ±0.09``: the spread to one digit, two where the first is 1, and the value as far, or to
+    as many ``decimals``: two losses may differ by far less than either is known to."""
     value, spread = measure["value"], measure["spread"]
     if not spread:
         return number(value)
     digits, _, exponent = f"{spread:e}".partition("e")
-    decimals = max(0, -int(exponent) + (digits[0] == "1"))
-    if abs(value) >= 1e4 or decimals > 5:
+    known = max(0, -int(exponent) + (digits[0] == "1"))
+    if abs(value) >= 1e4 or known > 5:
         return f"{number(value)} ±{number(spread, 2)}"
-    return f"{value:.{decimals}f} ±{spread:.{decimals}f}"
+    return f"{value:.{max(known, decimals)}f} ±{spread:.{known}f}"
 
 
 def percent(value: float, reference: float) -> str:

@@ -214,7 +214,7 @@ def test_a_gain_inside_the_spread_says_so(store):
     entry = report["against_seed"][0]
     assert entry["at_seed_latency"]["within_spread"] is True
     assert "0.1 nats less loss" in sentence(entry, report["objectives"])
-    assert "within the spread" in sentence(entry, report["objectives"])
+    assert "within the error" in sentence(entry, report["objectives"])
 
 
 def test_what_errors_have_in_common_does_not_hide_a_gain_and_another_seed_may(store):
@@ -274,6 +274,21 @@ def test_an_unbeaten_seed(store):
     assert sentence(report["against_seed"][0], report["objectives"]).endswith(
         "at its loss nothing with less latency; at its latency nothing with less loss"
     )
+
+
+def test_a_seed_that_is_beaten_within_the_error_alone(store):
+    """At its loss, as far as that can be told, nothing is faster; who seems so may not be."""
+    add(store, 9, 2.0, 10.0, genome=SEED, spread=0.1)
+    add(store, 0, 1.95, 9.0, spread=0.1)
+    report = build_report(store)
+    assert report["front"][0]["id"] != SEED.id and report["against_seed"][0]["at_seed_loss"] is None
+    assert "at its loss nothing clearly with less latency; at its" in sentence(
+        report["against_seed"][0], report["objectives"]
+    )
+    add(store, 1, 1.0, 11.0, spread=0.1)  # clearly no worse, and slower
+    report = build_report(store)
+    assert report["against_seed"][0]["at_seed_loss"]["unclear"] is True
+    assert "at its loss nothing clearly with less latency" in sentence(report["against_seed"][0], report["objectives"])
 
 
 @pytest.mark.parametrize(

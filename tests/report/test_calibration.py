@@ -129,6 +129,7 @@ def test_kept_is_the_share_of_the_best_that_reached_the_last_rung(climbed):
     for e, (long, latency) in zip((*there, *stopped), [(0.0, 1.0)] * len(there) + [(0.5, 0.0)] + [(1.0, 2.0)] * 60):
         e["long"], e["latency"] = long, latency
     assert kept() == [pytest.approx(len(there) / (len(there) + 1)), pytest.approx(0.055 / (0.055 + 0.05))]
+    assert summarise({**sample, "rungs": sample["rungs"][:1]})["kept"] is None  # nothing was stopped
     for e in sample["sample"]:
         e["latency"] = None
     assert kept() == [None, None]

@@ -83,6 +83,19 @@ def test_what_breaks_a_constraint_is_no_rival(tmp_path):
         assert front_probabilities(compare(store)) == {only: 1.0}
 
 
+def test_nor_is_what_breaks_one_that_is_not_known_of_all(tmp_path):
+    with Store.create(tmp_path / "run", header(constraints=["memory<=2MB"])) as store:
+        only = add(store, 0, 2.0, 1.5, 0.1)
+        better = SEED.replace(beta2=0.8)
+        measures = {
+            "loss": Measure(1.0, 0.1, "1000 tokens", "cpu"),
+            "latency": Measure(0.5, 0.0, "measured", "cpu"),
+            "memory": Measure(3.0, 0.0, "exact"),
+        }
+        store.append(better, Record(better.id, 0, 1, "ok", measures))
+        assert front_probabilities(compare(store)) == {only: 1.0}
+
+
 @pytest.mark.parametrize(
     ("name", "inside", "expected"), [("latency", 1.0, 0.84), ("latency", 0.0, 0.5), ("memory", 1.0, 0.84)]
 )

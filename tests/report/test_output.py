@@ -200,10 +200,13 @@ def test_nothing_finished_yet(tmp_path):
 
 def test_a_run_that_is_over_without_a_front_has_none_for_good():
     state = {"generations_asked": 3, "generations_done": 2}
-    assert nothing_yet({"status_of_run": state, "constraints": []}) == "Nothing is on the front yet."
+    report = {"status_of_run": state, "constraints": [], "evaluations": 5, "failures": {"crash": 2, "timeout": 2}}
+    assert nothing_yet(report) == "Nothing is on the front yet."
     state["generations_done"] = 3
-    assert nothing_yet({"status_of_run": state, "constraints": []}) == "Nothing is on the front."
-    assert nothing_yet({"status_of_run": state, "constraints": ["x"]}).endswith("nothing meets the constraints.")
+    assert nothing_yet(report) == "Nothing is on the front."
+    assert nothing_yet({**report, "constraints": ["x"]}).endswith("nothing meets the constraints.")
+    report["failures"]["crash"] = 3
+    assert nothing_yet(report) == "Nothing is on the front: none of the evaluations has succeeded."
 
 
 def test_ties_are_told_in_groups_and_goals_by_name(tmp_path):
@@ -278,6 +281,19 @@ def test_a_picture_before_anything_meets_a_constraint_that_counts_later(tmp_path
             store.append(genome, Record(genome.id, 0, k, "ok", measures))
         plot(store, tmp_path / "front.png")
         assert not build_report(store)["front"] and (tmp_path / "front.png").stat().st_size > 5000
+
+
+@pytest.mark.parametrize("spread", [1e308, 1e90, 0.0])
+def test_values_of_any_size_are_drawn(tmp_path, spread):
+    with Store.create(tmp_path / "huge", header()) as store:
+        for k, value in enumerate((-1.7e308, 0.0, 1.7e308)):
+            genome = SEED.replace(beta2=0.9 + 0.01 * k)
+            measures = {
+                "loss": Measure(value, spread, "10 tokens", "cpu"),
+                "latency": Measure(-value, spread, "measured", "cpu"),
+            }
+            store.append(genome, Record(genome.id, 0, k, "ok", measures))
+        assert png(store).startswith(b"\x89PNG")
 
 
 def test_plot_errors(run, tmp_path):

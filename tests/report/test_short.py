@@ -77,6 +77,13 @@ def test_with_spread(value, spread, text):
     assert with_spread({"value": value, "spread": spread}) == text
 
 
+@pytest.mark.parametrize(
+    "spread, text", [(0.13, "1.743 ±0.13"), (0.0123, "1.743 ±0.012"), (0.00123, "1.7432 ±0.0012"), (0.0, "1.743")]
+)
+def test_a_loss_has_three_decimals_however_little_is_known(spread, text):
+    assert with_spread({"value": 1.74321, "spread": spread}, 3) == text
+
+
 def test_percent_duration_label_clean():
     assert [percent(59, 100), percent(102.1, 100), percent(100.01, 100), percent(1, 0), percent(-1, -2)] == [
         "-41%", "+2.1%", "=", "", "+50%",
