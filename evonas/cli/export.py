@@ -62,16 +62,19 @@ def export(reference, target, output, weights, untrained, context, vocab) -> Non
 
     found = read_reference(reference)
     if untrained:
-        model, origin, text = _fresh(found, context, vocab), "untrained weights, for timing only", None
+        model, origin = _fresh(found, context, vocab), "untrained weights, for timing only"
+        text = training = None
     else:
-        from ..convert.weights import load_trained, vocabulary_of
+        from ..convert.weights import load_trained, training_of, vocabulary_of
 
         path = Path(weights) if weights is not None else _find_weights(reference, found)
         model, origin = load_trained(_as_trained(found.genome, path), path, found.context), f"weights from {path}"
-        text = vocabulary_of(path)
+        text, training = vocabulary_of(path), training_of(path)
+        origin += f" ({training})" if training else ""
     folder = Path(output) if output is not None else runs_folder() / f"export-{found.name.replace(':', '-')}"
     _write(folder, FILES, lambda: export_torch(
         model, folder, trained=not untrained, name=found.name, source=found.source, vocabulary=text,
+        training=training,
     ))  # fmt: skip
     click.echo(f"{found.name} ({model.genome.id}): vocabulary {model.vocab_size}, context {model.context}, {origin}")
     click.echo(f"Wrote {folder / FILES[0]}, {', '.join(FILES[1:])}")

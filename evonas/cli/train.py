@@ -135,7 +135,7 @@ def _train(genome, task, tokens: int, seed: int, device: str, precision: str, fo
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from ..convert.weights import save_weights
+    from ..convert.weights import Seen, save_weights
     from ..fitness.latency import forward_latency
     from ..fitness.train import DivergenceError, steps_for, train
     from ..tasks import vocabulary
@@ -157,11 +157,12 @@ def _train(genome, task, tokens: int, seed: int, device: str, precision: str, fo
             bar.update(row, completed=step, loss=f"held-out loss {loss:.4f}")
             if not console.is_terminal:
                 click.echo(f"step {step}/{steps}: held-out loss {loss:.4f}", err=True)
-            seen = min(step * genome.batch_size, max(1, tokens // task.context))
-            curve.append((seen * task.context, loss))
+            sequences = max(1, tokens // task.context)
+            seen, planned = (n * task.context for n in (min(step * genome.batch_size, sequences), sequences))
+            curve.append((seen, loss))
             if loss < best["loss"]:
                 best.update(loss=loss, spread=spread)
-                save_weights(model, folder / "weights.safetensors", vocabulary(task))
+                save_weights(model, folder / "weights.safetensors", vocabulary(task), Seen(seen, planned, loss))
             _write_curve(folder / "curve.csv", curve)
 
         try:

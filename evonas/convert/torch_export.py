@@ -32,7 +32,7 @@ from ..model import (
 )
 from ..model.transformer import Transformer
 from . import plain, standalone
-from .weights import save_weights
+from .weights import Seen, save_weights
 
 FILES = ("model.py", "genome.json", "weights.safetensors")
 
@@ -119,25 +119,29 @@ def export_torch(
     name: str = "",
     source: str = "",
     vocabulary: bytes | None = None,
+    training: Seen | None = None,
 ) -> None:
-    """Write ``FILES`` into an existing ``folder``; raises EvonasError where one can't be written. ``vocabulary``: the
-    byte that each token stands for, where that is so."""
+    """Write ``FILES`` into an existing ``folder``; raises EvonasError where one can't be written. ``vocabulary`` and
+    ``training`` are as ``save_weights`` takes them."""
     try:
-        text = model_source(model, trained=trained, vocabulary=vocabulary)
+        text = model_source(model, trained=trained, vocabulary=vocabulary, training=training)
         (folder / "model.py").write_text(text, encoding="utf-8")
     except OSError as error:
         raise EvonasError(f"{folder / 'model.py'} can't be written: {error.strerror}") from None
     notes = () if trained else ("the weights beside this file are untrained",)
     write_genome(folder / "genome.json", model.genome, name=name, source=source, context=model.context, notes=notes)
-    save_weights(model, folder / "weights.safetensors", vocabulary)
+    save_weights(model, folder / "weights.safetensors", vocabulary, training)
 
 
-def model_source(model: Transformer, *, trained: bool, vocabulary: bytes | None = None) -> str:
+def model_source(
+    model: Transformer, *, trained: bool, vocabulary: bytes | None = None, training: Seen | None = None
+) -> str:
     """The text of ``model.py``."""
+    state = f"trained:\n{training}" if training else "trained"
     sections = [_section(module, names) for module, names in PARTS]
     head = HEAD.format(
         id=model.genome.id,
-        weights="trained" if trained else "its weights untrained: for timing only",
+        weights=state if trained else "its weights untrained: for timing only",
         imports="\n".join(_imports()),
         classes=_definitions(plain, None),
         genome=_genome_literal(plain_genome(model.genome)),

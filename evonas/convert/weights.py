@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
@@ -17,9 +18,20 @@ from .standalone import read_header, read_safetensors
 MAX_CONTEXT = 2**24  # as in a genome file
 
 
-def save_weights(model: Transformer, path: Path, vocabulary: bytes | None = None) -> None:
+class Seen(NamedTuple):
+    """Of a training of ``tokens`` tokens, the weights after ``seen`` of them, with their held-out loss in nats."""
+
+    seen: int
+    tokens: int
+    loss: float
+
+    def __str__(self) -> str:
+        return f"held-out loss {self.loss:.4f} after {self.seen:,} of {self.tokens:,} tokens"
+
+
+def save_weights(model: Transformer, path: Path, vocabulary: bytes | None = None, training: Seen | None = None) -> None:
     """Write the weights beside ``path`` and rename: a kill leaves the last good ones. ``vocabulary``: the byte that
-    each token stands for, where that is so."""
+    each token stands for, where that is so; ``training``: what they come from, where that is known."""
     from safetensors.torch import save_file
 
     weights = {name: tensor.contiguous().cpu() for name, tensor in model.state_dict().items()}
@@ -30,6 +42,7 @@ def save_weights(model: Transformer, path: Path, vocabulary: bytes | None = None
         "context": str(model.context),
     }
     metadata |= {} if vocabulary is None else {"vocabulary": vocabulary.hex()}
+    metadata |= {} if training is None else {key: repr(value) for key, value in training._asdict().items()}
     partial = path.with_suffix(".partial")
     try:
         save_file(weights, partial, metadata=metadata)
@@ -58,6 +71,16 @@ def vocabulary_of(path: Path) -> bytes | None:
     except (OSError, ValueError, EvonasError):
         return None
     return found if found and str(len(found)) == about.get("vocab_size") and len(set(found)) == len(found) else None
+
+
+def training_of(path: Path) -> Seen | None:
+    """What the weights at ``path`` say they come from; None where they don't, or not in sound numbers."""
+    try:
+        about = _about(path)
+        found = Seen(int(about["seen"]), int(about["tokens"]), float(about["loss"]))
+    except (OSError, KeyError, ValueError, EvonasError):
+        return None
+    return found if 0 < found.seen <= found.tokens < 10**15 and abs(found.loss) < 10**6 else None
 
 
 def _about(path: Path) -> Mapping[str, str]:

@@ -30,6 +30,15 @@ _UNCALIBRATED = (
     "Not calibrated: short trainings favour what learns fast; 'evonas calibrate' says how far long ones and other "
     "seeds agree."
 )
+# (column, what its cells hold where that is to be explained, the explanation)
+_NOTATION = (
+    ("size", "x", "size is layers x width"),
+    ("heads", "x", "heads 4x3 are 4 in each of 3 layers"),
+    ("heads", "/", "heads 4/2 are 4 heads on 2 of keys and values"),
+    ("ffn", "", "ffn is the hidden width over the width"),
+    ("block", "conv", "conv4 is a convolution over the last 4 embeddings"),
+    ("block", "untied", "untied has output weights of its own"),
+)
 ALWAYS_SHOWN = ("learning_rate", "batch_size", "optimizer")
 
 
@@ -151,6 +160,7 @@ def summary_lines(report: Mapping[str, Any], table: Table) -> list[str]:
         lines.append(f"Good enough: {', '.join(clean(goal) for goal in report['goals'])}.")
     if table.shared:
         lines.append(f"All of them: {', '.join(table.shared)}.")
+    lines += _notation_lines(table)
     lines += _doubt_lines(report, table)
     if report["ties"]:
         lines.append(f"Not told apart by what was measured, each from another: {_groups(report['ties'])}.")
@@ -190,6 +200,13 @@ def nothing_yet(report: Mapping[str, Any]) -> str:
     if not done:
         return "Nothing is on the front yet."
     return "Nothing is on the front" + (": nothing meets the constraints." if report["constraints"] else ".")
+
+
+def _notation_lines(table: Table) -> list[str]:
+    """How cells are to be read, as far as they hold what is not plain."""
+    rows = [*table.front, *table.seeds]
+    said = [text for name, mark, text in _NOTATION if any(name in r.cells and mark in r.cells[name] for r in rows)]
+    return [f"To read it: {'; '.join(said)}."] if said else []
 
 
 def _doubt_lines(report: Mapping[str, Any], table: Table) -> list[str]:

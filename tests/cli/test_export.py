@@ -51,6 +51,31 @@ def test_a_trained_genome_is_exported_with_its_weights(cli, trained, seed_file, 
     assert re.search(r"parameters +[\d,]+\n", printed) and re.search(r"text +\S", printed), "its tokens are bytes"
 
 
+def test_an_export_says_how_far_its_weights_were_trained(cli, seed_file, text_file, in_tmp_path, monkeypatch):
+    from evonas.fitness.train import train as whole
+
+    def five_evaluations(*args, on_evaluation, **options):
+        def stops(*about):
+            seen.append(about)
+            on_evaluation(*about)
+            if len(seen) == 5:
+                raise KeyboardInterrupt
+
+        seen = []
+        return whole(*args, on_evaluation=stops, **options)
+
+    monkeypatch.setattr("evonas.fitness.train.train", five_evaluations)
+    cli("train", seed_file, "--data", text_file, "--tokens", 2048, "--device", "cpu", code=130)
+    rows = [line.split(",") for line in Path("runs/train-hand-tuned/curve.csv").read_text().splitlines()[1:]]
+    seen, loss = min(((int(tokens), float(loss)) for tokens, loss in rows), key=lambda row: row[1])
+    said = f"held-out loss {loss:.4f} after {seen:,} of 2,048 tokens"
+    assert 0 < seen < 2048 and f"({said})" in cli("export", seed_file, "-o", "out").out
+    run(in_tmp_path / "out")
+    assert f", trained:\n{said}." in (in_tmp_path / "out/model.py").read_text()
+    again = cli("export", "out/genome.json", "--weights", "out/weights.safetensors", "-o", "again").out
+    assert said in again, "an export's own weights say so too"
+
+
 def test_torch_is_the_default_and_so_is_a_folder_in_runs(cli, trained, seed_file):
     cli("export", seed_file)
     assert {p.name for p in trained.with_name("export-hand-tuned").iterdir()} == FILES

@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 
 from evonas.convert import standalone
 from evonas.convert.torch_export import FILES, export_torch, model_source, plain_genome
-from evonas.convert.weights import are_of, load_trained, save_weights, vocabulary_of
+from evonas.convert.weights import Seen, are_of, load_trained, save_weights, training_of, vocabulary_of
 from evonas.errors import EvonasError
 from evonas.fitness import latency
 from evonas.genome import bounded_windows, read_genome, read_space, transformer_genome
@@ -311,6 +311,31 @@ def test_no_file_makes_the_reader_fail_in_another_way(tmp_path_factory, data, pl
 
 
 # -- whose weights they are -----------------------------------------------------------------------------------------
+
+
+def test_how_far_a_training_had_come_is_kept_with_the_weights(tmp_path):
+    seen = Seen(1500, 3000, 1.25)
+    save_weights(network(transformer_genome(EVERY_GENE)), tmp_path / "w", training=seen)
+    assert training_of(tmp_path / "w") == seen
+    assert str(seen) == "held-out loss 1.2500 after 1,500 of 3,000 tokens"
+
+
+@pytest.mark.parametrize(
+    "about",
+    [
+        {},
+        {"seen": "5", "tokens": "9"},
+        {"seen": "x", "tokens": "9", "loss": "1.0"},
+        {"seen": "10", "tokens": "9", "loss": "1.0"},
+        {"seen": "0", "tokens": "9", "loss": "1.0"},
+        {"seen": "5", "tokens": "9", "loss": "nan"},
+        {"seen": "5", "tokens": "9", "loss": '"""'},
+        {"seen": "5", "tokens": "9" * 5000, "loss": "1.0"},
+    ],
+)
+def test_what_does_not_say_so_in_numbers_says_nothing(tmp_path, about):
+    save_file({"a": torch.ones(1)}, tmp_path / "w", metadata=about)
+    assert training_of(tmp_path / "w") is None and training_of(tmp_path / "nothing") is None
 
 
 def test_weights_of_another_genome_are_refused(tmp_path):

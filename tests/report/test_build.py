@@ -377,7 +377,7 @@ def test_of_several_rungs_each_has_its_count_and_its_error(store):
     store.commit({"generation": 0, "rungs": [1212, 81, 27], "expected": expected}, ids(0, 1, 2))
     report = build_report(Store.open(store.folder))
     assert [rung["fidelity"] for rung in report["rungs"]] == ["16384 tokens", "65536 tokens", "262144 tokens"]
-    assert summary_lines(report, table_of(report))[:2] == [
+    assert summary_lines(report, table_of(report))[1:3] == [
         "1,212 genomes were trained to 16,384 tokens, 81 of them to 65,536, 27 to 262,144; the front holds only the "
         "last.",
         "Standard error with which the loss at 16,384 tokens tells that at 262,144: ±0.1; at 65,536: ±0.05.",

@@ -16,7 +16,7 @@ from evonas.errors import EvonasError
 from evonas.genome import ARCHITECTURE_GENES, TRAINING_GENES, Genome
 from evonas.record import Measure, Record
 from evonas.report import build_report, plot, png, render_table, to_csv, to_html, to_json, to_markdown
-from evonas.report.cells import nothing_yet
+from evonas.report.cells import nothing_yet, summary_lines, table_of
 from evonas.report.figure import draw
 from evonas.report.table import SHORT_ID
 from evonas.store import Store
@@ -27,6 +27,10 @@ EVIL = "<script>alert(1)</script>|[red]`*$x_{$\x1b[2J"
 FAST = SEED.replace(n_layers=2, window=(32, None), n_kv_heads=(4, 1), learning_rate=6.65e-4)
 
 
+NOTATION = (
+    "To read it: size is layers x width; heads 4x3 are 4 in each of 3 layers; heads 4/2 are 4 heads on 2 of keys and "
+    "values; ffn is the hidden width over the width."
+)
 UNCALIBRATED = (
     "Not calibrated: short trainings favour what learns fast; 'evonas calibrate' says how far long ones and other "
     "seeds agree."
@@ -72,6 +76,7 @@ def test_table(tmp_path):
         .removesuffix(f" {UNCALIBRATED}")
         .endswith(
             "All of them: cosine, warmup 0.05, decay 0.1, dropout 0, beta2 0.99, clip 1. "
+            f"{NOTATION} "
             "Failed: 1 crash (of 3 evaluations). "
             f"nanogpt-cpu ({SEED.id}), all trained to 1,000 tokens: at its loss 50% less latency ({FAST.id}); "
             f"at its latency 0.1 nats less loss ({FAST.id})."
@@ -129,6 +134,7 @@ def test_markdown(tmp_path):
         f"| {SEED.id} (seed nanogpt-cpu) | 4x128 | 4x4 | full | 4x4 | ln gelu learned | lr 1e-3 batch 12 adamw "
         "| 2.000 ±0.010 | 1.00 ±0.02 |\n\n"
         "- All of them: cosine, warmup 0.05, decay 0.1, dropout 0, beta2 0.99, clip 1.\n"
+        f"- {NOTATION}\n"
         "- Failed: 1 crash (of 3 evaluations).\n"
         f"- nanogpt-cpu ({SEED.id}), all trained to 1,000 tokens: at its loss 50% less latency ({FAST.id}); "
         f"at its latency 0.1 nats less loss ({FAST.id}).\n"
@@ -207,6 +213,19 @@ def test_a_run_that_is_over_without_a_front_has_none_for_good():
     assert nothing_yet({**report, "constraints": ["x"]}).endswith("nothing meets the constraints.")
     report["failures"]["crash"] = 3
     assert nothing_yet(report) == "Nothing is on the front: none of the evaluations has succeeded."
+
+
+def test_the_notation_is_explained_as_far_as_it_occurs(tmp_path):
+    report = {**small(tmp_path), "seeds": []}
+
+    def told(**genes):
+        front = [{**m, "genome": {**m["genome"], **genes} if len(genes) > 1 else genes} for m in report["front"]]
+        changed = {**report, "front": front}
+        return [line for line in summary_lines(changed, table_of(changed)) if "To read it" in line]
+
+    (line,) = told(n_layers=2, n_heads=[4, 4], n_kv_heads=[4, 4], conv_width=3, tied_embeddings=False)
+    assert "conv4 is" in line and "untied has" in line and "4x3" in line and "4/2" not in line
+    assert told(width=3) == []
 
 
 def test_ties_are_told_in_groups_and_goals_by_name(tmp_path):
