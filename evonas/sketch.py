@@ -42,8 +42,8 @@ def sketch(values: np.ndarray) -> str:
 
 
 def directions(sketches: Sequence[str]) -> np.ndarray:
-    """(n, WIDTH) of length 1, up to rounding, from what ``sketch`` gave; NaN where a text is not one, as those of
-    earlier versions are not (they were longer, and of errors taken in another way)."""
+    """(n, WIDTH) of length 1, up to rounding, from what ``sketch`` gave; NaN where a text is not one, as the
+    longer ones of earlier versions are not: their errors count as independent."""
     return np.array([_direction(text) for text in sketches]).reshape(len(sketches), WIDTH)
 
 

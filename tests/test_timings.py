@@ -70,6 +70,10 @@ def test_a_mean_of_several_weighs_as_many():
     new = timings.revised("a", old)
     assert new.times_measured == 5 and new.measures["latency"].value == 1.0
     assert new.measures["latency"].spread == pytest.approx(1.4826 * 0.1 / 0.95 / 2**0.5 * 1.2533 / 5**0.5, rel=0.01)
+    # What is stored of it is taken for measurements no more than it was.
+    again = Timings([("a", new), *others.items()], ["latency"])
+    again.add(measured({"a": 1.1, "a0": 1.1, "a1": 1.1, "a2": 0.9, "a3": 0.9}), {"a"})
+    assert again.revised("a", new).measures["latency"].spread > 0.9 * 0.1 / 6**0.5
     huge = record("a", 1.0, times_measured=10**12)
     assert Timings([("a", huge)], ["latency"]).revised("a", huge) is huge
 

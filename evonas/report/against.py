@@ -27,7 +27,7 @@ def against_seeds(
     than the seed in the first, by ``CLEAR`` standard errors: whoever is the best of those that just seem no worse often
     is. {id, objective, value, seed_value, gain (absolute, positive is better), ratio (gain over the seed's value),
     within_spread (the gain is no larger than ``CLEAR`` standard errors; ``noise`` is what an objective varies by beside
-    its spread, see ``front_probabilities``), unclear (nothing is gained, but something seems no worse and better)}.
+    its spread, see ``front_probabilities``), unclear (nothing is gained, but what seems better may be no worse)}.
     ``at_seed_<second>`` is the reverse. Either is None where no member qualifies, the seed has no record of the front's
     fidelity, or its last one, whose ``status`` this is, is a failure. A run with one objective has ``best`` instead.
     ``trained`` says how long the compared losses were trained, None where the seed is not compared; ``ahead`` holds the
@@ -95,7 +95,8 @@ def _best_at(
     fitting = [r for r in front if r.genome_id == seed.genome_id or _is_no_worse(held, r, seed, noise)]
     found = _best(wanted, fitting, seed, noise)
     if found is not None and found["gain"] <= 0:
-        found["unclear"] = any(_gain(held, r, seed) >= 0 < _gain(wanted, r, seed) for r in front)
+        better = (r for r in front if _gain(wanted, r, seed) > 0)
+        found["unclear"] = any(_gain(held, r, seed) >= -CLEAR * _error(held["name"], r, seed, noise) for r in better)
     return found
 
 

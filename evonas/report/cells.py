@@ -33,10 +33,10 @@ _UNCALIBRATED = (
 # (column, what its cells hold where that is to be explained, the explanation)
 _NOTATION = (
     ("size", "x", "size is layers x width"),
-    ("heads", "x", "heads 4x3 are 4 in each of 3 layers"),
-    ("heads", "/", "heads 4/2 are 4 heads on 2 of keys and values"),
+    ("heads", "x", "heads NxL are N in each of L layers"),
+    ("heads", "/", "heads N/K are N on K of keys and values"),
     ("ffn", "", "ffn is the hidden width over the width"),
-    ("block", "conv", "conv4 is a convolution over the last 4 embeddings"),
+    ("block", "conv", "convN is a convolution over the last N embeddings"),
     ("block", "untied", "untied has output weights of its own"),
 )
 ALWAYS_SHOWN = ("learning_rate", "batch_size", "optimizer")
@@ -193,7 +193,8 @@ def _groups(pairs: Sequence[Sequence[str]]) -> str:
 
 def nothing_yet(report: Mapping[str, Any]) -> str:
     """What to say in place of an empty front."""
-    if report["evaluations"] and sum(report["failures"].values()) == report["evaluations"]:
+    failed = sum(count for status, count in report["failures"].items() if status != "infeasible")
+    if failed and failed == report["evaluations"]:
         return "Nothing is on the front: none of the evaluations has succeeded."
     state = report["status_of_run"]
     done = state["generations_asked"] is not None and state["generations_done"] >= state["generations_asked"]

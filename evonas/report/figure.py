@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 FORMATS = ("png", "svg", "pdf")
 LOG_FROM = 5.0  # an axis whose values span more than this factor is logarithmic
 SHOWN_IDS = 4
-_LARGEST = 1e100  # beyond it differences overflow on their way to pixels
+_LARGEST = 1e100  # beyond it, or as near to 0, numbers are lost on their way to pixels
 _FRONT, _SEED, _GREY = "#0b5cad", "#d1495b", "#57606a"
 
 
@@ -80,19 +80,22 @@ def draw(store: Store) -> Figure:
 def _drawable(comparison: Comparison) -> Comparison:
     """What a damaged run may hold is drawn where drawing ends."""
 
+    def bounded(values: np.ndarray | float) -> np.ndarray:
+        return np.where(np.abs(values) < 1 / _LARGEST, 0.0, np.clip(values, -_LARGEST, _LARGEST))
+
     def sound(m: Measure) -> bool:
-        return abs(m.value) <= _LARGEST and m.spread <= _LARGEST
+        return (1 / _LARGEST <= abs(m.value) <= _LARGEST or not m.value) and m.spread <= _LARGEST
 
     def within(record: Record) -> Record:
         if all(map(sound, record.measures.values())):
             return record
-        clipped = {
-            name: replace(m, value=float(np.clip(m.value, -_LARGEST, _LARGEST)), spread=m.spread if sound(m) else 0.0)
+        drawn = {
+            name: replace(m, value=float(bounded(m.value)), spread=m.spread if sound(m) else 0.0)
             for name, m in record.measures.items()
         }
-        return replace(record, measures=clipped)
+        return replace(record, measures=drawn)
 
-    values = np.clip(comparison.values, -_LARGEST, _LARGEST)
+    values = bounded(comparison.values)
     return replace(comparison, records=tuple(map(within, comparison.records)), values=values)
 
 
@@ -171,9 +174,9 @@ def _view(ax: Axes, comparison: Comparison, column: int, seed_ids: Sequence[str]
         bars = np.where(bars < np.abs(shown), bars, 0.0)  # one that reaches zero would press the rest flat
         low, high = min(low, (shown - bars).min()), max(high, (shown + bars).max())
         outside |= (values < low) | (values > high)
-        if low > 0 and high / low > LOG_FROM:
+        if low > 0 and high > LOG_FROM * low:
             _log_axis(ax, axis, low, high)
-            margin = (high / low) ** 0.07
+            margin = high**0.07 / low**0.07
             getattr(ax, f"set_{axis}lim")(low / margin, high * margin)
         else:
             margin = 0.07 * (high - low) or 0.05 * abs(high) or 1.0
@@ -187,7 +190,7 @@ def _log_axis(ax: Axes, axis: str, low: float, high: float) -> None:
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     getattr(ax, f"set_{axis}scale")("log")
-    subs = (1.0, 2.0, 5.0) if high / low < 100 else (1.0,)
+    subs = (1.0, 2.0, 5.0) if high < 100 * low else (1.0,)
     which = getattr(ax, f"{axis}axis")
     which.set_major_locator(LogLocator(base=10, subs=subs))
     which.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}" if 1e-3 <= v < 1e5 else f"{v:.0e}"))
@@ -209,7 +212,7 @@ def _progress(ax: Axes, comparison: Comparison, objectives: Sequence[dict]) -> N
 def _hypervolume(ax: Axes, store: Store) -> None:
     """Hypervolume by generation; the upper axis counts evaluations."""
     _frame(ax, "generation", "hypervolume")
-    rows = [g for g in store.generations if g["hypervolume"] is not None]
+    rows = [g for g in store.generations if g["hypervolume"] is not None and g["hypervolume"] <= _LARGEST]
     # With rungs it is 0 until the first genomes have reached the last one.
     rows = rows[next((k for k, g in enumerate(rows) if g["hypervolume"] > 0), 0) :]
     if not rows:

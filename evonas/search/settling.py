@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 
 import numpy as np
 
@@ -15,7 +16,7 @@ from ..executors import Call, Executor, Failure
 from ..genome import Genome
 from ..record import Objective, Record
 from ..store import Store
-from .timings import Timings
+from .timings import COMMON, Timings
 
 ROUNDS = 5
 _COMPARED = 12  # of all architectures, that are measured beside: what a round has in common shows in them
@@ -24,7 +25,7 @@ _COMPARED = 12  # of all architectures, that are measured beside: what a round h
 @dataclass(frozen=True)
 class Settled:
     """Pairs of genomes, one at least on the front, that could not be told apart, before and after architectures were
-    measured ``again`` so many times in all."""
+    measured ``again`` so many times in all (without those that only tell how fast the machine is)."""
 
     before: int
     after: int
@@ -53,22 +54,29 @@ def settle(
     names, directions = [o.name for o in objectives], [o.direction for o in objectives]
     genomes, records = (list(side) for side in zip(*rows))
     pairs = before = tied_records(records, names, directions, measured_names)
-    beside = _evenly(store, records[0], measured_names)
+    if not pairs:
+        return Settled(0, 0, 0)
+    beside = _evenly(store, records, measured_names)
     timings = Timings([(g.architecture_id, r) for g, r in (*beside, *rows)], measured_names)
-    unchosen = {g.architecture_id for g, _ in beside}
+    unchosen, own = ({g.architecture_id for g in side} for side in ((g for g, _ in beside), genomes))
     seeds = {seed["id"] for seed in store.header["seed_genomes"]}
+    compared = [g for g in genomes if g.id in seeds] + [genomes[k] for k in _front(records, names, directions)]
     again = 0
     for turn in range(ROUNDS):
         if not pairs or (deadline is not None and time.monotonic() >= deadline):
             break
-        wanted = [*(g for g, _ in beside), *(genomes[k] for pair in pairs for k in pair)]
-        if turn == 0:
-            wanted += [g for g in genomes if g.id in seeds] + [genomes[k] for k in _front(records, names, directions)]
+        tied = [genomes[k] for pair in pairs for k in pair]
+        # Whatever the deadline leaves, there is some of both.
+        wanted = [g for both in zip_longest(tied, (g for g, _ in beside)) for g in both if g is not None]
+        wanted += compared if turn == 0 else []
         calls = [Call("measure", (g,), a) for a, g in {g.architecture_id: g for g in wanted}.items()]
         found = dict(executor.map_alone(calls, timeout=timeout, deadline=deadline))
         # What failed is left: what is stored still holds.
         good = {a: o.measures for a, o in found.items() if not isinstance(o, Failure) and o.status == "ok"}
-        again += len(good)
+        late = any(isinstance(o, Failure) and o.status == "deadline" for o in found.values())
+        if late and len(good.keys() & unchosen) < min(COMMON, len(beside)):
+            break  # before it told how fast the machine is
+        again += len(good.keys() & own)
         timings.add(good, good.keys() - unchosen)
         records = [timings.revised(g.architecture_id, r) for (g, r) in rows]
         pairs = tied_records(records, names, directions, measured_names)
@@ -84,13 +92,19 @@ def _front(records: Sequence[Record], names: Sequence[str], directions: Sequence
     return np.flatnonzero(non_dominated(values)).tolist()
 
 
-def _evenly(store: Store, like: Record, names: Sequence[str]) -> list[tuple[Genome, Record]]:
-    """Some of the architectures that were measured where ``like`` was, evenly by the first measured objective."""
+def _evenly(store: Store, rows: Sequence[Record], names: Sequence[str]) -> list[tuple[Genome, Record]]:
+    """Some of the architectures that were measured where the first of ``rows`` was, evenly by the first objective in
+    ``names``; those too that broke a constraint, maybe of times."""
+
+    def where(record: Record | None) -> list[str] | None:
+        known = record is not None and record.status in ("ok", "infeasible")
+        return [record.measures[n].device for n in names] if known and record.measures.keys() >= set(names) else None
+
+    here = next((devices for record in rows if (devices := where(record))), None)
     found: dict[str, tuple[Genome, Record]] = {}
     for genome_id, entry in store.genomes.items():
         record = store.record_of(genome_id)
-        here = record is not None and record.ok and all(n in record.measures for n in names)
-        if here and all(record.measures[n].device == like.measures[n].device for n in names):
+        if here is not None and where(record) == here:
             found[entry.genome.architecture_id] = entry.genome, record
     ordered = sorted(found.values(), key=lambda pair: pair[1].measures[names[0]].value)
     places = np.linspace(0, len(ordered) - 1, min(_COMPARED, len(ordered))).astype(int)

@@ -12,12 +12,13 @@ import math
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from itertools import takewhile
 
 import numpy as np
 
 from ..record import MEASURED_AGAIN, Measure, Record, of_measurements
 
-_COMMON = 4  # architectures, from which on a round says how fast the machine is
+COMMON = 4  # architectures, from which on a round says how fast the machine is
 _MOST = 100  # measurements that a record may claim without saying what they gave
 _MAD = 1.4826  # standard deviations of a normal distribution in a median absolute deviation
 _MEDIAN = 1.2533  # standard errors of a mean in that of a median, for three or more
@@ -43,9 +44,8 @@ class Timings:
                 of = self._singles[architecture] = {}
                 for name in self._names:
                     m, found = record.measures[name], record.singles(name)
-                    # Earlier versions kept the mean of several alone.
-                    means = 0 if found else min(record.times_measured, _MOST)
-                    of[name], self._alike[name][architecture] = found or means * [m.value], max(means - 1, 0)
+                    of[name] = found or min(record.times_measured, _MOST) * [m.value]  # earlier: a mean of several
+                    self._alike[name][architecture] = sum(1 for _ in takewhile(of[name][0].__eq__, of[name])) - 1
                     self._claimed[name][architecture] = m.spread / abs(m.value) if m.value else 0.0
 
     def add(self, found: Mapping[str, Mapping[str, Measure]], chosen: Collection[str] = ()) -> None:
@@ -57,7 +57,7 @@ class Timings:
             values = {a: measures[name].value for a, measures in found.items()}
             known = {a: float(np.median(self._singles[a][name])) for a in values}
             ratios = [v / known[a] for a, v in values.items() if known[a] and v and a not in chosen]
-            common = float(np.median(ratios)) if len(ratios) >= _COMMON else 1.0
+            common = float(np.median(ratios)) if len(ratios) >= COMMON else 1.0
             for architecture, value in values.items():
                 self._singles[architecture][name].append(value / common)
             self._deviations[name] = self._deviation(name)

@@ -285,6 +285,10 @@ def test_a_seed_that_is_beaten_within_the_error_alone(store):
     assert "at its loss nothing clearly with less latency; at its" in sentence(
         report["against_seed"][0], report["objectives"]
     )
+    add(store, 0, 2.0001, 9.0, spread=0.1)  # now the seed is on the front, and the other still may be no worse
+    assert "at its loss nothing clearly with less latency; at its" in sentence(
+        build_report(store)["against_seed"][0], report["objectives"]
+    )
     add(store, 1, 1.0, 11.0, spread=0.1)  # clearly no worse, and slower
     report = build_report(store)
     assert report["against_seed"][0]["at_seed_loss"]["unclear"] is True

@@ -28,7 +28,7 @@ FAST = SEED.replace(n_layers=2, window=(32, None), n_kv_heads=(4, 1), learning_r
 
 
 NOTATION = (
-    "To read it: size is layers x width; heads 4x3 are 4 in each of 3 layers; heads 4/2 are 4 heads on 2 of keys and "
+    "To read it: size is layers x width; heads NxL are N in each of L layers; heads N/K are N on K of keys and "
     "values; ffn is the hidden width over the width."
 )
 UNCALIBRATED = (
@@ -211,6 +211,8 @@ def test_a_run_that_is_over_without_a_front_has_none_for_good():
     state["generations_done"] = 3
     assert nothing_yet(report) == "Nothing is on the front."
     assert nothing_yet({**report, "constraints": ["x"]}).endswith("nothing meets the constraints.")
+    broken = {**report, "constraints": ["x"], "failures": {"infeasible": 5}}
+    assert nothing_yet(broken).endswith("nothing meets the constraints.")
     report["failures"]["crash"] = 3
     assert nothing_yet(report) == "Nothing is on the front: none of the evaluations has succeeded."
 
@@ -224,7 +226,7 @@ def test_the_notation_is_explained_as_far_as_it_occurs(tmp_path):
         return [line for line in summary_lines(changed, table_of(changed)) if "To read it" in line]
 
     (line,) = told(n_layers=2, n_heads=[4, 4], n_kv_heads=[4, 4], conv_width=3, tied_embeddings=False)
-    assert "conv4 is" in line and "untied has" in line and "4x3" in line and "4/2" not in line
+    assert "convN is" in line and "untied has" in line and "NxL" in line and "N/K" not in line
     assert told(width=3) == []
 
 
@@ -302,14 +304,16 @@ def test_a_picture_before_anything_meets_a_constraint_that_counts_later(tmp_path
         assert not build_report(store)["front"] and (tmp_path / "front.png").stat().st_size > 5000
 
 
+@pytest.mark.parametrize("values", [(-1.7e308, 0.0, 1.7e308), (1e-300, 1.0, 1e300), (1e-300, 1e-299, 1e-298)])
 @pytest.mark.parametrize("spread", [1e308, 1e90, 0.0])
-def test_values_of_any_size_are_drawn(tmp_path, spread):
+def test_values_of_any_size_are_drawn(tmp_path, spread, values):
     with Store.create(tmp_path / "huge", header()) as store:
-        for k, value in enumerate((-1.7e308, 0.0, 1.7e308)):
+        store.commit({"generation": 0, "hypervolume": 1.7e308}, [])
+        for k, value in enumerate(values):
             genome = SEED.replace(beta2=0.9 + 0.01 * k)
             measures = {
                 "loss": Measure(value, spread, "10 tokens", "cpu"),
-                "latency": Measure(-value, spread, "measured", "cpu"),
+                "latency": Measure(values[-1 - k], spread, "measured", "cpu"),
             }
             store.append(genome, Record(genome.id, 0, k, "ok", measures))
         assert png(store).startswith(b"\x89PNG")
