@@ -9,7 +9,7 @@ import pytest
 
 from evonas.evolution import Individual, ParetoFitness
 from evonas.executors import make_executor
-from evonas.genome import Genome, space_from_dict, space_to_dict
+from evonas.genome import Genome, read_genome, space_from_dict, space_to_dict
 from evonas.record import MEASURED_AGAIN, Measure, Outcome, Record, objective
 from evonas.report import build_report
 from evonas.search.settling import ROUNDS, settle
@@ -30,6 +30,14 @@ class Clock:
             raise ValueError("busy")
         value = self.truth[genome.width] + 0.1 * self.rng.standard_normal()
         return Outcome(measures={"latency": Measure(value, 0.1, "measured", "cpu")})
+
+
+class Wide(Clock):
+    def __init__(self) -> None:
+        super().__init__({})
+
+    def measure(self, genome):
+        return Outcome(measures={"latency": Measure(1.0 + 1e-4 * (genome.d_model < 128), 0.1, "measured", "cpu")})
 
 
 @pytest.fixture
@@ -73,6 +81,21 @@ def test_a_tie_is_measured_until_it_is_none(front):
     assert last.measures["latency"].value == pytest.approx(1.25, abs=0.1)
     assert last.measures["latency"].spread < 0.1 and last.times_measured == 1 + found.again // 2
     assert last.measures["loss"] == store.records[1].measures["loss"]
+
+
+def test_pairs_are_of_architectures_and_each_round_is_told(front):
+    """Two transformers of one architecture, trained otherwise, tie with a third: that is one pair to measure."""
+    told, seed = [], read_genome("nanogpt-cpu").genome
+    genomes = [seed, seed.replace(learning_rate=3e-3), seed.replace(d_model=64)]
+    store, individuals = front({})
+    for k, genome in enumerate(genomes):
+        loss, latency = 2.0 - 0.1 * k, 1.0 if k < 2 else 1.0001
+        measures = {"loss": Measure(loss, 0.0, "1 tokens"), "latency": Measure(latency, 0.1, "measured", "cpu")}
+        store.append(genome, Record(genome.id, 0, k, "ok", measures))
+        individuals.append(Individual(genome, ParetoFitness(("min", "min"), (loss, latency)), k, [(loss, latency)]))
+    assert len(genomes) == len({g.id for g in genomes}) == 1 + len({g.architecture_id for g in genomes})
+    found = settled((store, individuals), Wide(), tell=lambda turn, count: told.append((turn, count)))
+    assert (found.before, found.after) == (1, 1) and told == [(turn, 2) for turn in range(ROUNDS)]
 
 
 def test_equals_stay_a_tie_and_are_left_after_some_rounds(front):

@@ -18,6 +18,7 @@ from rich.text import Text
 from ..config import MAX_GENERATIONS, Settings
 from ..record import OBJECTIVES, Record
 from ..search import Evaluator, Listener, Search, Settled, failures
+from ..search.settling import ROUNDS
 from .terminal import output, plain
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ class Progress(Listener):
         self.live: Live | None = None
         self.seeds: Mapping[str, str] = {}  # genome id -> name
         self.check = lambda: None  # raises KeyboardInterrupt where one was missed
-        self.ties = Settled(0, 0, 0)
+        self.ties, self.again = Settled(0, 0, 0), ""
 
     @contextlib.contextmanager
     def showing(self, search: Search) -> Iterator[None]:
@@ -86,6 +87,12 @@ class Progress(Listener):
         self.ends = [*self.ends[-_RECENT:], (time.monotonic(), self.generations)]
         if self.live is None:
             print(self._line(), file=sys.stderr, flush=True)
+
+    def settling(self, turn: int, architectures: int) -> None:
+        self.check()
+        self.again = f"{architectures} architectures, round {turn + 1} of {ROUNDS} at most"
+        if self.live is None:
+            print(f"near-ties are measured again: {self.again}", file=sys.stderr, flush=True)
 
     def settled(self, ties: Settled) -> None:
         """What could not be told apart on the front has been measured again."""
@@ -138,6 +145,8 @@ class Progress(Listener):
             )
         table = Table.grid(padding=(0, 2))
         table.add_row("generation", f"{self.generation + 1}/{self._goal()}, candidate {self.done}/{self.of}")
+        if self.again:
+            table.add_row("measured again", self.again)
         for name, value in self._figures().items():
             table.add_row(name, plain(value))
         return Group(ProgressBar(total=1.0, completed=min(share, 1.0), width=60), table)
@@ -167,7 +176,8 @@ class Progress(Listener):
             pairs = f"pair{'s' if were != 1 else ''} on the front or close behind"
             more = "" if are <= were else ": times vary more from one measurement to the next than within one"
             text = f"{were} {pairs} could not be told apart by what was measured; after {self.ties.again} more "
-            console.print(f"\n{text}measurements {are} can't{more}.", highlight=False, soft_wrap=True)
+            left = f"{are} can't{more}" if are else "all are"
+            console.print(f"\n{text}measurements {left}.", highlight=False, soft_wrap=True)
         console.print(f"\n{done} generations, {self.evaluations} evaluations in {spent}.{why[ended]}", highlight=False)
         where = plain(f"Plot: {picture}   Data: {self.folder / 'population.h5'}")
         console.print(where, highlight=False, soft_wrap=True)

@@ -163,7 +163,8 @@ def summary_lines(report: Mapping[str, Any], table: Table) -> list[str]:
     lines += _notation_lines(table)
     lines += _doubt_lines(report, table)
     if report["ties"]:
-        lines.append(f"Not told apart by what was measured, each from another: {_groups(report['ties'])}.")
+        groups = _groups(report["ties"])
+        lines.append(f"What was measured does not tell, directly or through others, who of these is ahead: {groups}.")
     if report["failures"]:
         counts = ", ".join(f"{count:,} {status}" for status, count in report["failures"].items())
         lines.append(f"Failed: {counts} (of {report['evaluations']:,} evaluations).")

@@ -110,7 +110,7 @@ def _tradeoff(ax: Axes, store: Store, comparison: Comparison, column: int, legen
     objectives = store.header["objectives"]
     _frame(ax, axis_label(objectives[column]), axis_label(objectives[0]))
     if not comparison.records:
-        return _say(ax, "no evaluation has succeeded yet")
+        return _say(ax, "no evaluation has succeeded")
     x, y = comparison.values[:, column], comparison.values[:, 0]
     beaten = ~comparison.front
     generations = np.array([r.generation for r in comparison.records])
@@ -201,7 +201,7 @@ def _progress(ax: Axes, comparison: Comparison, objectives: Sequence[dict]) -> N
     """With a single objective: each evaluation, and the best so far."""
     _frame(ax, "evaluation", axis_label(objectives[0]) if objectives else "")
     if not comparison.records:
-        return _say(ax, "no evaluation has succeeded yet")
+        return _say(ax, "no evaluation has succeeded")
     y = comparison.values[:, 0]
     best = np.maximum.accumulate(y) if comparison.directions[0] == "max" else np.minimum.accumulate(y)
     ax.plot(np.arange(1, len(y) + 1), y, "o", ms=4, color=_GREY, alpha=0.5, mec="none")
@@ -214,9 +214,9 @@ def _hypervolume(ax: Axes, store: Store) -> None:
     _frame(ax, "generation", "hypervolume")
     rows = [g for g in store.generations if g["hypervolume"] is not None and g["hypervolume"] <= _LARGEST]
     # With rungs it is 0 until the first genomes have reached the last one.
-    rows = rows[next((k for k, g in enumerate(rows) if g["hypervolume"] > 0), 0) :]
+    rows = rows[next((k for k, g in enumerate(rows) if g["hypervolume"] > 0), len(rows)) :]
     if not rows:
-        return _say(ax, "no finished generation yet")
+        return _say(ax, "no front")
     x, y = [g["generation"] for g in rows], [g["hypervolume"] for g in rows]
     ax.plot(x, y, "-o", color=_FRONT, lw=1.5, ms=4.5, mec="white", mew=0.7)
     ax.fill_between(x, min(y), y, color=_FRONT, alpha=0.08, lw=0)

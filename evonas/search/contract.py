@@ -41,3 +41,6 @@ class Listener:
     def evaluated(self, record: Record) -> None: ...
 
     def generation_finished(self, row: Mapping) -> None: ...
+
+    def settling(self, turn: int, architectures: int) -> None:
+        """After the search so many are about to be measured again, in the first round (turn 0) or a later one."""

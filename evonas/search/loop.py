@@ -192,7 +192,8 @@ class Search:
         """Measure what can't be told apart on the front again (see ``settling``); after ``run``."""
         top = self.engine.at_the_top()
         names = self.evaluator.measured_names
-        return settle(self.store, self.executor, self.engine.objectives, names, top, deadline, self._timeout())
+        tell = self.listener.settling
+        return settle(self.store, self.executor, self.engine.objectives, names, top, deadline, self._timeout(), tell)
 
     def _ended(self, why: str) -> str:
         self._verdict.empty()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 
@@ -24,7 +24,7 @@ _COMPARED = 12  # of all architectures, that are measured beside: what a round h
 
 @dataclass(frozen=True)
 class Settled:
-    """Pairs of genomes, one at least on the front, that could not be told apart, before and after architectures were
+    """Pairs of architectures, one at least on the front, that could not be told apart, before and after they were
     measured ``again`` so many times in all (without those that only tell how fast the machine is)."""
 
     before: int
@@ -40,13 +40,14 @@ def settle(
     individuals: Sequence[Individual],
     deadline: float | None = None,
     timeout: float | None = None,
+    tell: Callable[[int, int], None] = lambda turn, architectures: None,
 ) -> Settled:
     """Measure near-ties (see ``near_ties``) among ``individuals`` again, until they are told apart or ``ROUNDS`` are
     over, and store what is known then (see ``Timings``) in records that take the place of the ones before.
 
     The first round takes all of the front and the seed genomes, so that what a report compares is timed in one state of
     the machine, the next ones those in ties. Each takes some of all architectures of the run, evenly by their times, to
-    tell what state that is.
+    tell what state that is. ``tell`` hears of each as a ``Listener`` does.
     """
     rows = [(i.genome, record) for i in individuals if (record := store.record_of(i.genome.id)) is not None]
     if not measured_names or not rows:
@@ -70,6 +71,7 @@ def settle(
         wanted = [g for both in zip_longest(tied, (g for g, _ in beside)) for g in both if g is not None]
         wanted += compared if turn == 0 else []
         calls = [Call("measure", (g,), a) for a, g in {g.architecture_id: g for g in wanted}.items()]
+        tell(turn, len(calls))
         found = dict(executor.map_alone(calls, timeout=timeout, deadline=deadline))
         # What failed is left: what is stored still holds.
         good = {a: o.measures for a, o in found.items() if not isinstance(o, Failure) and o.status == "ok"}
@@ -83,7 +85,12 @@ def settle(
     for (genome, old), record in zip(rows, records):
         if record is not old:
             store.append(genome, record)
-    return Settled(len(before), len(pairs), again)
+    return Settled(_measured_apart(before, genomes), _measured_apart(pairs, genomes), again)
+
+
+def _measured_apart(pairs: Sequence[tuple[int, int]], genomes: Sequence[Genome]) -> int:
+    """How many pairs of architectures, of which each is measured once for all its genomes."""
+    return len({frozenset(genomes[k].architecture_id for k in pair) for pair in pairs})
 
 
 def _front(records: Sequence[Record], names: Sequence[str], directions: Sequence[str]) -> list[int]:
