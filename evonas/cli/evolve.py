@@ -180,7 +180,7 @@ def evolve(
         surrogate=surrogate,
         precision=resolve_precision(precision, device),
         scaled_rates=True,
-        sparing_muon=True,
+        sparing_muon=device == "cpu",
         reuse=tuple(str(find_run(name).resolve()) for name in reuse),
     )
     run_search(settings, wanted_space, folder, None, deadline, workers, executor, calibration, patience)

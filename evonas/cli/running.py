@@ -226,8 +226,7 @@ def _check_same(store: Store, settings: Settings, data: str | None) -> None:
     """A loss can be taken over only where the same training would be done again."""
     other, mine = (s.to_dict() for s in (type(settings).from_dict(store.header["settings"]), settings))
     hint = "Only runs of the same task, data, context, seed, device, precision, tokens and rungs can."
-    versions = [key for key in _SAME_VERSION if key != "sparing_muon" or settings.device == "cpu"]  # of CPUs alone
-    for key in (*_SAME_TRAINING, *versions):
+    for key in (*_SAME_TRAINING, *_SAME_VERSION):
         if other[key] != mine[key]:
             raise EvonasError(
                 f"run {store.name!r} can't be reused: its {key.replace('_', ' ')} is {other[key]}, not {mine[key]}",

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 EXACT = ("params", "flops")
 MEASURED = ("latency", "decode_latency", "memory")
 TRAINED = ("loss",)
-_LATENCY_SECONDS = 0.1, 0.05  # on a GPU, on a CPU
 
 
 class ProxyEvaluator:
@@ -71,7 +70,8 @@ class ProxyEvaluator:
         self.task_name, self.data, self.context = task, data, context
         self.needs, self.validation_tokens, self.checkpoints = tuple(needs), validation_tokens, checkpoints
         self.seed, self.device = seed, device
-        self.latency_seconds = _LATENCY_SECONDS[device == "cpu"] if latency_seconds is None else latency_seconds
+        usual = 0.05 if device == "cpu" else 0.1
+        self.latency_seconds = usual if latency_seconds is None else latency_seconds
         self.horizon, self.sparing_muon = horizon, sparing_muon
         self.one_device = device != "cpu"
         # "auto" is asked where it trains: this process may do without torch.

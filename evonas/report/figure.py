@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import EXIT_FAILED, EvonasError
-from ..record import Measure, Record
+from ..record import Measure
 from ..store import Store
 from .compare import Comparison, compare
 from .short import axis_label, clean
@@ -80,23 +80,20 @@ def draw(store: Store) -> Figure:
 def _drawable(comparison: Comparison) -> Comparison:
     """What a damaged run may hold is drawn where drawing ends."""
 
-    def bounded(values: np.ndarray | float) -> np.ndarray:
-        return np.where(np.abs(values) < 1 / _LARGEST, 0.0, np.clip(values, -_LARGEST, _LARGEST))
+    def bounded(value: float) -> float:
+        return 0.0 if abs(value) < 1 / _LARGEST else min(max(value, -_LARGEST), _LARGEST)
 
     def sound(m: Measure) -> bool:
-        return (1 / _LARGEST <= abs(m.value) <= _LARGEST or not m.value) and m.spread <= _LARGEST
+        return bounded(m.value) == m.value and m.spread <= _LARGEST
 
-    def within(record: Record) -> Record:
-        if all(map(sound, record.measures.values())):
-            return record
-        drawn = {
-            name: replace(m, value=float(bounded(m.value)), spread=m.spread if sound(m) else 0.0)
-            for name, m in record.measures.items()
-        }
-        return replace(record, measures=drawn)
+    def within(m: Measure) -> Measure:
+        return m if sound(m) else replace(m, value=bounded(m.value), spread=0.0)
 
-    values = bounded(comparison.values)
-    return replace(comparison, records=tuple(map(within, comparison.records)), values=values)
+    if all(sound(m) for r in comparison.records for m in r.measures.values()):
+        return comparison
+    records = [replace(r, measures={n: within(m) for n, m in r.measures.items()}) for r in comparison.records]
+    values = np.array([[r.measures[n].value for n in comparison.names] for r in records])
+    return replace(comparison, records=tuple(records), values=values)
 
 
 def _render(store: Store, form: str) -> bytes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 
@@ -14,7 +14,7 @@ from ..evolution.selection import minimised, non_dominated
 from ..evolution.ties import tied_records
 from ..executors import Call, Executor, Failure
 from ..genome import Genome
-from ..record import Objective, Record
+from ..record import Measure, Objective, Record
 from ..store import Store
 from .timings import COMMON, Timings
 
@@ -68,14 +68,11 @@ def settle(
             break
         tied = [genomes[k] for pair in pairs for k in pair]
         # Whatever the deadline leaves, there is some of both.
-        wanted = [g for both in zip_longest(tied, (g for g, _ in beside)) for g in both if g is not None]
-        wanted += compared if turn == 0 else []
-        calls = [Call("measure", (g,), a) for a, g in {g.architecture_id: g for g in wanted}.items()]
-        tell(turn, len(calls))
-        found = dict(executor.map_alone(calls, timeout=timeout, deadline=deadline))
-        # What failed is left: what is stored still holds.
-        good = {a: o.measures for a, o in found.items() if not isinstance(o, Failure) and o.status == "ok"}
-        late = any(isinstance(o, Failure) and o.status == "deadline" for o in found.values())
+        order = [g for both in zip_longest(tied, (g for g, _ in beside)) for g in both if g is not None]
+        order += compared if turn == 0 else []
+        wanted = {g.architecture_id: g for g in order}
+        tell(turn, len(wanted))
+        good, late = _measured(executor, wanted, timeout, deadline)
         if late and len(good.keys() & unchosen) < min(COMMON, len(beside)):
             break  # before it told how fast the machine is
         again += len(good.keys() & own)
@@ -86,6 +83,17 @@ def settle(
         if record is not old:
             store.append(genome, record)
     return Settled(_measured_apart(before, genomes), _measured_apart(pairs, genomes), again)
+
+
+def _measured(
+    executor: Executor, wanted: Mapping[str, Genome], timeout: float | None, deadline: float | None
+) -> tuple[dict[str, Mapping[str, Measure]], bool]:
+    """Architecture id -> what was measured of it, and whether the deadline came before all of them. What failed is left
+    out: what is stored of it still holds."""
+    calls = [Call("measure", (genome,), architecture) for architecture, genome in wanted.items()]
+    found = dict(executor.map_alone(calls, timeout=timeout, deadline=deadline))
+    good = {a: o.measures for a, o in found.items() if not isinstance(o, Failure) and o.status == "ok"}
+    return good, any(isinstance(o, Failure) and o.status == "deadline" for o in found.values())
 
 
 def _measured_apart(pairs: Sequence[tuple[int, int]], genomes: Sequence[Genome]) -> int:
