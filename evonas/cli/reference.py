@@ -43,14 +43,19 @@ class Reference:
 
     def genome_for(self, tokens: int, hint: str) -> Genome:
         """The genome with the learning rate it has in trainings of ``tokens``, which is told, with the ``hint``, where
-        it differs: a run's is that of trainings of its own length."""
+        it differs: a run's is that of trainings of its own length. Below the run's first rung, where nothing tells how
+        high it may rise, it is that of the first rung."""
+        from ..config import GROWTH, MAX_RUNGS
         from ..fitness.schedule import rate_share
 
         horizon = self.settings.get("tokens") if self.settings.get("scaled_rates") is True else None
         if type(horizon) is not int or horizon < 1:
             return self.genome
-        rate = self.genome.learning_rate
-        taken = self.genome.replace(learning_rate=rate * rate_share(self.genome.optimizer, tokens, horizon))
+        rungs = self.settings.get("rungs")
+        rungs = rungs if type(rungs) is int and 2 <= rungs <= MAX_RUNGS else 2
+        rate, least = self.genome.learning_rate, horizon // GROWTH ** (rungs - 1)
+        share = rate_share(self.genome.optimizer, max(tokens, least), horizon)
+        taken = self.genome.replace(learning_rate=rate * share)
         if taken != self.genome:
             click.echo(
                 f"Note ({self.name}): learning rate {taken.learning_rate:.3g} in place of {rate:.3g}, which was found "

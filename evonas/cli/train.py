@@ -68,7 +68,8 @@ def train(reference, tokens, task, data, context, device, rate_as_found, precisi
     weights.safetensors (of the lowest held-out loss), genome.json and curve.csv, and prints loss and latency.
 
     A search finds learning rates for trainings of its own --tokens. Muon's best rate falls with the square root of the
-    length, so that of a RUN:ID is taken over to this one; genome.json has the rate that was used.
+    length, so that of a RUN:ID is taken over to this one, up to what it was at its run's first rung; genome.json has
+    the rate that was used.
 
     \b
     evonas train my-run:3f2a

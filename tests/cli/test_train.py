@@ -171,6 +171,16 @@ def test_muons_rate_is_taken_over_from_the_length_of_the_run(cli, in_copy):
     assert "in place of" not in cli(*reference, "-o", "damaged").err
 
 
+@pytest.mark.parametrize(("rungs", "tokens", "rate"), [(1, 512, 0.011314), (1, 32, 0.016), (2, 32, 0.016), (3, 32, 0.032)])
+def test_muons_rate_rises_no_higher_than_at_the_first_rung(cli, in_copy, rungs, tokens, rate):
+    with Store.open("runs/first", write=True) as store:
+        store.set_header(settings={**store.header["settings"], "rungs": rungs})
+        genome = SEED.replace(optimizer="muon", learning_rate=0.008)
+        store.append(genome, Record(genome.id, 9, 0, "ok", {"loss": Measure(2.0)}))
+    cli("train", f"first:{genome.id[:8]}", "--tokens", tokens, "--device", "cpu", "-o", "out")
+    assert read_genome("out/genome.json").genome.learning_rate == pytest.approx(rate, rel=1e-3)
+
+
 def test_a_folder_with_something_in_it_is_refused_and_left_alone(train, in_tmp_path):
     (in_tmp_path / "out").mkdir()
     (in_tmp_path / "out" / "mine").write_text("mine")
