@@ -10,6 +10,10 @@ import click
 from ..errors import EvonasError
 
 TARGETS = ("torch", "hf", "onnx")
+_LACKS = {
+    "vocabulary": "model.py will show tokens as numbers, not as text",
+    "training": "how far these weights were trained is not known",
+}
 _TO_COME = {"hf": "a Hugging Face model", "onnx": "ONNX"}
 
 
@@ -65,12 +69,14 @@ def export(reference, target, output, weights, untrained, context, vocab) -> Non
         model, origin = _fresh(found, context, vocab), "untrained weights, for timing only"
         text = training = None
     else:
-        from ..convert.weights import load_trained, training_of, vocabulary_of
+        from ..convert.weights import load_trained, training_of, unsound, vocabulary_of
 
         path = Path(weights) if weights is not None else _find_weights(reference, found)
         model, origin = load_trained(_as_trained(found.genome, path), path, found.context), f"weights from {path}"
         text, training = vocabulary_of(path), training_of(path)
         origin += f" ({training})" if training else ""
+        for what in unsound(path):
+            click.echo(f"Note: the metadata of {path} are damaged: {_LACKS[what]}", err=True)
     folder = Path(output) if output is not None else runs_folder() / f"export-{found.name.replace(':', '-')}"
     _write(folder, FILES, lambda: export_torch(
         model, folder, trained=not untrained, name=found.name, source=found.source, vocabulary=text,
@@ -103,13 +109,17 @@ def _find_weights(reference: str, found) -> Path:
     from ..store import runs_folder
 
     name = "weights.safetensors"
-    beside = [Path(reference).with_name(name)] if exists(Path(reference)) else []
+    beside = [path for path in [Path(reference).with_name(name)] if exists(Path(reference)) and exists(path)]
     trained = sorted(runs_folder().glob(f"train-*/{name}"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
+    damaged = ""
     for path in (*beside, *trained):
-        if are_of(path, _as_trained(found.genome, path)):
+        fits = are_of(path, _as_trained(found.genome, path))
+        if fits:
             return path
+        if fits is None and not damaged:
+            damaged = f"; what {path} holds can't be told: --weights {path} says why"
     raise EvonasError(
-        f"there are no trained weights of {found.name} ({found.genome.id}) in {runs_folder()}/train-*",
+        f"there are no trained weights of {found.name} ({found.genome.id}) in {runs_folder()}/train-*{damaged}",
         f"Train it first: evonas train {reference}. Or add --weights FILE.safetensors, or --untrained to time it only.",
     )
 

@@ -54,13 +54,13 @@ def save_weights(model: Transformer, path: Path, vocabulary: bytes | None = None
         raise EvonasError(f"{path} can't be written: {error}", exit_code=EXIT_FAILED) from None
 
 
-def are_of(path: Path, genome: Genome) -> bool:
-    """Whether the file at ``path`` says that it holds weights of ``genome``; False for what can't be read."""
+def are_of(path: Path, genome: Genome) -> bool | None:
+    """Whether the file at ``path`` says that it holds weights of ``genome``; None where it can't be read."""
     try:
         about = _about(path)
         return about.get("genome") == bounded_windows(genome, _whole(about, "context", path)).id
     except (OSError, EvonasError):
-        return False
+        return None
 
 
 def vocabulary_of(path: Path) -> bytes | None:
@@ -81,6 +81,14 @@ def training_of(path: Path) -> Seen | None:
     except (OSError, KeyError, ValueError, EvonasError):
         return None
     return found if 0 < found.seen <= found.tokens < 10**15 and abs(found.loss) < 10**6 else None
+
+
+def unsound(path: Path) -> tuple[str, ...]:
+    """What the metadata of the weights at ``path`` hold, but in no usable form: "vocabulary", "training"."""
+    about = _about(path)
+    found = {"vocabulary": vocabulary_of(path), "training": training_of(path)}
+    keys = {"vocabulary": ("vocabulary",), "training": Seen._fields}
+    return tuple(what for what, value in found.items() if value is None and any(key in about for key in keys[what]))
 
 
 def _about(path: Path) -> Mapping[str, str]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from evonas.convert.weights import save_weights
@@ -121,6 +122,35 @@ def test_the_newest_weights_of_this_very_genome_are_taken(cli, trained, seed_fil
     (trained.parent / "train-broken").mkdir()
     (trained.parent / "train-broken" / "weights.safetensors").write_bytes(b"nothing")
     assert "weights from runs/train-again/" in cli("export", seed_file, "-o", "out").out
+
+
+def test_weights_that_cannot_be_read_are_named(cli, trained, seed_file):
+    path = trained / "weights.safetensors"
+    path.write_bytes(path.read_bytes()[:50])
+    missing = cli("export", seed_file, "-o", "out", code=2).sentence
+    assert (
+        "no trained weights of hand-tuned" in missing
+        and "--weights runs/train-hand-tuned/weights.safetensors says why" in missing
+    )
+    assert "weights.safetensors" in cli("export", seed_file, "--weights", path, "-o", "out", code=2).sentence
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"vocabulary": "zz"}, "damaged: model.py will show tokens as numbers"),
+        ({"seen": "many"}, "damaged: how far these weights were trained is not known"),
+        ({}, ""),
+    ],
+)
+def test_damaged_metadata_are_told(cli, trained, seed_file, change, words):
+    path = trained / "weights.safetensors"
+    with safe_open(path, "pt") as file:
+        about = file.metadata()
+    save_file(load_file(path), path, metadata={**about, **change})
+    done = cli("export", seed_file, "-o", "out")
+    assert words in " ".join(done.err.split()) and ("damaged" in done.err) == bool(change)
+    assert "latency" in run(Path("out").absolute())
 
 
 def test_weights_can_be_named(cli, trained, seed_file, in_tmp_path):

@@ -171,7 +171,9 @@ def test_muons_rate_is_taken_over_from_the_length_of_the_run(cli, in_copy):
     assert "in place of" not in cli(*reference, "-o", "damaged").err
 
 
-@pytest.mark.parametrize(("rungs", "tokens", "rate"), [(1, 512, 0.011314), (1, 32, 0.016), (2, 32, 0.016), (3, 32, 0.032)])
+@pytest.mark.parametrize(
+    ("rungs", "tokens", "rate"), [(1, 512, 0.011314), (1, 32, 0.016), (2, 32, 0.016), (3, 32, 0.032)]
+)
 def test_muons_rate_rises_no_higher_than_at_the_first_rung(cli, in_copy, rungs, tokens, rate):
     with Store.open("runs/first", write=True) as store:
         store.set_header(settings={**store.header["settings"], "rungs": rungs})
