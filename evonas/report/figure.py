@@ -13,7 +13,7 @@ import numpy as np
 
 from ..errors import EXIT_FAILED, EvonasError
 from ..record import Measure
-from ..store import Store
+from ..store import Store, moved_at
 from .compare import Comparison, compare
 from .short import axis_label, clean
 
@@ -110,11 +110,11 @@ def _tradeoff(ax: Axes, store: Store, comparison: Comparison, column: int, legen
         return _say(ax, "no evaluation has succeeded")
     x, y = comparison.values[:, column], comparison.values[:, 0]
     beaten = ~comparison.front
-    generations = np.array([r.generation for r in comparison.records])
+    generations = np.array([r.generation + 1 for r in comparison.records])  # as progress counts them
     if beaten.any():
         dots = ax.scatter(
             x[beaten], y[beaten], c=generations[beaten], cmap="viridis_r", s=16, alpha=0.65, linewidths=0, zorder=2,
-            vmin=0, vmax=max(1, generations.max()),
+            vmin=1, vmax=max(2, generations.max()),
         )  # fmt: skip
         if legend and generations[beaten].max() > generations[beaten].min():
             bar = ax.figure.colorbar(dots, ax=ax, pad=0.015, aspect=40, label="generation (dominated)")
@@ -207,16 +207,21 @@ def _progress(ax: Axes, comparison: Comparison, objectives: Sequence[dict]) -> N
 
 
 def _hypervolume(ax: Axes, store: Store) -> None:
-    """Hypervolume by generation; the upper axis counts evaluations."""
+    """Hypervolume by generation; the upper axis counts evaluations. With times of another device it is another one."""
     _frame(ax, "generation", "hypervolume")
     rows = [g for g in store.generations if g["hypervolume"] is not None and g["hypervolume"] <= _LARGEST]
     # With rungs it is 0 until the first genomes have reached the last one.
     rows = rows[next((k for k, g in enumerate(rows) if g["hypervolume"] > 0), len(rows)) :]
     if not rows:
         return _say(ax, "no front")
-    x, y = [g["generation"] for g in rows], [g["hypervolume"] for g in rows]
-    ax.plot(x, y, "-o", color=_FRONT, lw=1.5, ms=4.5, mec="white", mew=0.7)
-    ax.fill_between(x, min(y), y, color=_FRONT, alpha=0.08, lw=0)
+    x, y = [g["generation"] + 1 for g in rows], [g["hypervolume"] for g in rows]
+    here = next((k for k, g in enumerate(rows) if g["generation"] >= moved_at(store)), len(rows))
+    for part, color, label in ((slice(here), _GREY, "elsewhere"), (slice(here, None), _FRONT, "on this device")):
+        if x[part]:
+            ax.plot(x[part], y[part], "-o", color=color, lw=1.5, ms=4.5, mec="white", mew=0.7, label=label)
+            ax.fill_between(x[part], min(y), y[part], color=color, alpha=0.08, lw=0)
+    if here:
+        ax.legend(frameon=False, fontsize=9, title="timed", title_fontsize=9)
     ax.xaxis.set_major_locator(_whole_ticks())
     if len(rows) > 1:
         upper = ax.secondary_xaxis("top")

@@ -11,10 +11,10 @@ from ..evolution import Candidate, Engine, Individual
 from ..executors import Call, Executor, Failure
 from ..genome import Genome
 from ..record import Constraint, Outcome, Record, total_violation
-from ..store import Known, Store, told_records, trained_outcome
+from ..store import Known, Store, moved_at, told_records, trained_outcome
 from .closing import Left, Pace
 from .contract import Evaluator, Listener
-from .measuring import Measurements, moved_at
+from .measuring import Measurements
 from .settling import Settled, settle
 from .verdict import MENDABLE, Verdict, bugs_at_the_end
 

@@ -9,10 +9,8 @@ from ..errors import EXIT_FAILED, EvonasError
 from ..executors import Call, Executor, Failure
 from ..genome import Genome
 from ..record import MEASURED_AGAIN, Measure, Outcome, Record, besides_measurements
-from ..store import Store
+from ..store import MOVED, Store, moved_at
 from .contract import Evaluator
-
-MOVED = "measured_here_from"  # a note of the header: the first generation in which times are those of this device
 
 
 class Measurements:
@@ -110,12 +108,6 @@ def measured_elsewhere(store: Store, names: Collection[str], device: str) -> dic
         if record is not None and record.ok and not _is_here(_measured(record, names), device):
             found.setdefault(entry.genome.architecture_id, []).append(record)
     return found
-
-
-def moved_at(store: Store) -> int:
-    """The first generation in which times are those of this device; 0 where the run was always here."""
-    found = store.header["notes"].get(MOVED)
-    return found if type(found) is int else 0
 
 
 def _is_here(measures: Mapping[str, Measure], device: str | None) -> bool:

@@ -73,18 +73,21 @@ No pickle anywhere. Numbers that JSON can't hold (NaN, infinity) are null in JSO
 
 from __future__ import annotations
 
+from .moved import MOVED, moved_at
 from .reuse import Known, known_from
 from .runs import find_run, load_genome_ref, newest_run, runs_folder
 from .store import Entry, Store
 from .told import told_records, trained_outcome
 
 __all__ = [
+    "MOVED",
     "Entry",
     "Known",
     "Store",
     "find_run",
     "known_from",
     "load_genome_ref",
+    "moved_at",
     "newest_run",
     "runs_folder",
     "told_records",

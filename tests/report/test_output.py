@@ -19,7 +19,7 @@ from evonas.report import build_report, plot, png, render_table, to_csv, to_html
 from evonas.report.cells import nothing_yet, summary_lines, table_of
 from evonas.report.figure import draw
 from evonas.report.table import SHORT_ID
-from evonas.store import Store
+from evonas.store import MOVED, Store
 
 from .conftest import SEED, header, write_run
 
@@ -263,7 +263,21 @@ def test_what_the_picture_holds(run):
     assert len(stars) == 1 and stars[0].get_xdata()[0] == report["seeds"][0]["objectives"]["latency"]["value"]
     low, high = trade.get_xlim()
     assert all(low < x < high for x, _ in front)
-    assert list(grown.lines[0].get_ydata()) == report["hypervolume"]
+    assert list(grown.lines[0].get_ydata()) == report["hypervolume"] and len(grown.lines) == 1
+    assert list(grown.lines[0].get_xdata()) == list(range(1, 9)), "generations as progress counts them"
+
+
+def test_hypervolumes_of_two_devices_are_two_lines(tmp_path):
+    with write_run(tmp_path / "moved", generations=5, population=10) as store:
+        store.set_header(notes={MOVED: 2})
+        values, grown = build_report(store)["hypervolume"], draw(store).axes[1]
+        assert [(list(line.get_xdata()), list(line.get_ydata())) for line in grown.lines] == [
+            ([1, 2], values[:2]),
+            ([3, 4, 5], values[2:]),
+        ]
+        assert [text.get_text() for text in grown.get_legend().get_texts()] == ["elsewhere", "on this device"]
+        store.set_header(notes={MOVED: 5})
+        assert len(draw(store).axes[1].lines) == 1, "nothing was done here yet"
 
 
 def test_one_panel_per_further_objective(tmp_path):
