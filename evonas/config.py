@@ -49,7 +49,9 @@ class Settings:
     that of a training's matrix products; ``scaled_rates`` says that learning rates are meant for trainings of
     ``tokens`` and taken over to other lengths by ``fitness.schedule.rate_share``, ``sparing_muon`` that Muon moves
     every second step where batches are small, on a CPU (runs from before either go on without);
-    ``goals`` are values of objectives that are good enough, written as constraints are.
+    ``goals`` are values of objectives that are good enough, written as constraints are. Where a run ends is told by
+    ``generations``, ``budget`` (seconds of all its sittings together, None for no limit) and ``patience`` (see
+    ``Search.run``); ``calibrate`` is the share of its time that goes to a calibration.
     """
 
     task: str
@@ -75,6 +77,9 @@ class Settings:
     goals: tuple[str, ...] = ()
     scaled_rates: bool = False
     sparing_muon: bool = False
+    budget: float | None = None
+    patience: int | None = None
+    calibrate: float = 0.0
 
     def __post_init__(self) -> None:
         self._check_types()
@@ -96,8 +101,13 @@ class Settings:
                 f"{len(self.seeds)} seed genomes do not fit a population of {self.population}",
                 f"Write --population {2 * len(self.seeds)}.",
             )
-        if self.timeout is not None and not 0 < self.timeout < float("inf"):
-            raise EvonasError(f"timeout {self.timeout:g}; it takes seconds above 0")
+        for name in ("timeout", "budget"):
+            if (value := getattr(self, name)) is not None and not 0 < value < float("inf"):
+                raise EvonasError(f"{name} {value:g}; it takes seconds above 0")
+        if self.patience is not None:
+            _within("patience", self.patience, 1, MAX_GENERATIONS)
+        if not 0 <= self.calibrate < 1:
+            raise EvonasError(f"calibrate {self.calibrate:g}; it takes a share from 0 to below 1")
 
     def _check_types(self) -> None:
         """They may come from a run that someone else wrote."""
@@ -109,7 +119,10 @@ class Settings:
             _expect(name, isinstance(value, tuple) and all(isinstance(v, str) for v in value), "a list of texts")
         for name in ("surrogate", "scaled_rates", "sparing_muon"):
             _expect(name, isinstance(getattr(self, name), bool), "true or false")
-        _expect("timeout", self.timeout is None or _is_number(self.timeout), "a number of seconds")
+        for name in ("timeout", "budget"):
+            value = getattr(self, name)
+            _expect(name, value is None or _is_number(value), "a number of seconds")
+        _expect("calibrate", _is_number(self.calibrate), "a number")
         seeds = isinstance(self.seeds, tuple) and all(isinstance(s, Mapping) for s in self.seeds)
         kinds = (("label", str), ("genes", Mapping))
         named = seeds and all(isinstance(s.get(key), kind) for s in self.seeds for key, kind in kinds)

@@ -66,6 +66,14 @@ def test_settings_are_frozen():
         ({"timeout": -1.0}, "timeout -1"),
         ({"timeout": float("nan")}, "timeout nan"),
         ({"timeout": float("inf")}, "timeout inf"),
+        ({"budget": "5"}, "the setting 'budget' is not a number of seconds"),
+        ({"budget": 0}, "budget 0"),
+        ({"budget": float("nan")}, "budget nan"),
+        ({"patience": 0}, "patience is 0"),
+        ({"patience": 2.5}, "patience is 2.5"),
+        ({"calibrate": "5%"}, "the setting 'calibrate' is not a number"),
+        ({"calibrate": 1.0}, "calibrate 1"),
+        ({"calibrate": float("nan")}, "calibrate nan"),
     ],
 )
 def test_values_out_of_range_are_refused(changes, words):

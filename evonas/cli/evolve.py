@@ -62,7 +62,7 @@ def _default(name: str) -> str:
     "constraints",
     multiple=True,
     metavar="'NAME<=VALUE'",
-    help="Repeatable, such as 'latency<=5ms'. What breaks it is not trained.",
+    help="Repeatable, such as 'latency<=5ms'. What breaks it is not trained; one on loss is judged at the last rung.",
 )
 @click.option(
     "--goal",
@@ -82,7 +82,8 @@ def _default(name: str) -> str:
     "--reuse",
     multiple=True,
     metavar="RUN",
-    help="Repeatable. Takes what an earlier run of the same task, data, seed and rungs has measured and trained.",
+    help="Repeatable. Takes what an earlier run has measured and trained, of the same task, data, context, device, "
+    "precision, tokens, rungs and seed.",
 )
 @click.option("--widen", is_flag=True, help="Widen the space where a seed genome lies outside it.")
 @click.option(
@@ -100,10 +101,20 @@ def _default(name: str) -> str:
     help="Screen offspring by a model of the objectives, as far as it has told right lately. Default: yes.",
 )
 @click.option(
-    "--timeout", metavar="TIME", help="Longest training of one candidate. Default: 50 times the median of its peers."
+    "--timeout",
+    metavar="TIME",
+    help="Longest training of one candidate. Default: 15 minutes until five have ended, then 50 times their median, at "
+    "least a minute.",
 )
 @click.option("--run", "run_name", metavar="NAME", help="Name of the run, a folder in runs/. Default: task and time.")
-@click.option("--seed", type=int, default=0, show_default=True, metavar="INT", help="Same seed, same search.")
+@click.option(
+    "--seed",
+    type=int,
+    default=0,
+    show_default=True,
+    metavar="INT",
+    help="Of every draw. The same seed is the same search where no measured or wall-clock time has a say.",
+)
 @click.option(
     "--device",
     default="auto",
@@ -136,7 +147,7 @@ def evolve(
     from ..record import Constraint, objective
     from ..store import find_run, runs_folder
 
-    deadline, calibration = end_of(budget, started), share_of(calibrate)
+    deadline = end_of(budget, started)
     for name in objectives:
         objective(name)
     constraints = tuple(str(Constraint.parse(text)) for text in constraints)
@@ -182,8 +193,11 @@ def evolve(
         scaled_rates=True,
         sparing_muon=device == "cpu",
         reuse=tuple(str(find_run(name).resolve()) for name in reuse),
+        budget=None if deadline is None else deadline - started,
+        patience=patience,
+        calibrate=share_of(calibrate),
     )
-    run_search(settings, wanted_space, folder, None, deadline, workers, executor, calibration, patience)
+    run_search(settings, wanted_space, folder, None, deadline, workers, executor)
 
 
 def _read_space(name: str) -> SearchSpace:

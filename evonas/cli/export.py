@@ -22,7 +22,9 @@ _TO_COME = {"hf": "a Hugging Face model", "onnx": "ONNX"}
 @click.option(
     "--to", "target", type=click.Choice(TARGETS), default="torch", show_default=True, help="hf and onnx are to come."
 )
-@click.option("-o", "--output", type=click.Path(), metavar="DIR", help="Default: runs/export-NAME. Must not exist.")
+@click.option(
+    "-o", "--output", type=click.Path(), metavar="DIR", help="Default: runs/export-NAME. Must be new or empty."
+)
 @click.option(
     "--weights",
     type=click.Path(),
@@ -67,19 +69,20 @@ def export(reference, target, output, weights, untrained, context, vocab) -> Non
     found = read_reference(reference)
     if untrained:
         model, origin = _fresh(found, context, vocab), "untrained weights, for timing only"
-        text = training = None
+        text, training, tokens = None, None, found.tokens
     else:
         from ..convert.weights import load_trained, training_of, unsound, vocabulary_of
 
         path = Path(weights) if weights is not None else _find_weights(reference, found)
-        model, origin = load_trained(_as_trained(found.genome, path), path, found.context), f"weights from {path}"
+        genome, tokens = _as_trained(found, path)
+        model, origin = load_trained(genome, path, found.context), f"weights from {path}"
         text, training = vocabulary_of(path), training_of(path)
         origin += f" ({training})" if training else ""
         for what in unsound(path):
             click.echo(f"Note: the metadata of {path} are damaged: {_LACKS[what]}", err=True)
     folder = Path(output) if output is not None else runs_folder() / f"export-{found.name.replace(':', '-')}"
     _write(folder, FILES, lambda: export_torch(
-        model, folder, trained=not untrained, name=found.name, source=found.source, vocabulary=text,
+        model, folder, trained=not untrained, name=found.name, source=found.source, tokens=tokens, vocabulary=text,
         training=training,
     ))  # fmt: skip
     click.echo(f"{found.name} ({model.genome.id}): vocabulary {model.vocab_size}, context {model.context}, {origin}")
@@ -113,7 +116,7 @@ def _find_weights(reference: str, found) -> Path:
     trained = sorted(runs_folder().glob(f"train-*/{name}"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
     damaged = ""
     for path in (*beside, *trained):
-        fits = are_of(path, _as_trained(found.genome, path))
+        fits = are_of(path, _as_trained(found, path)[0])
         if fits:
             return path
         if fits is None and not damaged:
@@ -124,22 +127,22 @@ def _find_weights(reference: str, found) -> Path:
     )
 
 
-def _as_trained(genome, path: Path):
-    """``genome`` with the learning rate that the genome file beside the weights names: ``evonas train`` takes a run's
-    rate over to the length of the training. As it is where that file tells of another genome."""
+def _as_trained(found, path: Path):
+    """The genome with the learning rate that the genome file beside the weights names, and the length of training that
+    this is meant for: ``evonas train`` takes a rate over to the length of the training. As it is where that file tells
+    of another genome."""
     from ..config import MAX_CONTEXT
     from ..genome import bounded_windows, read_genome
     from ..genome.io import exists
 
     beside = path.with_name("genome.json")
-    if "learning_rate" not in genome or not exists(beside):
-        return genome
-    try:
-        trained = read_genome(beside)
-        same = genome.replace(learning_rate=trained.genome.get("learning_rate"))
-        return trained.genome if trained.genome == bounded_windows(same, trained.context or MAX_CONTEXT) else genome
-    except EvonasError:
-        return genome
+    if "learning_rate" in found.genome and exists(beside):
+        with contextlib.suppress(EvonasError):
+            trained = read_genome(beside)
+            same = found.genome.replace(learning_rate=trained.genome.get("learning_rate"))
+            if trained.genome == bounded_windows(same, trained.context or MAX_CONTEXT):
+                return trained.genome, trained.tokens
+    return found.genome, found.tokens
 
 
 def _write(folder: Path, names, write) -> None:

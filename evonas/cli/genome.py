@@ -196,7 +196,7 @@ def import_(reference, output) -> None:
     if output is None:
         click.echo(_as_json(found))
         return
-    write_genome(output, found.genome, name=found.name, source=found.source, context=found.context, notes=found.notes)
+    write_genome(output, found.genome, **_about(found))
     click.echo(f"Wrote {output} ({found.genome.id})", err=True)
 
 
@@ -213,8 +213,12 @@ def _as_json(found) -> str:
 
     from ..genome import genome_to_dict
 
-    about = {"name": found.name, "source": found.source, "context": found.context, "notes": found.notes}
-    return json.dumps(genome_to_dict(found.genome, **about), indent=2, ensure_ascii=False)
+    return json.dumps(genome_to_dict(found.genome, **_about(found)), indent=2, ensure_ascii=False)
+
+
+def _about(found) -> dict:
+    """What a genome file says beside the genes."""
+    return {key: getattr(found, key) for key in ("name", "source", "context", "tokens", "notes")}
 
 
 def _runs(layers):

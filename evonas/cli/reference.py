@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Reference:
-    """A genome and where it came from. ``settings``, ``data`` (what its data was) and ``vocabulary`` are those of its
-    run, empty for a file."""
+    """A genome and where it came from. ``tokens`` is the length of the trainings that its learning rate is meant for,
+    None where that is not known or plays no part. ``settings``, ``data`` (what its data was) and ``vocabulary`` are
+    those of its run, empty for a file."""
 
     genome: Genome
     name: str
@@ -29,6 +30,7 @@ class Reference:
     data: str = ""
     vocabulary: int | None = None
     folder: Path | None = None  # of its run
+    tokens: int | None = None
 
     def task_and_data(self) -> tuple[str, str | None]:
         """Task and data of the run, "text" and None for a file. Raises EvonasError for a task that lies among the runs:
@@ -41,25 +43,32 @@ class Reference:
         check_task_of_run(name, self.folder)
         return name, data if isinstance(data, str) else None
 
+    def meant_for(self, tokens: int) -> int | None:
+        """The length of trainings to take its learning rate over to for one of ``tokens``; None where it stays. No less
+        than its run's first rung, or a sixteenth of what a file says: below nothing tells how high Muon's rate may
+        rise."""
+        from ..config import GROWTH, MAX_RUNGS
+
+        if self.tokens is None:
+            return None
+        rungs = self.settings.get("rungs", 3)
+        rungs = rungs if type(rungs) is int and 2 <= rungs <= MAX_RUNGS else 2
+        return max(tokens, self.tokens // GROWTH ** (rungs - 1))
+
     def genome_for(self, tokens: int, hint: str) -> Genome:
         """The genome with the learning rate it has in trainings of ``tokens``, which is told, with the ``hint``, where
-        it differs: a run's is that of trainings of its own length. Below the run's first rung, where nothing tells how
-        high it may rise, it is that of the first rung."""
-        from ..config import GROWTH, MAX_RUNGS
+        it differs."""
         from ..fitness.schedule import rate_share
 
-        horizon = self.settings.get("tokens") if self.settings.get("scaled_rates") is True else None
-        if type(horizon) is not int or horizon < 1:
+        length = self.meant_for(tokens)
+        if length is None:
             return self.genome
-        rungs = self.settings.get("rungs")
-        rungs = rungs if type(rungs) is int and 2 <= rungs <= MAX_RUNGS else 2
-        rate, least = self.genome.learning_rate, horizon // GROWTH ** (rungs - 1)
-        share = rate_share(self.genome.optimizer, max(tokens, least), horizon)
-        taken = self.genome.replace(learning_rate=rate * share)
+        rate = self.genome.learning_rate
+        taken = self.genome.replace(learning_rate=rate * rate_share(self.genome.optimizer, length, self.tokens))
         if taken != self.genome:
             click.echo(
                 f"Note ({self.name}): learning rate {taken.learning_rate:.3g} in place of {rate:.3g}, which was found "
-                f"for trainings of {horizon:,} tokens ({hint})",
+                f"for trainings of {self.tokens:,} tokens ({hint})",
                 err=True,
             )
         return taken
@@ -107,7 +116,14 @@ def _read(text: str) -> Reference:
 
 
 def _from_file(found, fallback: str) -> Reference:
-    return Reference(found.genome, found.name or fallback, found.context, found.source, found.notes)
+    about = found.name or fallback, found.context, found.source, found.notes
+    return Reference(found.genome, *about, tokens=_meant(found.genome, found.tokens))
+
+
+def _meant(genome: Genome, tokens: Any) -> int | None:
+    """The length of training that its rate is meant for, where that says something of others (see ``rate_share``)."""
+    known = type(tokens) is int and tokens >= 1
+    return tokens if known and genome.get("optimizer") == "muon" else None
 
 
 def _from_run(text: str, run: str) -> Reference:
@@ -128,4 +144,5 @@ def _from_run(text: str, run: str) -> Reference:
         data=str(notes.get("data", "")),
         folder=store.folder,
         vocabulary=size if isinstance(size, int) and 2 <= size <= 2**31 else None,
+        tokens=_meant(genome, settings.get("tokens")) if settings.get("scaled_rates") is True else None,
     )

@@ -10,20 +10,30 @@ import click
 
 from ..errors import EvonasError
 from .options import end_of, generations_to_do, search_options, share_of
-from .running import run_search
+from .running import ENDED, run_search
 
 if TYPE_CHECKING:
     from ..config import Settings
     from ..store import Store
 
+_LEAST = 60.0  # seconds that an interrupted run with a budget goes on for
+
 
 @click.command()
 @click.argument("run", required=False)
-@click.option("--generations", type=int, metavar="N", help="Go on until N generations are done in all.")
+@click.option(
+    "--generations",
+    type=int,
+    metavar="N",
+    help="Go on until N generations are done in all. Default: as the run was told; with --budget, no limit.",
+)
 @click.option("--timeout", metavar="TIME", help="Longest training of one candidate from now on. Default: the run's.")
 @search_options
 def resume(run, generations, timeout, budget, patience, workers, calibrate, executor) -> None:
     """Continue an interrupted RUN, or extend a finished one. Default: the newest run.
+
+    Without options it ends as it was told to: after its generations, with what was left of its budget, by its patience,
+    with its calibration. --generations and --budget are another end, and then only what is given here counts.
 
     \b
     evonas resume my-run
@@ -35,7 +45,7 @@ def resume(run, generations, timeout, budget, patience, workers, calibrate, exec
     from ..store import Store, find_run
     from .trust import check_task_of_run
 
-    deadline, calibration = end_of(budget, started), share_of(calibrate)
+    deadline, share = end_of(budget, started), share_of(calibrate)
     folder = find_run(run)
     if not folder.is_dir():
         raise EvonasError(f"{folder} is not the folder of a run", "Give the run's name, as in runs/NAME.")
@@ -44,12 +54,21 @@ def resume(run, generations, timeout, budget, patience, workers, calibrate, exec
         check_task_of_run(settings.task, folder)
         _check_device(settings, store)
         _tell_machine(settings, store, executor)
-        goal = _goal(settings, store, generations, budget)
+        if generations is None and budget is None:
+            _check_unfinished(settings, store)
+            left = _left(settings, store)
+            deadline = None if left is None else started + left
+            changes = {"patience": patience or settings.patience, "calibrate": share or settings.calibrate}
+        else:
+            goal = generations_to_do(generations, budget)
+            changes = {"generations": goal, "patience": patience, "calibrate": share}
+        changes["budget"] = None if deadline is None else store.seconds + deadline - started
         if timeout is not None:
-            settings = dataclasses.replace(settings, timeout=parse_duration(timeout))
-        settings = dataclasses.replace(settings, generations=goal)
+            changes["timeout"] = parse_duration(timeout)
+        settings = dataclasses.replace(settings, **changes)
+        _check_goal(settings, store)
         space = space_from_dict(store.header["space"])
-        run_search(settings, space, folder, store, deadline, workers, executor, calibration, patience)
+        run_search(settings, space, folder, store, deadline, workers, executor)
 
 
 def _check_device(settings: Settings, store: Store) -> None:
@@ -85,23 +104,39 @@ def _tell_machine(settings: Settings, store: Store, executor: str) -> None:
         click.echo(f"Note: run {store.name!r} was measured on {there}, this is {here}: {then}", err=True)
 
 
-def _goal(settings: Settings, store: Store, generations: int | None, budget: str | None) -> int:
-    """How many generations are to be done in all."""
+def _left(settings: Settings, store: Store) -> float | None:
+    """Seconds that a run which goes on as it was told has left, a minute at least; None without a limit."""
+    return None if settings.budget is None else max(settings.budget - store.seconds, _LEAST)
+
+
+def _check_unfinished(settings: Settings, store: Store) -> None:
+    """Raise EvonasError where a run that is to go on as it was told has come to its end."""
     from ..config import MAX_GENERATIONS
 
-    done = store.generations[-1]["generation"] + 1 if store.generations else 0
-    further = f"evonas resume {store.name} --generations {done + 30}"
-    if generations is None and budget is None:
-        goal = settings.generations
-        if goal == MAX_GENERATIONS:
-            raise EvonasError(
-                f"run {store.name!r} had a time budget and no other end",
-                f"Say how far it should go: {further}, or --budget 30m.",
-            )
+    endless = settings.generations == MAX_GENERATIONS
+    if settings.budget is not None:
+        spent = store.header["notes"].get(ENDED) == "budget"
+        what = f"has spent its budget of {settings.budget:.0f} s"
     else:
-        goal = generations_to_do(generations, budget)
-    if goal < 1:
-        raise EvonasError(f"generations is {goal}; it takes a whole number from 1")
-    if done >= goal:
-        raise EvonasError(f"run {store.name!r} has done its {done} generations", f"Extend it: {further}")
-    return goal
+        spent, what = endless, "had a time budget and no other end"
+    if spent and (endless or _done(store) < settings.generations):
+        raise EvonasError(
+            f"run {store.name!r} {what}", f"Say how far it should go: {_further(store)}, or --budget 30m."
+        )
+
+
+def _check_goal(settings: Settings, store: Store) -> None:
+    if settings.generations < 1:
+        raise EvonasError(f"generations is {settings.generations}; it takes a whole number from 1")
+    if _done(store) >= settings.generations:
+        raise EvonasError(
+            f"run {store.name!r} has done its {_done(store)} generations", f"Extend it: {_further(store)}"
+        )
+
+
+def _done(store: Store) -> int:
+    return store.generations[-1]["generation"] + 1 if store.generations else 0
+
+
+def _further(store: Store) -> str:
+    return f"evonas resume {store.name} --generations {_done(store) + 30}"

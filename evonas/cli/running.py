@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import shlex
 import signal
 import sys
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     from ..store import Known, Store
     from .progress import Progress
 
+ENDED = "ended"  # a note of the header: why the search came to its end, and none while it has not
 CHECKPOINTS = "weights"  # of trainings that may go on, in the run's folder
 _SAME_TRAINING = "task", "context", "seed", "device", "precision", "tokens", "rungs", "validation_tokens"
 _SAME_VERSION = "scaled_rates", "sparing_muon"
@@ -35,10 +35,9 @@ _SAME_VERSION = "scaled_rates", "sparing_muon"
 
 def run_search(
     settings: Settings, space: SearchSpace, folder: Path, store: Store | None, deadline: float | None,
-    workers: int | None, executor_name: str, calibration: float = 0.0, patience: int | None = None,
+    workers: int | None, executor_name: str,
 ) -> None:  # fmt: skip
-    """Run or continue a search and print how it ended. ``store`` None: make one, once all else is known to be right.
-    ``calibration`` is the share of the time that is kept for a calibration after the search."""
+    """Run or continue a search and print how it ended. ``store`` None: make one, once all else is known to be right."""
     from ..executors import make_executor
     from ..fitness import device_text
     from ..genome import transformer_genome
@@ -55,7 +54,7 @@ def run_search(
     if store is not None:
         check_data(store, settings, data)
     seeds = {transformer_genome(s["genes"]): s["label"] for s in settings.seeds}
-    if calibration and "loss" not in evaluator.trained_names:
+    if settings.calibrate and "loss" not in evaluator.trained_names:
         raise EvonasError("--calibrate tells how well losses are ranked; this search has none", "Leave it out.")
     engine = _engine(settings, space, evaluator, constraints, list(seeds))
     known = _reused(settings, evaluator, data, again=store is not None)
@@ -72,7 +71,9 @@ def run_search(
             header = _header(settings, space, engine, seeds, notes)
             store = stack.enter_context(_new_run(Store.create(folder, header)))
         else:
-            store.set_header(settings=settings.to_dict())  # a new goal outlives an interruption
+            # A new goal outlives an interruption.
+            notes = {name: note for name, note in store.header["notes"].items() if name != ENDED}
+            store.set_header(settings=settings.to_dict(), notes=notes)
         # On a cluster other machines measure.
         device = None if executor_name == "ray" else device_text(settings.device)
         try:
@@ -90,15 +91,15 @@ def run_search(
                 device=device,
                 listener=progress,
             )
-            ended, sample, settled = _searched(search, settings, deadline, progress, calibration, patience, workers)
+            ended, sample, settled = _searched(search, settings, deadline, progress, workers)
         except KeyboardInterrupt:
-            again = _resume_command(folder.name, settings, deadline, patience, workers, executor_name)
+            again = _resume_command(folder.name, workers, executor_name)
             click.echo(f"\nInterrupted; every finished evaluation is kept. Go on with: {again}", err=True)
             raise SystemExit(EXIT_INTERRUPTED) from None
         executor.close()
         _check_found(store, progress, ended)
         if sample and settled:
-            _calibrate(store, settings, sample, deadline, progress.started, calibration, workers)
+            _calibrate(store, settings, sample, deadline, progress.started, workers)
         progress.summary(store, ended)
         if not settled:
             click.echo("\nInterrupted while near-ties were measured again; the search was done.", err=True)
@@ -106,20 +107,21 @@ def run_search(
 
 
 def _searched(
-    search: Search, settings: Settings, deadline: float | None, progress: Progress, calibration: float,
-    patience: int | None, workers: int | None,
-) -> tuple[str, int, bool]:  # fmt: skip
+    search: Search, settings: Settings, deadline: float | None, progress: Progress, workers: int | None
+) -> tuple[str, int, bool]:
     """Search, and settle what is near a tie: why the search ended, how many genomes a calibration has time for, and
     whether settling came to its end. What a calibration has no use for goes to the search."""
+    patience = settings.patience
     with progress.showing(search):
-        end, sample = _search_end(deadline, progress.started, calibration), 0
+        end, sample = _search_end(deadline, progress.started, settings.calibrate), 0
         ended = search.run(settings.generations, _before_settling(end, progress.started), patience=patience)
-        if calibration:
-            sample = _sample(search.store, settings, deadline, progress, calibration, workers)
+        if settings.calibrate:
+            sample = _sample(search.store, settings, deadline, progress, workers)
             end = end if sample else _search_end(deadline, progress.started, 0.0)
             if not sample and ended == "budget":
                 until = _before_settling(end, progress.started)
                 ended = search.run(settings.generations, until, patience=patience)
+        search.store.set_header(notes={**search.store.header["notes"], ENDED: ended})
         try:
             progress.settled(search.settle(end))
         except KeyboardInterrupt:
@@ -166,25 +168,24 @@ def _calibration_seconds(deadline: float | None, started: float, share: float) -
     return seconds if deadline is None else min(seconds, deadline - CLOSING_SECONDS - now)
 
 
-def _sample(
-    store: Store, settings: Settings, deadline: float | None, progress: Progress, share: float, workers: int | None
-) -> int:
+def _sample(store: Store, settings: Settings, deadline: float | None, progress: Progress, workers: int | None) -> int:
     """How many genomes a calibration has time for; 0 also where there is nothing to calibrate."""
     from .calibrating import sample_within
 
     if not any(r.ok for r in store.records):
         return 0
-    return sample_within(store, settings, _calibration_seconds(deadline, progress.started, share), workers)
+    seconds = _calibration_seconds(deadline, progress.started, settings.calibrate)
+    return sample_within(store, settings, seconds, workers)
 
 
 def _calibrate(
-    store: Store, settings: Settings, genomes: int, deadline: float | None, started: float, share: float,
-    workers: int | None,
-) -> None:  # fmt: skip
+    store: Store, settings: Settings, genomes: int, deadline: float | None, started: float, workers: int | None
+) -> None:
     from .calibrating import calibrate_within
 
+    seconds = _calibration_seconds(deadline, started, settings.calibrate)
     try:
-        calibrate_within(store, settings, genomes, _calibration_seconds(deadline, started, share), workers)
+        calibrate_within(store, settings, genomes, seconds, workers)
     except KeyboardInterrupt:
         click.echo(f"\nInterrupted; the search is done. Go on with: evonas calibrate {store.name}", err=True)
         raise SystemExit(EXIT_INTERRUPTED) from None
@@ -226,11 +227,17 @@ def _check_same(store: Store, settings: Settings, data: str | None) -> None:
     """A loss can be taken over only where the same training would be done again."""
     other, mine = (s.to_dict() for s in (type(settings).from_dict(store.header["settings"]), settings))
     hint = "Only runs of the same task, data, context, seed, device, precision, tokens and rungs can."
-    for key in (*_SAME_TRAINING, *_SAME_VERSION):
+    if differ := [key for key in _SAME_VERSION if other[key] != mine[key]]:
+        raise EvonasError(
+            f"run {store.name!r} can't be reused: an earlier version made it, which trained otherwise "
+            f"({', '.join(differ)})",
+            "Leave it away.",
+        )
+    for key in _SAME_TRAINING:
         if other[key] != mine[key]:
             raise EvonasError(
                 f"run {store.name!r} can't be reused: its {key.replace('_', ' ')} is {other[key]}, not {mine[key]}",
-                "An earlier version made it, which trained otherwise: leave it away." if key in _SAME_VERSION else hint,
+                hint,
             )
     if store.header["notes"].get("data") != data:
         raise EvonasError(
@@ -353,18 +360,9 @@ def _check_found(store: Store, progress: Progress, ended: str) -> None:
         )
 
 
-def _resume_command(
-    name: str, settings: Settings, deadline: float | None, patience: int | None, workers: int | None, executor_name: str
-) -> str:
-    """What goes on with the run as it was asked for, in what is left of its budget. The store knows its goal."""
-    from ..config import MAX_GENERATIONS
-
+def _resume_command(name: str, workers: int | None, executor_name: str) -> str:
+    """What goes on with the run as it was asked for; the store knows where it ends."""
     words = ["evonas", "resume", name]
-    if deadline is not None:
-        if settings.generations < MAX_GENERATIONS:
-            words += ["--generations", str(settings.generations)]
-        words += ["--budget", f"{max(math.ceil(deadline - time.monotonic()), 60)}s"]
-    words += ["--patience", str(patience)] if patience is not None else []
     words += ["--workers", str(workers)] if workers is not None else []
     words += ["--executor", executor_name] if executor_name != "auto" else []
     return shlex.join(words)

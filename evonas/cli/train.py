@@ -90,6 +90,7 @@ def train(reference, tokens, task, data, context, device, rate_as_found, precisi
     precision = resolve_precision(precision, device)
     context = context or found.context or DEVICE_DEFAULTS[device]["context"]
     genome = found.genome if rate_as_found else found.genome_for(tokens, "--rate-as-found keeps it")
+    meant = found.tokens if rate_as_found else found.meant_for(tokens)
     genome = bounded_windows(genome, context)
     of_run = task is None or task == found.settings.get("task")
     task_name, its_data = found.task_and_data() if of_run else (task, None)
@@ -104,7 +105,9 @@ def train(reference, tokens, task, data, context, device, rate_as_found, precisi
     folder = Path(output) if output is not None else runs_folder() / f"train-{found.name.replace(':', '-')}"
     make_folder(folder)
     try:
-        write_genome(folder / "genome.json", genome, name=found.name, source=found.source, context=context)
+        write_genome(
+            folder / "genome.json", genome, name=found.name, source=found.source, context=context, tokens=meant
+        )
         with interrupts():
             best, curve = _train(genome, loaded, tokens, seed, device, precision, folder)
     except KeyboardInterrupt:

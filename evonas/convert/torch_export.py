@@ -118,18 +118,20 @@ def export_torch(
     trained: bool,
     name: str = "",
     source: str = "",
+    tokens: int | None = None,
     vocabulary: bytes | None = None,
     training: Seen | None = None,
 ) -> None:
-    """Write ``FILES`` into an existing ``folder``; raises EvonasError where one can't be written. ``vocabulary`` and
-    ``training`` are as ``save_weights`` takes them."""
+    """Write ``FILES`` into an existing ``folder``; raises EvonasError where one can't be written. ``tokens`` is as in a
+    genome file, ``vocabulary`` and ``training`` are as ``save_weights`` takes them."""
     try:
         text = model_source(model, trained=trained, vocabulary=vocabulary, training=training)
         (folder / "model.py").write_text(text, encoding="utf-8")
     except OSError as error:
         raise EvonasError(f"{folder / 'model.py'} can't be written: {error.strerror}") from None
     notes = () if trained else ("the weights beside this file are untrained",)
-    write_genome(folder / "genome.json", model.genome, name=name, source=source, context=model.context, notes=notes)
+    about = {"name": name, "source": source, "context": model.context, "tokens": tokens, "notes": notes}
+    write_genome(folder / "genome.json", model.genome, **about)
     save_weights(model, folder / "weights.safetensors", vocabulary, training)
 
 

@@ -84,7 +84,7 @@ class ProxyEvaluator:
             raise EvonasError(
                 f"{tokens} tokens in {rungs} rungs leave {self.rungs[0]} for the first, less than one context of "
                 f"{context}",
-                f"Write --tokens {context * growth ** (rungs - 1)} or more, or fewer --rungs.",
+                f"Write --tokens {context * growth ** (rungs - 1)} or more, fewer --rungs or a smaller --context.",
             )
 
     def __getstate__(self) -> dict:

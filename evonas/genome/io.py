@@ -17,18 +17,20 @@ from .transformer import transformer_genome
 
 SCHEMA = 1
 MAX_BYTES = 4 * 2**20  # a genome of 1,024 layers takes some 50 kB
-_KEYS = ("schema", "name", "source", "context", "notes", "genes")
+_KEYS = ("schema", "name", "source", "context", "tokens", "notes", "genes")
 
 
 @dataclass(frozen=True)
 class GenomeFile:
-    """A genome with what its file says about it. ``context`` is the training context in tokens, None if unstated."""
+    """A genome with what its file says about it. ``context`` is the training context in tokens, ``tokens`` how long
+    the trainings are that its learning rate is meant for; None if unstated."""
 
     genome: Genome
     name: str = ""
     source: str = ""
     context: int | None = None
     notes: tuple[str, ...] = ()
+    tokens: int | None = None
 
 
 def shipped_folder() -> Path:
@@ -127,27 +129,40 @@ def genome_from_dict(data: Any) -> GenomeFile:
             else f'Write "schema": {SCHEMA}.'
         )
         raise EvonasError(f"genome schema {shown(schema)}; this evonas reads schema {SCHEMA}", cure)
-    context = data.get("context")
-    if context is not None and (isinstance(context, bool) or not isinstance(context, int) or not 1 <= context <= 2**24):
-        raise EvonasError(f"context is {shown(context)}; it takes a whole number of tokens from 1 to {2**24}")
+    context, tokens = (_tokens(data, key, most) for key, most in (("context", 2**24), ("tokens", 10**15)))
     notes = data.get("notes", [])
     texts = [data.get("name", ""), data.get("source", ""), *(notes if isinstance(notes, list) else [None])]
     if not all(isinstance(t, str) for t in texts):
         raise EvonasError("name and source take a text, notes a list of texts")
     genome = transformer_genome(data["genes"])
-    return GenomeFile(genome, data.get("name", ""), data.get("source", ""), context, tuple(notes))
+    return GenomeFile(genome, data.get("name", ""), data.get("source", ""), context, tuple(notes), tokens)
+
+
+def _tokens(data: Mapping[str, Any], key: str, most: int) -> int | None:
+    value = data.get(key)
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most):
+        raise EvonasError(f"{key} is {shown(value)}; it takes a whole number of tokens from 1 to {most}")
+    return value
 
 
 def genome_to_dict(
-    genome: Genome, *, name: str = "", source: str = "", context: int | None = None, notes: Sequence[str] = ()
+    genome: Genome,
+    *,
+    name: str = "",
+    source: str = "",
+    context: int | None = None,
+    tokens: int | None = None,
+    notes: Sequence[str] = (),
 ) -> dict[str, Any]:
     """The JSON object of a genome file; a per-layer gene that is the same in every layer is written once."""
     genes = {}
     for key, value in genome.items():
         uniform = key in LAYER_GENES and len(set(value)) == 1
         genes[key] = value[0] if uniform else list(value) if isinstance(value, tuple) else value
-    out = {"schema": SCHEMA, "name": name, "source": source, "context": context, "notes": list(notes), "genes": genes}
-    return {key: value for key, value in out.items() if value not in ("", None, [])}
+    about = {"name": name, "source": source, "context": context, "tokens": tokens, "notes": list(notes)}
+    return {
+        key: value for key, value in {"schema": SCHEMA, **about, "genes": genes}.items() if value not in ("", None, [])
+    }
 
 
 def write_genome(path: str | os.PathLike, genome: Genome, **about: Any) -> None:

@@ -26,6 +26,7 @@ td.value { text-align: right; white-space: nowrap; font-variant-numeric: tabular
 td.id { font-family: ui-monospace, monospace; white-space: nowrap; }
 small { color: #57606a; display: block; }
 tr { break-inside: avoid; }
+li.of { margin-left: 1.5rem; }
 tr.seed td { background: #fff4e0; }
 @page { size: landscape; margin: 1cm; }
 """
@@ -39,7 +40,7 @@ def to_html(report: Mapping[str, Any], png_bytes: bytes | None = None) -> str:
     if png_bytes:
         data = base64.b64encode(png_bytes).decode("ascii")
         picture = f'<figure><img alt="Pareto front and hypervolume" src="data:image/png;base64,{data}"></figure>\n'
-    items = "".join(f"<li>{escape(line)}</li>\n" for line in summary_lines(report, table))
+    items = "".join(_item(line) for line in summary_lines(report, table))
     sentences = f"<ul>\n{items}</ul>\n" if items else ""
     versions = ", ".join(f"{name} {version}" for name, version in report["versions"].items())
     made = escape(clean(f"Created {report['created']}. {versions}"))
@@ -59,6 +60,12 @@ def to_html(report: Mapping[str, Any], png_bytes: bytes | None = None) -> str:
 </body>
 </html>
 """
+
+
+def _item(line: str) -> str:
+    """A sentence of the summary; one that belongs to the sentence before it is set in."""
+    kind = ' class="of"' if line.startswith("  ") else ""
+    return f"<li{kind}>{escape(line.strip())}</li>\n"
 
 
 def _table(table: Table, nothing: str) -> str:

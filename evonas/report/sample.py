@@ -39,7 +39,13 @@ def choose(store: Store, n: int, rungs: int, vocab_size: int, context: int) -> l
     """
     told = losses_told(store)
     if not told:
-        raise EvonasError(f"run {store.name!r} has no genome with a loss", "Calibrate a run that trades off the loss.")
+        wanted = any(o["name"] == "loss" for o in store.header["objectives"])
+        raise EvonasError(
+            f"run {store.name!r} has no genome with a loss",
+            f"Go on with it first: evonas resume {store.name}"
+            if wanted
+            else "Calibrate a run that trades off the loss.",
+        )
     highest = max(map(len, told.values()))
     params = {i: cost(store.genomes[i].genome, vocab_size, context).params for i in told}
     front = {r.genome_id for r in compare(store).front_records()}

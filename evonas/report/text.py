@@ -70,7 +70,7 @@ def to_markdown(report: Mapping[str, Any]) -> str:
     else:
         lines.append(nothing_yet(report))
     lines.append("")
-    lines += [f"- {_markdown(line)}" for line in summary_lines(report, table)]
+    lines += [f"{'  ' * line.startswith('  ')}- {_markdown(line)}" for line in summary_lines(report, table)]
     return "\n".join(lines).rstrip() + "\n"
 
 

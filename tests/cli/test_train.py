@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import importlib
+import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -169,6 +171,26 @@ def test_muons_rate_is_taken_over_from_the_length_of_the_run(cli, in_copy):
     with Store.open("runs/first", write=True) as store:
         store.set_header(settings={**store.header["settings"], "tokens": "many"})
     assert "in place of" not in cli(*reference, "-o", "damaged").err
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "tokens", "rate"),
+    [("muon", 4096, 0.004), ("muon", 32, 0.032), ("adamw", 4096, 0.008)],
+)
+def test_a_genome_file_of_a_run_says_what_length_its_rate_is_for(cli, in_copy, text_file, optimizer, tokens, rate):
+    with Store.open("runs/first", write=True) as store:
+        genome = SEED.replace(optimizer=optimizer, learning_rate=0.008)
+        store.append(genome, Record(genome.id, 9, 0, "ok", {"loss": Measure(2.0)}))
+    cli("genome", "import", f"first:{genome.id[:8]}", "-o", "mine.json")
+    printed = json.loads(cli("genome", "show", f"first:{genome.id[:8]}", "--json").out)
+    length = 1024 if optimizer == "muon" else None  # of the run's trainings
+    assert read_genome("mine.json").tokens == printed.get("tokens") == length
+    cli("train", "mine.json", "--data", text_file, "--tokens", tokens, "--device", "cpu", "-o", "out")
+    trained = read_genome("out/genome.json")
+    assert trained.genome.learning_rate == pytest.approx(rate)
+    assert trained.tokens == (length and max(tokens, 64)), "a sixteenth at least"
+    cli("export", "out/genome.json", "-o", "exported")
+    assert read_genome("exported/genome.json") == replace(trained, source=read_genome("exported/genome.json").source)
 
 
 @pytest.mark.parametrize(

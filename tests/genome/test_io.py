@@ -53,11 +53,12 @@ def odd_space():
     st.text(st.characters(codec="utf-8"), max_size=20),
     st.text(st.characters(codec="utf-8"), max_size=20),
     st.none() | st.integers(1, 2**24),
+    st.none() | st.integers(1, 10**15),
     st.lists(st.text(st.characters(codec="utf-8"), max_size=9), max_size=3),
 )
-def test_json_out_and_in_is_lossless(odd_space, tmp_path_factory, seed, name, source, context, notes):
+def test_json_out_and_in_is_lossless(odd_space, tmp_path_factory, seed, name, source, context, tokens, notes):
     genome = odd_space.sample(np.random.default_rng(seed))
-    about = {"name": name, "source": source, "context": context, "notes": tuple(notes)}
+    about = {"name": name, "source": source, "context": context, "tokens": tokens, "notes": tuple(notes)}
     file = genome_from_dict(json.loads(json.dumps(genome_to_dict(genome, **about))))
     assert file == GenomeFile(genome, **about)
     assert dict(file.genome) == dict(genome) and file.genome.id == genome.id
@@ -115,6 +116,10 @@ def test_one_form_means_one_genome():
         ({"context": True}, ["context is True"]),
         ({"context": "64"}, ["context is '64'"]),
         ({"context": 2**40}, ["context is"]),
+        ({"tokens": 0}, ["tokens is 0", "1 to"]),
+        ({"tokens": 1.5}, ["tokens is 1.5"]),
+        ({"tokens": True}, ["tokens is True"]),
+        ({"tokens": "64"}, ["tokens is '64'"]),
         ({"genes": None}, ["'genes'", "genome import"]),
         ({"genes": []}, ["'genes'"]),
         ({"genes": "x"}, ["'genes'"]),

@@ -171,6 +171,8 @@ def test_the_report_shows_it_for_the_front(climbed):
     assert cells[front[1]].startswith("~") and " ±" in cells[front[1]]
     for text in (to_markdown(report), to_html(report), to_csv(report)):
         assert "loss at 16.4k" in text or "extrapolated,extrapolated_spread,extrapolated_tokens" in text
+    assert "\n- Calibrated on" in to_markdown(report) and "\n  - loss at 256 tokens" in to_markdown(report)
+    assert '\n<li class="of">loss at 256 tokens' in to_html(report)
     console = Console(file=io.StringIO(), width=80)
     render_table(report, console)
     assert f"loss at 16.4k: {cells[front[1]]}" in console.file.getvalue()
