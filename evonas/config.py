@@ -32,6 +32,7 @@ DEVICE_DEFAULTS: dict[str, dict[str, Any]] = {
 GROWTH = 4  # times the tokens of the rung before
 REDUCTION = 4  # one in so many goes on to the next rung: about as much is spent on each
 MAX_RUNGS = 8
+_LONGEST = 1e10  # seconds: three centuries
 MAX_POPULATION, MAX_GENERATIONS, MAX_CONTEXT, MAX_WORKERS = 100_000, 1_000_000, 2**20, 1024
 
 
@@ -102,12 +103,12 @@ class Settings:
                 f"Write --population {2 * len(self.seeds)}.",
             )
         for name in ("timeout", "budget"):
-            if (value := getattr(self, name)) is not None and not 0 < value < float("inf"):
-                raise EvonasError(f"{name} {value:g}; it takes seconds above 0")
+            if (value := getattr(self, name)) is not None and not 0 < value <= _LONGEST:
+                raise EvonasError(f"{name} {str(value)[:40]}; it takes seconds above 0, up to {_LONGEST:g}")
         if self.patience is not None:
             _within("patience", self.patience, 1, MAX_GENERATIONS)
         if not 0 <= self.calibrate < 1:
-            raise EvonasError(f"calibrate {self.calibrate:g}; it takes a share from 0 to below 1")
+            raise EvonasError(f"calibrate {str(self.calibrate)[:40]}; it takes a share from 0 to below 1")
 
     def _check_types(self) -> None:
         """They may come from a run that someone else wrote."""

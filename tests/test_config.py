@@ -69,6 +69,8 @@ def test_settings_are_frozen():
         ({"budget": "5"}, "the setting 'budget' is not a number of seconds"),
         ({"budget": 0}, "budget 0"),
         ({"budget": float("nan")}, "budget nan"),
+        ({"budget": 10**400}, "budget 1000"),
+        ({"calibrate": -(10**400)}, "calibrate -1000"),
         ({"patience": 0}, "patience is 0"),
         ({"patience": 2.5}, "patience is 2.5"),
         ({"calibrate": "5%"}, "the setting 'calibrate' is not a number"),

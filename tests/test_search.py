@@ -603,12 +603,11 @@ def test_in_the_last_generations_the_expected_front_trains_to_the_end(targets, t
 @pytest.fixture
 def searching(targets, tmp_path, curve):
     """searching(monkeypatch, done, stored) -> (search of three rungs with so many generations done, its clock)."""
-    from evonas.search import loop
 
     class Clock:
         now = 1000.0
 
-        def monotonic(self):
+        def __call__(self):
             return self.now
 
     def make(monkeypatch, done: int, stored: float, workers: int = 1):
@@ -620,8 +619,8 @@ def searching(targets, tmp_path, curve):
         pool.workers = workers
         store = Store.open(tmp_path / "run", write=True)
         monkeypatch.setattr(type(store), "seconds", stored)
-        monkeypatch.setattr(loop, "time", Clock())
-        return targets.Search(engine, store, pool, curve), loop.time
+        clock = Clock()
+        return targets.Search(engine, store, pool, curve, clock=clock), clock
 
     return make
 

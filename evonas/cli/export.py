@@ -118,11 +118,14 @@ def _find_weights(reference: str, found) -> Path:
     for path in (*beside, *trained):
         fits = are_of(path, _as_trained(found, path)[0])
         if fits:
+            if damaged:
+                click.echo(f"Note: passed over{damaged}", err=True)
             return path
         if fits is None and not damaged:
-            damaged = f"; what {path} holds can't be told: --weights {path} says why"
+            damaged = f" {path}, of which can't be told what it holds: --weights {path} says why"
     raise EvonasError(
-        f"there are no trained weights of {found.name} ({found.genome.id}) in {runs_folder()}/train-*{damaged}",
+        f"there are no trained weights of {found.name} ({found.genome.id}) in {runs_folder()}/train-*"
+        + (damaged and f"; there is{damaged}"),
         f"Train it first: evonas train {reference}. Or add --weights FILE.safetensors, or --untrained to time it only.",
     )
 

@@ -10,13 +10,19 @@ import click
 
 from ..errors import EvonasError
 from .options import end_of, generations_to_do, search_options, share_of
-from .running import ENDED, run_search
+from .running import run_search
 
 if TYPE_CHECKING:
     from ..config import Settings
     from ..store import Store
 
 _LEAST = 60.0  # seconds that an interrupted run with a budget goes on for
+_ENDS = {  # why a search ended -> what is said of the run
+    "budget": "has spent its budget",
+    "patience": "has ended, as its hypervolume had ceased to grow",
+    "exhausted": "has seen every genome of its space",
+    "unknown": "had a time budget and no other end",
+}
 
 
 @click.command()
@@ -54,21 +60,27 @@ def resume(run, generations, timeout, budget, patience, workers, calibrate, exec
         check_task_of_run(settings.task, folder)
         _check_device(settings, store)
         _tell_machine(settings, store, executor)
+        earlier = 0.0
         if generations is None and budget is None:
-            _check_unfinished(settings, store)
-            left = _left(settings, store)
-            deadline = None if left is None else started + left
             changes = {"patience": patience or settings.patience, "calibrate": share or settings.calibrate}
+            _check_unfinished(settings, store, patience is not None)
+            earlier = store.seconds
+            if settings.budget is not None:
+                deadline = started + max(settings.budget - earlier, _LEAST)
         else:
+            whole = None if deadline is None else store.seconds + deadline - started
             goal = generations_to_do(generations, budget)
-            changes = {"generations": goal, "patience": patience, "calibrate": share}
-        changes["budget"] = None if deadline is None else store.seconds + deadline - started
+            changes = {"generations": goal, "budget": whole, "patience": patience, "calibrate": share}
         if timeout is not None:
             changes["timeout"] = parse_duration(timeout)
         settings = dataclasses.replace(settings, **changes)
-        _check_goal(settings, store)
+        if _done(store) >= settings.generations:
+            raise EvonasError(
+                f"run {store.name!r} has done its {_done(store)} generations",
+                f"Extend it: {_further(store)}{_or_calibrate(settings, store)}",
+            )
         space = space_from_dict(store.header["space"])
-        run_search(settings, space, folder, store, deadline, workers, executor)
+        run_search(settings, space, folder, store, deadline, workers, executor, earlier)
 
 
 def _check_device(settings: Settings, store: Store) -> None:
@@ -104,34 +116,29 @@ def _tell_machine(settings: Settings, store: Store, executor: str) -> None:
         click.echo(f"Note: run {store.name!r} was measured on {there}, this is {here}: {then}", err=True)
 
 
-def _left(settings: Settings, store: Store) -> float | None:
-    """Seconds that a run which goes on as it was told has left, a minute at least; None without a limit."""
-    return None if settings.budget is None else max(settings.budget - store.seconds, _LEAST)
-
-
-def _check_unfinished(settings: Settings, store: Store) -> None:
-    """Raise EvonasError where a run that is to go on as it was told has come to its end."""
+def _check_unfinished(settings: Settings, store: Store, patient: bool) -> None:
+    """Raise EvonasError where a run that is to go on as it was told has come to its end; ``patient``: it is told a new
+    patience."""
     from ..config import MAX_GENERATIONS
+    from ..store import ENDED
 
-    endless = settings.generations == MAX_GENERATIONS
-    if settings.budget is not None:
-        spent = store.header["notes"].get(ENDED) == "budget"
-        what = f"has spent its budget of {settings.budget:.0f} s"
-    else:
-        spent, what = endless, "had a time budget and no other end"
-    if spent and (endless or _done(store) < settings.generations):
+    why = store.header["notes"].get(ENDED)
+    if why is None and settings.budget is None and settings.generations == MAX_GENERATIONS:
+        why = "unknown"  # a run from before budgets were kept
+    said = _ENDS.get(why) if isinstance(why, str) else None  # the store may come from elsewhere
+    if said and not (why == "patience" and patient):
         raise EvonasError(
-            f"run {store.name!r} {what}", f"Say how far it should go: {_further(store)}, or --budget 30m."
+            f"run {store.name!r} {said}",
+            f"Say how far it should go: {_further(store)}, or --budget 30m{_or_calibrate(settings, store)}.",
         )
 
 
-def _check_goal(settings: Settings, store: Store) -> None:
-    if settings.generations < 1:
-        raise EvonasError(f"generations is {settings.generations}; it takes a whole number from 1")
-    if _done(store) >= settings.generations:
-        raise EvonasError(
-            f"run {store.name!r} has done its {_done(store)} generations", f"Extend it: {_further(store)}"
-        )
+def _or_calibrate(settings: Settings, store: Store) -> str:
+    """What a run that was to be calibrated, and is not, leaves to be done."""
+    from ..report.calibration import read_calibration
+
+    due = settings.calibrate and not (read_calibration(store.folder) or {}).get("summary")
+    return f"; calibrate it: evonas calibrate {store.name}" if due else ""
 
 
 def _done(store: Store) -> int:

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from ..store import Known, Store
     from .progress import Progress
 
-ENDED = "ended"  # a note of the header: why the search came to its end, and none while it has not
 CHECKPOINTS = "weights"  # of trainings that may go on, in the run's folder
 _SAME_TRAINING = "task", "context", "seed", "device", "precision", "tokens", "rungs", "validation_tokens"
 _SAME_VERSION = "scaled_rates", "sparing_muon"
@@ -35,9 +34,10 @@ _SAME_VERSION = "scaled_rates", "sparing_muon"
 
 def run_search(
     settings: Settings, space: SearchSpace, folder: Path, store: Store | None, deadline: float | None,
-    workers: int | None, executor_name: str,
+    workers: int | None, executor_name: str, earlier: float = 0.0,
 ) -> None:  # fmt: skip
-    """Run or continue a search and print how it ended. ``store`` None: make one, once all else is known to be right."""
+    """Run or continue a search and print how it ended. ``store`` None: make one, once all else is known to be right.
+    ``earlier``: seconds of sittings before this one that count in the share of the time that a calibration gets."""
     from ..executors import make_executor
     from ..fitness import device_text
     from ..genome import transformer_genome
@@ -71,9 +71,7 @@ def run_search(
             header = _header(settings, space, engine, seeds, notes)
             store = stack.enter_context(_new_run(Store.create(folder, header)))
         else:
-            # A new goal outlives an interruption.
-            notes = {name: note for name, note in store.header["notes"].items() if name != ENDED}
-            store.set_header(settings=settings.to_dict(), notes=notes)
+            store.set_header(settings=settings.to_dict())  # a new goal outlives an interruption
         # On a cluster other machines measure.
         device = None if executor_name == "ray" else device_text(settings.device)
         try:
@@ -91,7 +89,8 @@ def run_search(
                 device=device,
                 listener=progress,
             )
-            ended, sample, settled = _searched(search, settings, deadline, progress, workers)
+            began = progress.started - earlier
+            ended, sample, settled = _searched(search, settings, deadline, progress, began, workers)
         except KeyboardInterrupt:
             again = _resume_command(folder.name, workers, executor_name)
             click.echo(f"\nInterrupted; every finished evaluation is kept. Go on with: {again}", err=True)
@@ -99,29 +98,29 @@ def run_search(
         executor.close()
         _check_found(store, progress, ended)
         if sample and settled:
-            _calibrate(store, settings, sample, deadline, progress.started, workers)
+            _calibrate(store, settings, sample, deadline, began, workers)
         progress.summary(store, ended)
         if not settled:
-            click.echo("\nInterrupted while near-ties were measured again; the search was done.", err=True)
+            left = f" Calibrate it with: evonas calibrate {store.name}" if sample else ""
+            click.echo(f"\nInterrupted while near-ties were measured again; the search was done.{left}", err=True)
             raise SystemExit(EXIT_INTERRUPTED)
 
 
 def _searched(
-    search: Search, settings: Settings, deadline: float | None, progress: Progress, workers: int | None
+    search: Search, settings: Settings, deadline: float | None, progress: Progress, began: float, workers: int | None
 ) -> tuple[str, int, bool]:
     """Search, and settle what is near a tie: why the search ended, how many genomes a calibration has time for, and
     whether settling came to its end. What a calibration has no use for goes to the search."""
     patience = settings.patience
     with progress.showing(search):
-        end, sample = _search_end(deadline, progress.started, settings.calibrate), 0
+        end, sample = _search_end(deadline, began, settings.calibrate), 0
         ended = search.run(settings.generations, _before_settling(end, progress.started), patience=patience)
         if settings.calibrate:
-            sample = _sample(search.store, settings, deadline, progress, workers)
-            end = end if sample else _search_end(deadline, progress.started, 0.0)
+            sample = _sample(search.store, settings, deadline, began, workers)
+            end = end if sample else _search_end(deadline, began, 0.0)
             if not sample and ended == "budget":
                 until = _before_settling(end, progress.started)
                 ended = search.run(settings.generations, until, patience=patience)
-        search.store.set_header(notes={**search.store.header["notes"], ENDED: ended})
         try:
             progress.settled(search.settle(end))
         except KeyboardInterrupt:
@@ -152,9 +151,9 @@ def evaluator_of(settings: Settings, needs: Sequence[str], **changes: Any) -> Pr
     return ProxyEvaluator(settings.task, settings.data, settings.context, needs=needs, **{**how, **changes})
 
 
-def _search_end(deadline: float | None, started: float, calibration: float) -> float | None:
+def _search_end(deadline: float | None, began: float, calibration: float) -> float | None:
     """When the search has to end, so that what follows it comes before the deadline."""
-    return None if deadline is None else deadline - CLOSING_SECONDS - calibration * (deadline - started)
+    return None if deadline is None else deadline - CLOSING_SECONDS - calibration * (deadline - began)
 
 
 def _before_settling(end: float | None, started: float) -> float | None:
@@ -162,28 +161,28 @@ def _before_settling(end: float | None, started: float) -> float | None:
     return None if end is None else end - min(SETTLING_SECONDS, SETTLING_SHARE * (end - started))
 
 
-def _calibration_seconds(deadline: float | None, started: float, share: float) -> float:
+def _calibration_seconds(deadline: float | None, began: float, share: float) -> float:
     now = time.monotonic()
-    seconds = share / (1 - share) * (now - started)
+    seconds = share / (1 - share) * (now - began)
     return seconds if deadline is None else min(seconds, deadline - CLOSING_SECONDS - now)
 
 
-def _sample(store: Store, settings: Settings, deadline: float | None, progress: Progress, workers: int | None) -> int:
+def _sample(store: Store, settings: Settings, deadline: float | None, began: float, workers: int | None) -> int:
     """How many genomes a calibration has time for; 0 also where there is nothing to calibrate."""
     from .calibrating import sample_within
 
     if not any(r.ok for r in store.records):
         return 0
-    seconds = _calibration_seconds(deadline, progress.started, settings.calibrate)
+    seconds = _calibration_seconds(deadline, began, settings.calibrate)
     return sample_within(store, settings, seconds, workers)
 
 
 def _calibrate(
-    store: Store, settings: Settings, genomes: int, deadline: float | None, started: float, workers: int | None
+    store: Store, settings: Settings, genomes: int, deadline: float | None, began: float, workers: int | None
 ) -> None:
     from .calibrating import calibrate_within
 
-    seconds = _calibration_seconds(deadline, started, settings.calibrate)
+    seconds = _calibration_seconds(deadline, began, settings.calibrate)
     try:
         calibrate_within(store, settings, genomes, seconds, workers)
     except KeyboardInterrupt:
@@ -227,18 +226,18 @@ def _check_same(store: Store, settings: Settings, data: str | None) -> None:
     """A loss can be taken over only where the same training would be done again."""
     other, mine = (s.to_dict() for s in (type(settings).from_dict(store.header["settings"]), settings))
     hint = "Only runs of the same task, data, context, seed, device, precision, tokens and rungs can."
-    if differ := [key for key in _SAME_VERSION if other[key] != mine[key]]:
-        raise EvonasError(
-            f"run {store.name!r} can't be reused: an earlier version made it, which trained otherwise "
-            f"({', '.join(differ)})",
-            "Leave it away.",
-        )
     for key in _SAME_TRAINING:
         if other[key] != mine[key]:
             raise EvonasError(
                 f"run {store.name!r} can't be reused: its {key.replace('_', ' ')} is {other[key]}, not {mine[key]}",
                 hint,
             )
+    if differ := [key for key in _SAME_VERSION if other[key] != mine[key]]:
+        raise EvonasError(
+            f"run {store.name!r} can't be reused: an earlier version made it, which trained otherwise "
+            f"({', '.join(differ)})",
+            "Leave it away.",
+        )
     if store.header["notes"].get("data") != data:
         raise EvonasError(
             f"run {store.name!r} can't be reused: it learned from other data ({store.header['notes'].get('data')})",
@@ -349,7 +348,7 @@ def _check_found(store: Store, progress: Progress, ended: str) -> None:
     if ended != "budget":
         return
     seconds = time.monotonic() - progress.started
-    if progress.generations == progress.evaluations == 0:
+    if not store.records:
         raise EvonasError(f"no candidate finished in {seconds:.0f} s", "Give a longer --budget.", exit_code=EXIT_FAILED)
     if not any(r.ok for r in store.records):
         first = next(iter(store.records[0].reason.splitlines()), "")

@@ -41,7 +41,7 @@ _LOOK_AFTER, _BUSY = 5.0, 0.65  # seconds of training; share of its threads' tim
     help="Default: the run's or the genome file's, or 64; 256 on a GPU.",
 )
 @click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda", help="Where it trains.")
-@click.option("--rate-as-found", is_flag=True, help="Don't take the learning rate of a RUN:ID over to this length.")
+@click.option("--rate-as-found", is_flag=True, help="Don't take the learning rate over to this length.")
 @precision_option
 @click.option(
     "--threads",
@@ -68,8 +68,9 @@ def train(reference, tokens, task, data, context, device, rate_as_found, precisi
     weights.safetensors (of the lowest held-out loss), genome.json and curve.csv, and prints loss and latency.
 
     A search finds learning rates for trainings of its own --tokens. Muon's best rate falls with the square root of the
-    length, so that of a RUN:ID is taken over to this one, up to what it was at its run's first rung; genome.json has
-    the rate that was used.
+    length, so that of a RUN:ID, or of a genome file that names its "tokens", is taken over to this one, though to no
+    shorter one than the run's first rung (with one rung a quarter, for a file a sixteenth of its tokens); genome.json
+    has the rate that was used.
 
     \b
     evonas train my-run:3f2a

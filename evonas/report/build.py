@@ -32,7 +32,7 @@ def build_report(store: Store) -> dict[str, Any]:
     Returns:
         ``run``, ``task``, ``device``, ``seed``, ``objectives`` [{name, unit, direction}], ``generations`` (committed),
         ``evaluations``, ``failures`` {status: count}, ``hypervolume`` [one per generation], ``front`` [{id,
-        generation, parents, objectives {name: {value, spread, fidelity}}, genome}] over all ok records of the
+        generation (from 0), parents, objectives {name: {value, spread, fidelity}}, genome}] over all ok records of the
         highest fidelity, each with the ``probability`` that it stays there given the spreads (and, once calibrated,
         what another seed changes) and, once calibrated, its loss ``extrapolated`` to the long trainings {tokens,
         value, spread (null where it was trained so long)}, else null, ``seeds`` [the same

@@ -216,10 +216,11 @@ def _hypervolume(ax: Axes, store: Store) -> None:
         return _say(ax, "no front")
     x, y = [g["generation"] + 1 for g in rows], [g["hypervolume"] for g in rows]
     here = next((k for k, g in enumerate(rows) if g["generation"] >= moved_at(store)), len(rows))
-    for part, color, label in ((slice(here), _GREY, "elsewhere"), (slice(here, None), _FRONT, "on this device")):
-        if x[part]:
-            ax.plot(x[part], y[part], "-o", color=color, lw=1.5, ms=4.5, mec="white", mew=0.7, label=label)
-            ax.fill_between(x[part], min(y), y[part], color=color, alpha=0.08, lw=0)
+    if here:  # on one other device or several: not joined
+        ax.plot(x[:here], y[:here], "o", color=_GREY, ms=4.5, mec="white", mew=0.7, label="elsewhere")
+    if x[here:]:
+        ax.plot(x[here:], y[here:], "-o", color=_FRONT, lw=1.5, ms=4.5, mec="white", mew=0.7, label="on this device")
+        ax.fill_between(x[here:], min(y), y[here:], color=_FRONT, alpha=0.08, lw=0)
     if here:
         ax.legend(frameon=False, fontsize=9, title="timed", title_fontsize=9)
     ax.xaxis.set_major_locator(_whole_ticks())

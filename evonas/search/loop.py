@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from ..errors import EvonasError
@@ -11,7 +11,7 @@ from ..evolution import Candidate, Engine, Individual
 from ..executors import Call, Executor, Failure
 from ..genome import Genome
 from ..record import Constraint, Outcome, Record, total_violation
-from ..store import Known, Store, moved_at, told_records, trained_outcome
+from ..store import Known, Store, moved_at, note_end, told_records, trained_outcome
 from .closing import Left, Pace
 from .contract import Evaluator, Listener
 from .measuring import Measurements
@@ -37,6 +37,7 @@ class Search:
         known: results of earlier runs, taken instead of measuring and training again.
         device: what measures here, as a ``Measure`` says it. What was measured on another and not brought here (see
             ``bring_here``) is forgotten. None: it is not looked at.
+        clock: seconds, as ``deadline`` and the executor count them.
     """
 
     def __init__(
@@ -52,7 +53,9 @@ class Search:
         known: Known | None = None,
         device: str | None = None,
         listener: Listener | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._clock = clock
         self.engine, self.store, self.executor, self.evaluator = engine, store, executor, evaluator
         self.constraints, self.timeout = tuple(constraints), timeout
         self.labels, self.listener = dict(labels or {}), listener or Listener()
@@ -75,21 +78,23 @@ class Search:
         tokens: float | None = None,
         patience: int | None = None,
     ) -> str:
-        """Go on until ``generations`` are done in all, the ``time.monotonic()`` moment ``deadline``, or as long as the
+        """Go on until ``generations`` are done in all, the moment ``deadline`` of ``clock``, or as long as the
         run's training, failures included, takes no more than so many ``tokens`` (or what the evaluator counts) in all;
         what a generation takes is estimated before it, and the first one is not weighed. With ``patience`` it ends,
         its front trained to the end, once the hypervolume has not grown by STANDSTILL in so many generations.
 
-        Returns why it ended: "generations", "budget", "patience" or "exhausted" (no genome of the space is left).
+        Returns why it ended: "generations", "budget", "patience" or "exhausted" (no genome of the space is left). The
+        store notes it too.
 
         Raises:
             EvonasError: every candidate of a generation failed, or none has met the constraints at the end or for
                 several generations. The run can be resumed.
         """
-        started = time.monotonic()
+        started = self._clock()
+        note_end(self.store, None)
         self.engine.frugal = deadline is not None
         while self.engine.generation < (goal := self._goal(generations, patience)):
-            if deadline is not None and time.monotonic() >= deadline:
+            if deadline is not None and self._clock() >= deadline:
                 return self._ended("budget")
             if not self._begun:
                 closing = self._close(goal, started, deadline, tokens)
@@ -108,7 +113,7 @@ class Search:
                 self.engine.tell(candidate, *self._told_here(records[candidate.index]))
                 self._pay(candidate.rung, records[candidate.index])
             self._begun = []
-            self._warm = self._warm or (self.engine.generation, time.monotonic())
+            self._warm = self._warm or (self.engine.generation, self._clock())
             self._commit(generation, candidates)
             self._verdict.after_commit(generation, list(records.values()))
         return self._ended("generations" if goal == generations else "patience")
@@ -169,7 +174,7 @@ class Search:
         # With one rung all are done when time is over.
         if deadline is not None and len(rungs) > 1 and done >= len(rungs):
             costs = [self._pace.to_the_end(i.genome.id, i.rung) for i in unfinished]
-            now, margin = time.monotonic(), _CLOSING_MARGIN
+            now, margin = self._clock(), _CLOSING_MARGIN
             since, at = self._warm or (done, now)
             # Workers had to start in the first generation here, so it counts only until there is another.
             generation = (now - at) / (done - since) if done > since else self.store.seconds / done
@@ -196,6 +201,7 @@ class Search:
         return settle(self.store, self.executor, self.engine.objectives, names, top, deadline, self._timeout(), tell)
 
     def _ended(self, why: str) -> str:
+        note_end(self.store, why)
         self._verdict.empty()
         return why
 

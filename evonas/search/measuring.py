@@ -94,7 +94,7 @@ def bring_here(
     if late:
         raise EvonasError(
             f"{late} of {len(calls)} architectures of run {store.name!r} could not be measured on this device in time",
-            "The others are kept: resume it with a longer --budget.",
+            "The others are kept: the same command goes on, --budget gives it longer.",
             exit_code=EXIT_FAILED,
         )
 

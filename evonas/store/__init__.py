@@ -73,13 +73,14 @@ No pickle anywhere. Numbers that JSON can't hold (NaN, infinity) are null in JSO
 
 from __future__ import annotations
 
-from .moved import MOVED, moved_at
+from .notes import ENDED, MOVED, moved_at, note_end
 from .reuse import Known, known_from
 from .runs import find_run, load_genome_ref, newest_run, runs_folder
 from .store import Entry, Store
 from .told import told_records, trained_outcome
 
 __all__ = [
+    "ENDED",
     "MOVED",
     "Entry",
     "Known",
@@ -89,6 +90,7 @@ __all__ = [
     "load_genome_ref",
     "moved_at",
     "newest_run",
+    "note_end",
     "runs_folder",
     "told_records",
     "trained_outcome",

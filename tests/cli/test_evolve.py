@@ -360,6 +360,16 @@ def test_a_budget_ends_a_search_that_has_no_other_end(evolve, cli, in_tmp_path, 
     store = Store.open(in_tmp_path / "runs" / "b")
     assert "The time budget is spent." in done.out and len(store.generations) > 3
     assert f"{len(store.generations)} generations, {len(store.records)} evaluations" in done.out
+    settings = store.header["settings"]
+    assert settings["budget"] == pytest.approx(7) and store.header["notes"]["ended"] == "budget"
+    assert (settings["patience"], settings["calibrate"]) == (None, 0)
+
+
+def test_where_it_ends_is_kept_with_the_run(evolve):
+    _, store = evolve("--patience", 9, "--calibrate", "0.5%", "--generations", 1)
+    settings = store.header["settings"]
+    assert [settings[name] for name in ("generations", "budget", "patience", "calibrate")] == [1, None, 9, 0.005]
+    assert store.header["notes"]["ended"] == "generations"
 
 
 def test_a_budget_in_which_nothing_finishes_fails_and_leaves_nothing(evolve, in_tmp_path):
@@ -424,12 +434,18 @@ def _before_there_was(setting: str, run: str) -> None:
         (("--reuse", "first", "--seed", 5), "its seed is 0, not 5"),
         (("--reuse", "first", "--tokens", 2048), "its tokens is 1024, not 2048"),
         (("--reuse", "first", "--data", "other.txt"), "other data"),
+        (("--reuse", "of_a_gpu"), "its device is cuda, not cpu"),
         (("--reuse", "scaled_rates"), "an earlier version made it, which trained otherwise (scaled_rates)"),
         (("--reuse", "sparing_muon"), "an earlier version made it, which trained otherwise (sparing_muon)"),
     ],
 )
 def test_a_run_that_would_train_otherwise_can_not_be_reused(cli, in_copy, small, options, said):
     (in_copy / "other.txt").write_text("quite another text " * 200)
+    if options[-1] == "of_a_gpu":
+        shutil.copytree("runs/first", "runs/of_a_gpu")
+        with Store.open("runs/of_a_gpu", write=True) as store:
+            about = {"device": "cuda", "sparing_muon": False}
+            store.set_header(settings={**store.header["settings"], **about})
     if options[-1] in ("scaled_rates", "sparing_muon"):
         shutil.copytree("runs/first", f"runs/{options[-1]}")
         _before_there_was(options[-1], f"runs/{options[-1]}")

@@ -121,7 +121,9 @@ def test_the_newest_weights_of_this_very_genome_are_taken(cli, trained, seed_fil
         cli("train", reference, "--data", text_file, "--tokens", 256, "--device", "cpu", "-o", f"runs/{name}")
     (trained.parent / "train-broken").mkdir()
     (trained.parent / "train-broken" / "weights.safetensors").write_bytes(b"nothing")
-    assert "weights from runs/train-again/" in cli("export", seed_file, "-o", "out").out
+    done = cli("export", seed_file, "-o", "out")
+    assert "weights from runs/train-again/" in done.out
+    assert "Note: passed over runs/train-broken/weights.safetensors" in " ".join(done.err.split()), "newer"
 
 
 def test_weights_that_cannot_be_read_are_named(cli, trained, seed_file):

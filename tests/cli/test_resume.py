@@ -17,7 +17,7 @@ import torch
 
 from evonas.cli.running import interrupts
 from evonas.config import MAX_GENERATIONS
-from evonas.store import Store
+from evonas.store import ENDED, Store, note_end
 
 from .conftest import PYTHON_M, evaluations
 
@@ -87,9 +87,10 @@ def test_a_budget_takes_it_on_without_a_goal(cli, in_copy):
     asked = json.loads(cli("report", "first", "--format", "json").out)["status_of_run"]["generations_asked"]
     assert asked is None
     done = cli("resume", "first", code=2)
-    assert "has spent its budget of " in done.sentence
+    assert "has spent its budget" in done.sentence
     assert "--generations" in done.sentence and "--budget" in done.sentence
     with Store.open("runs/first", write=True) as store:  # as a run was before its budget was kept
+        note_end(store, None)
         store.set_header(settings={**store.header["settings"], "budget": None})
     done = cli("resume", "first", code=2)
     assert "had a time budget and no other end" in done.sentence
@@ -170,14 +171,65 @@ def test_another_end_is_that_alone(cli, in_copy, monkeypatch):
 
 
 def test_interrupted_after_its_search_a_run_is_done(cli, in_copy, monkeypatch):
-    monkeypatch.setattr("evonas.search.Search.run", lambda *_, **__: "budget")
     monkeypatch.setattr("evonas.search.Search.settle", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-    monkeypatch.setattr("evonas.cli.running._check_found", lambda *_: None)
-    cli("resume", "first", "--budget", "10m", code=130)
-    assert "has spent its budget" in cli("resume", "first", code=2).sentence
-    monkeypatch.setattr("evonas.search.Search.run", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
-    cli("resume", "first", "--budget", "10m", code=130)
-    assert "Go on with: evonas resume first" in cli("resume", "first", code=130).err, "it has not come to its new end"
+    cli("resume", "first", "--generations", 3, "--executor", "serial", code=130)
+    assert "has done its 3 generations" in cli("resume", "first", code=2).sentence
+    assert Store.open("runs/first").header["notes"][ENDED] == "generations"
+    monkeypatch.setattr("evonas.search.Search._evaluate", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    done = cli("resume", "first", "--generations", 4, "--executor", "serial", code=130)
+    assert "evonas resume first" in done.err and ENDED not in Store.open("runs/first").header["notes"]
+
+
+def test_time_that_is_too_short_for_more_leaves_what_there_is(cli, in_copy, monkeypatch):
+    with Store.open("runs/first", write=True) as store:
+        about = {"budget": store.seconds + 1, "generations": 50}
+        store.set_header(settings={**store.header["settings"], **about})
+    monkeypatch.setattr("evonas.search.Search.run", lambda *_, **__: "budget")
+    done = cli("resume", "first", "--executor", "serial")
+    assert "The time budget is spent." in done.out and "Next:" in done.out
+    assert Store.open("runs/first").header["settings"]["budget"] == about["budget"], "it is not moved"
+
+
+def test_a_calibration_gets_its_share_of_all_sittings(cli, in_copy, monkeypatch):
+    with Store.open("runs/first", write=True) as store:
+        about = {"budget": 1600.0, "calibrate": 0.1, "generations": 50}
+        store.set_header(settings={**store.header["settings"], **about})
+    monkeypatch.setattr(Store, "seconds", 1000.0)
+    monkeypatch.setattr("evonas.cli.running._sample", lambda *_: 0)
+    asked = []
+
+    def run(self, generations, deadline, patience):
+        asked.append(deadline - time.monotonic())
+        return "generations"
+
+    monkeypatch.setattr("evonas.search.Search.run", run)
+    cli("resume", "first", "--executor", "serial")
+    assert asked == [pytest.approx((600 - 3 - 160) - 20, abs=15)]
+
+
+@pytest.mark.parametrize(
+    ("why", "options", "says"),
+    [
+        ("budget", (), "has spent its budget"),
+        ("budget", ("--patience", 9), "has spent its budget"),
+        ("patience", (), "its hypervolume had ceased to grow"),
+        ("exhausted", (), "has seen every genome"),
+        ("patience", ("--patience", 9), None),
+        ("patience", ("--generations", 60), None),
+        (["made", "up"], (), None),
+    ],
+)
+def test_a_run_that_has_ended_says_why(cli, in_copy, monkeypatch, why, options, says):
+    with Store.open("runs/first", write=True) as store:
+        about = {"budget": store.seconds + 100, "patience": 7, "calibrate": 0.1, "generations": 50}
+        store.set_header(settings={**store.header["settings"], **about})
+        note_end(store, why)
+    monkeypatch.setattr("evonas.search.Search.run", lambda *_, **__: "generations")
+    done = cli("resume", "first", *options, "--executor", "serial", code=2 if says else 0)
+    if says:
+        assert says in done.sentence and "evonas calibrate first" in done.sentence, "which is due"
+        monkeypatch.setattr("evonas.report.calibration.read_calibration", lambda _: {"summary": {"genomes": 4}})
+        assert "evonas calibrate" not in cli("resume", "first", *options, code=2).sentence
 
 
 def test_a_longer_timeout_can_be_given(cli, in_copy, interrupted):

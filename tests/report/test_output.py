@@ -275,6 +275,7 @@ def test_hypervolumes_of_two_devices_are_two_lines(tmp_path):
             ([1, 2], values[:2]),
             ([3, 4, 5], values[2:]),
         ]
+        assert [line.get_linestyle() for line in grown.lines] == ["None", "-"], "elsewhere may be several devices"
         assert [text.get_text() for text in grown.get_legend().get_texts()] == ["elsewhere", "on this device"]
         store.set_header(notes={MOVED: 5})
         assert len(draw(store).axes[1].lines) == 1, "nothing was done here yet"

@@ -1,0 +1,23 @@
+"""What a run notes of itself in its header, beside what its data was."""
+
+from __future__ import annotations
+
+from .store import Store
+
+MOVED = "measured_here_from"  # the first generation in which times are those of this device
+ENDED = "ended"  # why the search came to its end, as ``Search.run`` says it; not there while it has not
+
+
+def moved_at(store: Store) -> int:
+    """The first generation in which times are those of this device; 0 where the run was always here. What was measured
+    elsewhere stays in the records and is not compared with what is here."""
+    found = store.header["notes"].get(MOVED)
+    return found if type(found) is int else 0
+
+
+def note_end(store: Store, why: str | None) -> None:
+    """Note why the search has ended; None: that it goes on."""
+    notes = {name: note for name, note in store.header["notes"].items() if name != ENDED}
+    notes |= {} if why is None else {ENDED: why}
+    if notes != store.header["notes"]:
+        store.set_header(notes=notes)
