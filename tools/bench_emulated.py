@@ -1,45 +1,54 @@
-"""Searches on an emulator of a run's trainings: a second each where the real ones take minutes.
+"""Searches on an emulator of a run's trainings: seconds each where the real ones take minutes.
 
     python tools/bench_emulated.py runs/first runs/second
     python tools/bench_emulated.py runs/first --seeds 40 --set reduction=6 --set population_size=12
+    python tools/bench_emulated.py runs/first --seconds 100 --workers 16
     python tools/bench_emulated.py runs/first --arm evonas --arm 'full length'
     python tools/bench_emulated.py runs/first --quick
 
 From seed to seed real searches of a few minutes end further apart than two versions of evonas do, so that a handful of
-them tell nothing. Here Gaussian processes, fitted to all that the given runs (one space, one task, two rungs or more)
-were told, answer instead: the loss at the first rung, how it changes from rung to rung, the latency; each with noise as
-large as what five-fold cross-validation is off by, the same for the same genome. Printed are its R^2, and for each arm
-the hypervolume after quarters of a budget of tokens, mean and standard error over seeds, in a box from the best that
-the runs knew to the 90th percentile of a stratified sample.
+them tell nothing. Here Gaussian processes, fitted to all that the given runs (one space, one task, one device, two
+rungs or more) were told, answer instead: the loss at the first rung, how it changes from rung to rung, the latency, the
+seconds of a training; each with noise as large as what five-fold cross-validation is off by, the same for the same
+genome. ``Search`` itself runs on them, with a budget of seconds: those that trainings and measurements take are added
+to a clock, those of engine and store pass on it. Printed are the models' R^2, and for each arm the hypervolume after
+quarters of the time, mean and standard error over seeds, in a box from the best that the runs knew to the 90th
+percentile of a stratified sample; the networks asked for and trained to the end; and which share of the workers' time
+goes to trainings.
 
 Directions, not proof: the engine's own models are Gaussian processes too and find their like easier to learn than a
 training. What helps here is to be shown by bench_evolve.py.
 
-evonas: as a search has it, closing included. without surrogate: the same. full length: every candidate trains to the
-    last rung at once, with the surrogate.
+evonas: as a search has it. without surrogate: the same. full length: every candidate trains to the last rung at once,
+    with the surrogate.
 """
 
 from __future__ import annotations
 
 import argparse
+import heapq
 import json
 import platform
 import sys
+import tempfile
+import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from evonas.config import GROWTH, REDUCTION
 from evonas.evolution import Engine, gp, hypervolume, stratified
 from evonas.evolution.rungs import described
+from evonas.executors import Call, Failure
 from evonas.fitness.evaluate import rung_tokens
-from evonas.genome import Genome, SearchSpace, space_from_dict
+from evonas.genome import Genome, SearchSpace, space_from_dict, space_to_dict
 from evonas.genome.graph import cost
-from evonas.record import Objective
+from evonas.record import Measure, Objective, Outcome
 from evonas.report.sample import losses_told
-from evonas.search.closing import Left
-from evonas.search.loop import _affordable
+from evonas.search import Search
 from evonas.store import Store
 
 ARMS = {
@@ -47,15 +56,15 @@ ARMS = {
     "without surrogate": {"surrogate": False},
     "full length": {"surrogate": True, "rungs": 1},
 }
-TRAININGS = 43  # a budget, in trainings to the last rung: as many as two CPU cores do in 150 seconds
 QUARTERS = (0.25, 0.5, 0.75, 1.0)
 
 
 class Emulator:
-    """Answers for any genome of the runs' space: losses at every rung, and a latency.
+    """Answers for any genome of the runs' space: losses at every rung, a latency, the seconds of each rung.
 
     Attributes: ``quality`` {what: (R^2, standard deviation of what is left)} in logarithms; ``best`` (loss at the last
-    rung, latency) of all genomes that have been there.
+    rung, latency) of all genomes that have been there; ``growth``, for each rung the seconds of its training beside
+    those of the first rung; ``timing``, seconds that measuring an architecture takes.
     """
 
     def __init__(self, folders: Sequence[str], seed: int = 0) -> None:
@@ -81,6 +90,17 @@ class Emulator:
             self._models[f"loss {rung}"] = self._fit(f"loss {rung}", inputs[there], changes, seed)
         done = [k for k, row in enumerate(losses) if len(row) == len(self.tokens)]
         self.best = np.exp([[losses[k][-1], times[k]] for k in done])
+        costs = [[r.cost.get("seconds", 0.0) for r in records] for _, records in told]
+        paid = [k for k, row in enumerate(costs) if row[0] > 0]
+        if not paid:
+            sys.exit("bench_emulated: nothing in these runs says what a training takes")
+        self._models["seconds"] = self._fit("seconds", inputs[paid], np.log([costs[k][0] for k in paid]), seed)
+        above = [
+            [costs[k][rung] / costs[k][0] for k in paid if len(costs[k]) > rung] for rung in range(len(self.tokens))
+        ]
+        self.growth = [float(np.median([ratio for ratio in row if ratio > 0])) for row in above]
+        timed = [r.cost["measure_seconds"] for _, records in told for r in records if r.cost.get("measure_seconds")]
+        self.timing = float(np.median(timed)) if timed else 0.0
         self._known: dict[str, tuple[float, ...]] = {}
 
     def _raw(self, genome: Genome) -> np.ndarray:
@@ -102,7 +122,7 @@ class Emulator:
         return model
 
     def __call__(self, genomes: Sequence[Genome]) -> list[tuple[float, ...]]:
-        """(loss at each rung, latency) of each."""
+        """(loss at each rung, latency, seconds of the first rung) of each."""
         new = [g for g in {g.id: g for g in genomes}.values() if g.id not in self._known]
         if new:
             x = self._scaled(np.array([self._raw(g) for g in new]))
@@ -110,7 +130,7 @@ class Emulator:
             for k, genome in enumerate(new):
                 noisy = {what: values[k] + self._noise(what, genome) for what, values in found.items()}
                 losses = np.cumsum([noisy[f"loss {rung}"] for rung in range(len(self.tokens))])
-                self._known[genome.id] = (*np.exp(losses).tolist(), float(np.exp(noisy["latency"])))
+                self._known[genome.id] = tuple(np.exp([*losses, noisy["latency"], noisy["seconds"]]).tolist())
         return [self._known[g.id] for g in genomes]
 
     def _noise(self, what: str, genome: Genome) -> float:
@@ -118,51 +138,109 @@ class Emulator:
         return self.quality[what][1] * np.random.default_rng((int(key, 16), len(what), ord(what[-1]))).standard_normal()
 
 
-def search(emulator: Emulator, seed: int, budget: float, arm: dict, changes: dict) -> np.ndarray:
-    """(tokens paid, loss, latency) of everything at the last rung, one after the other: the loop of ``Search`` with a
-    budget of tokens."""
-    rungs = arm.get("rungs", len(emulator.tokens))
-    steps = np.diff(emulator.tokens, prepend=0) if rungs > 1 else [emulator.tokens[-1]]
+class Clock:
+    """Seconds that passed here, without those that were ``skipped``, and those that were added."""
+
+    def __init__(self) -> None:
+        self._added = -time.perf_counter()
+
+    def __call__(self) -> float:
+        return time.perf_counter() + self._added
+
+    def add(self, seconds: float) -> None:
+        self._added += max(0.0, seconds)
+
+    def skipped(self, do):
+        """What ``do`` gives, in no time."""
+        began = time.perf_counter()
+        found = do()
+        self._added -= time.perf_counter() - began
+        return found
+
+
+class Evaluator:
+    """The emulator behind the contract of ``Search``."""
+
+    exact_names, measured_names, trained_names = (), ("latency",), ("loss",)
+
+    def __init__(self, emulator: Emulator, rungs: int) -> None:
+        self.emulator, self.rungs = emulator, emulator.tokens[-rungs:]
+        self._steps = np.diff(self.rungs, prepend=0)
+
+    def exact(self, genome: Genome) -> dict[str, Measure]:
+        return {}
+
+    def retain(self, genome_ids: Any) -> None: ...
+
+    def measure(self, genome: Genome) -> Outcome:
+        return Outcome(measures={"latency": Measure(self.emulator([genome])[0][-2], 0.0, "measured")})
+
+    def train(self, genome: Genome, rung: int) -> Outcome:
+        *losses, _, first = self.emulator([genome])[0]
+        seconds = first * (sum(self.emulator.growth) if len(self.rungs) == 1 else self.emulator.growth[rung])
+        loss = losses[len(losses) - len(self.rungs) + rung]
+        measures = {"loss": Measure(loss, 0.0, f"{self.rungs[rung]} tokens")}
+        return Outcome(measures=measures, cost={"seconds": seconds, "tokens": float(self._steps[rung])})
+
+
+class Executor:
+    """Workers that take their time on a ``Clock``, as ``evonas.executors`` has them otherwise."""
+
+    def __init__(self, evaluator: Evaluator, workers: int, clock: Clock) -> None:
+        self.evaluator, self.workers, self.clock = evaluator, workers, clock
+        self.busy, self.done = 0.0, []  # seconds of all workers; (moment, loss, latency) at the last rung
+
+    def map_alone(self, calls: Iterable[Call], timeout: Any = None, deadline: float | None = None) -> Iterator:
+        for call in calls:
+            if self.clock() >= deadline:
+                yield call.key, Failure("deadline", "", 0)
+                continue
+            found = self.clock.skipped(lambda call=call: self.evaluator.measure(*call.args))
+            self.clock.add(self.evaluator.emulator.timing)
+            yield call.key, found
+
+    def map(self, calls: Iterable[Call], timeout: Any = None, deadline: float | None = None) -> Iterator:
+        calls = list(calls)
+        found = self.clock.skipped(lambda: [self.evaluator.train(*call.args) for call in calls])
+        free, ends = [self.clock()] * self.workers, []
+        for k, outcome in enumerate(found):
+            began = heapq.heappop(free)
+            end = began + outcome.cost["seconds"]
+            heapq.heappush(free, min(end, max(began, deadline)))
+            ends.append((min(end, max(began, deadline)), k, end <= deadline))
+            self.busy += ends[-1][0] - began
+        for end, k, finished in sorted(ends):
+            self.clock.add(end - self.clock())
+            if finished and calls[k].args[1] == len(self.evaluator.rungs) - 1:
+                latency = self.evaluator.emulator([calls[k].args[0]])[0][-2]
+                self.done.append((self.clock(), found[k].measures["loss"].value, latency))
+            yield calls[k].key, found[k] if finished else Failure("deadline", "")
+
+
+def search(emulator: Emulator, seed: int, seconds: float, workers: int, arm: dict, changes: dict) -> tuple:
+    """(seconds since the start, loss, latency) of everything trained to the end; how many networks were asked for; the
+    share of the workers' time in trainings."""
     of_run = emulator.settings
     sizes = {f"{name}_size": size for name in ("population", "offspring", "initial") if (size := of_run.get(name))}
-    settings = {**sizes, "reduction": of_run.get("reduction", REDUCTION), **arm, "rungs": rungs, **changes}
-    engine = Engine(emulator.space, [Objective("loss"), Objective("latency")], seed=seed, **settings)
-    paid, rows = 0.0, []
-    while paid + engine.offspring_size * steps[0] <= budget or rungs > 1:
-        if rungs > 1:
-            _close(engine, budget, paid, steps)
-        candidates = engine.ask()
-        if not candidates:
-            break
-        found = emulator([c.genome for c in candidates])
-        for candidate, values in sorted(zip(candidates, found), key=lambda pair: -pair[0].rung):
-            paid += steps[candidate.rung]
-            if candidate.rung == rungs - 1:
-                rows.append((paid, *values[-2:]))
-        for candidate, values in zip(candidates, found):
-            loss = values[-2] if rungs == 1 else values[candidate.rung]
-            engine.tell(candidate, {"loss": loss, "latency": values[-1]})
-    return np.array(rows).reshape(-1, 3)
-
-
-def _close(engine: Engine, budget: float, paid: float, steps) -> None:
-    """As ``Search`` does."""
-    engine.reopen()
-    if not engine.generation:
-        return
-    following = engine.offspring_size * steps[0] + sum(steps[c.rung] for c in engine.promoted())
-
-    def left(unfinished) -> list[Left]:
-        return [Left(budget - paid, budget, following, [sum(steps[i.rung + 1 :]) for i in unfinished])]
-
-    unfinished = engine.unfinished()
-    chosen = _affordable(unfinished, left(unfinished))
-    to_the_end = 0 if chosen else sum(steps[1:])
-    if left(unfinished)[0].closing or paid + following + to_the_end > budget:
-        if not chosen:
-            unfinished = engine.unfinished(beyond=True)
-            chosen = _affordable(unfinished, left(unfinished))
-        engine.close(False, chosen)
+    settings = {
+        "rungs": len(emulator.tokens),
+        **sizes,
+        "reduction": of_run.get("reduction", REDUCTION),
+        **arm,
+        **changes,
+    }
+    objectives = [Objective("loss", "nats"), Objective("latency", "ms")]
+    engine = Engine(emulator.space, objectives, seed=seed, **settings)
+    evaluator, clock = Evaluator(emulator, settings["rungs"]), Clock()
+    executor = Executor(evaluator, workers, clock)
+    header = {"objectives": [{"name": o.name, "unit": o.unit, "direction": "min"} for o in objectives]}
+    with tempfile.TemporaryDirectory() as folder:
+        with Store.create(Path(folder) / "run", {**header, "space": space_to_dict(emulator.space)}) as store:
+            began = clock()
+            Search(engine, store, executor, evaluator, clock=clock).run(10**6, began + seconds)
+            took = clock() - began
+    rows = np.array(executor.done).reshape(-1, 3) - [began, 0, 0]
+    return rows, len(engine.seen), executor.busy / (workers * took)
 
 
 def main() -> None:
@@ -172,32 +250,38 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], metavar="NAME=NUMBER", help="an argument of Engine")
     parser.add_argument("--seeds", type=int, default=40)
     parser.add_argument("--first-seed", type=int, default=0)
-    parser.add_argument("--trainings", type=float, default=TRAININGS, help="to the last rung, that the budget is worth")
+    parser.add_argument("--seconds", type=float, default=150.0, help="the budget of a search")
+    parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--quick", action="store_true", help="a few seeds: does it run?")
     options = parser.parse_args()
     warnings.filterwarnings("ignore")
     changes = {name: int(value) for name, value in (each.split("=") for each in options.set)}
     emulator = Emulator(options.runs)
-    sample = np.array([v[-2:] for v in emulator(stratified(emulator.space, 300, np.random.default_rng(0)))])
+    sample = np.array([v[-3:-1] for v in emulator(stratified(emulator.space, 300, np.random.default_rng(0)))])
     ideal, reference = emulator.best.min(axis=0), np.percentile(sample, 90, axis=0)
     known = hypervolume(emulator.best, ideal, reference)
     print("; ".join(f"{what}: R^2 {r2:.3f}, off by {off:.3f}" for what, (r2, off) in emulator.quality.items()))
     print(
-        f"hypervolume after quarters of {options.trainings:g} trainings' tokens; all of the runs together: {known:.4f}"
+        f"hypervolume after quarters of {options.seconds:g} s, {options.workers} workers; all of the runs together: "
+        f"{known:.4f}"
     )
-    budget, out = options.trainings * emulator.tokens[-1], {}
+    out = {}
     for name in options.arm or ARMS:
-        found = []
+        found, counts = [], []
         for seed in range(options.first_seed, options.first_seed + (2 if options.quick else options.seeds)):
-            rows = search(emulator, seed, budget, ARMS[name], changes)
-            parts = [rows[rows[:, 0] <= q * budget, 1:] for q in QUARTERS]
+            rows, asked, busy = search(emulator, seed, options.seconds, options.workers, ARMS[name], changes)
+            parts = [rows[rows[:, 0] <= q * options.seconds, 1:] for q in QUARTERS]
             found.append([hypervolume(part, ideal, reference) if len(part) else 0.0 for part in parts])
+            counts.append((asked, len(rows), busy))
         mean, error = np.mean(found, axis=0), np.std(found, axis=0, ddof=1) / len(found) ** 0.5
-        print(f"  {name:20}", "  ".join(f"{m:.4f} +- {e:.4f}" for m, e in zip(mean, error)), flush=True)
-        out[name] = found
+        asked, full, busy = np.mean(counts, axis=0)
+        cells = "  ".join(f"{m:.4f} +- {e:.4f}" for m, e in zip(mean, error))
+        print(f"  {name:18} {cells}  {asked:.0f} asked for, {full:.0f} to the end, {busy:.0%} busy", flush=True)
+        out[name] = {"hypervolume": found, "asked_full_busy": counts}
     versions = {"python": platform.python_version(), "numpy": np.__version__}
     about = {"benchmark": "emulated", "first_seed": options.first_seed, "set": changes, "versions": versions}
-    print(json.dumps({**about, "quality": emulator.quality, "known": known, "hypervolume": out}))
+    about |= {"seconds": options.seconds, "workers": options.workers}
+    print(json.dumps({**about, "quality": emulator.quality, "known": known, "arms": out}))
 
 
 if __name__ == "__main__":
