@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ..config import Settings
     from ..store import Store
 
-_LEAST = 60.0  # seconds that an interrupted run with a budget goes on for
+_LEAST = 60.0  # seconds that an interrupted run goes on for, unless its whole budget is less
 _ENDS = {  # why a search ended -> what is said of the run
     "budget": "has spent its budget",
     "patience": "has ended, as its hypervolume had ceased to grow",
@@ -38,8 +38,9 @@ _ENDS = {  # why a search ended -> what is said of the run
 def resume(run, generations, timeout, budget, patience, workers, calibrate, executor) -> None:
     """Continue an interrupted RUN, or extend a finished one. Default: the newest run.
 
-    Without options it ends as it was told to: after its generations, with what was left of its budget, by its patience,
-    with its calibration. --generations and --budget are another end, and then only what is given here counts.
+    Without options an interrupted search ends as it was told to: after its generations, with what was left of its
+    budget (a minute at least), by its patience, with its calibration. --generations and --budget are another end, and
+    then only what is given here counts.
 
     \b
     evonas resume my-run
@@ -66,7 +67,7 @@ def resume(run, generations, timeout, budget, patience, workers, calibrate, exec
             _check_unfinished(settings, store, patience is not None)
             earlier = store.seconds
             if settings.budget is not None:
-                deadline = started + max(settings.budget - earlier, _LEAST)
+                deadline = started + max(settings.budget - earlier, min(_LEAST, settings.budget))
         else:
             whole = None if deadline is None else store.seconds + deadline - started
             goal = generations_to_do(generations, budget)
@@ -123,14 +124,13 @@ def _check_unfinished(settings: Settings, store: Store, patient: bool) -> None:
     from ..store import ENDED
 
     why = store.header["notes"].get(ENDED)
-    if why is None and settings.budget is None and settings.generations == MAX_GENERATIONS:
+    if why is None and "budget" not in store.header["settings"] and settings.generations == MAX_GENERATIONS:
         why = "unknown"  # a run from before budgets were kept
     said = _ENDS.get(why) if isinstance(why, str) else None  # the store may come from elsewhere
     if said and not (why == "patience" and patient):
-        raise EvonasError(
-            f"run {store.name!r} {said}",
-            f"Say how far it should go: {_further(store)}, or --budget 30m{_or_calibrate(settings, store)}.",
-        )
+        further = f"Say how far it should go: {_further(store)}, or --budget 30m"
+        further = "Start another in a wider one" if why == "exhausted" else further
+        raise EvonasError(f"run {store.name!r} {said}", f"{further}{_or_calibrate(settings, store)}.")
 
 
 def _or_calibrate(settings: Settings, store: Store) -> str:

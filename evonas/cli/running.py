@@ -43,7 +43,7 @@ def run_search(
     from ..genome import transformer_genome
     from ..record import Constraint
     from ..search import FIRST_TIMEOUT, Search, bring_here
-    from ..store import Store
+    from ..store import ENDED, Store
     from ..tasks import fingerprint
     from .progress import Progress
 
@@ -71,7 +71,9 @@ def run_search(
             header = _header(settings, space, engine, seeds, notes)
             store = stack.enter_context(_new_run(Store.create(folder, header)))
         else:
-            store.set_header(settings=settings.to_dict())  # a new goal outlives an interruption
+            # A new goal outlives an interruption, and the end of the one before is none.
+            notes = {name: note for name, note in store.header["notes"].items() if name != ENDED}
+            store.set_header(settings=settings.to_dict(), notes=notes)
         # On a cluster other machines measure.
         device = None if executor_name == "ray" else device_text(settings.device)
         try:
@@ -101,7 +103,7 @@ def run_search(
             _calibrate(store, settings, sample, deadline, began, workers)
         progress.summary(store, ended)
         if not settled:
-            left = f" Calibrate it with: evonas calibrate {store.name}" if sample else ""
+            left = f" Calibrate it with: evonas calibrate {store.name}" if settings.calibrate else ""
             click.echo(f"\nInterrupted while near-ties were measured again; the search was done.{left}", err=True)
             raise SystemExit(EXIT_INTERRUPTED)
 
@@ -116,7 +118,10 @@ def _searched(
         end, sample = _search_end(deadline, began, settings.calibrate), 0
         ended = search.run(settings.generations, _before_settling(end, progress.started), patience=patience)
         if settings.calibrate:
-            sample = _sample(search.store, settings, deadline, began, workers)
+            try:
+                sample = _sample(search.store, settings, deadline, began, workers)
+            except KeyboardInterrupt:
+                return ended, 0, False
             end = end if sample else _search_end(deadline, began, 0.0)
             if not sample and ended == "budget":
                 until = _before_settling(end, progress.started)

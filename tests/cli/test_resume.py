@@ -91,7 +91,7 @@ def test_a_budget_takes_it_on_without_a_goal(cli, in_copy):
     assert "--generations" in done.sentence and "--budget" in done.sentence
     with Store.open("runs/first", write=True) as store:  # as a run was before its budget was kept
         note_end(store, None)
-        store.set_header(settings={**store.header["settings"], "budget": None})
+        store.set_header(settings={k: v for k, v in store.header["settings"].items() if k != "budget"})
     done = cli("resume", "first", code=2)
     assert "had a time budget and no other end" in done.sentence
     assert "--generations" in done.sentence and "--budget" in done.sentence
@@ -139,8 +139,9 @@ def test_an_interrupted_extension_goes_on_with_what_it_printed(cli, in_copy, int
 @pytest.mark.parametrize(("spent", "least", "most"), [(10.0, 540, 590), (560.0, 50, 60)])
 def test_a_killed_run_goes_on_with_what_is_left_of_its_budget(cli, in_copy, monkeypatch, spent, least, most):
     with Store.open("runs/first", write=True) as store:
-        about = {"budget": store.seconds + 600 - spent, "patience": 7, "calibrate": 0.0, "generations": 50}
+        about = {"budget": 600.0, "patience": 7, "calibrate": 0.0, "generations": 50}
         store.set_header(settings={**store.header["settings"], **about})
+    monkeypatch.setattr(Store, "seconds", spent)
     asked = []
 
     def run(self, generations, deadline, patience):
@@ -205,6 +206,28 @@ def test_a_calibration_gets_its_share_of_all_sittings(cli, in_copy, monkeypatch)
     monkeypatch.setattr("evonas.search.Search.run", run)
     cli("resume", "first", "--executor", "serial")
     assert asked == [pytest.approx((600 - 3 - 160) - 20, abs=15)]
+
+
+def test_a_run_of_very_many_generations_needs_no_other_end(cli, in_copy, monkeypatch):
+    with Store.open("runs/first", write=True) as store:
+        store.set_header(settings={**store.header["settings"], "generations": MAX_GENERATIONS})
+        note_end(store, None)
+    monkeypatch.setattr("evonas.search.Search.run", lambda *_, **__: "generations")
+    cli("resume", "first", "--executor", "serial")
+
+
+def test_another_end_counts_before_the_search_goes_on(cli, in_copy, monkeypatch):
+    with Store.open("runs/first", write=True) as store:
+        note_end(store, "patience")
+    monkeypatch.setattr("evonas.search.Search._restore", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
+    cli("resume", "first", "--generations", 9, code=130)
+    cli("resume", "first", code=130)
+
+
+def test_interrupted_while_a_calibration_is_sized_it_ends_with_what_it_has(cli, in_copy, monkeypatch):
+    monkeypatch.setattr("evonas.cli.running._sample", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    done = cli("resume", "first", "--generations", 3, "--calibrate", "5%", "--executor", "serial", code=130)
+    assert "the search was done" in done.err and "evonas calibrate first" in done.err and "Next:" in done.out
 
 
 @pytest.mark.parametrize(
