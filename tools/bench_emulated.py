@@ -206,9 +206,10 @@ class Executor:
         for k, outcome in enumerate(found):
             began = heapq.heappop(free)
             end = began + outcome.cost["seconds"]
-            heapq.heappush(free, min(end, max(began, deadline)))
-            ends.append((min(end, max(began, deadline)), k, end <= deadline))
-            self.busy += ends[-1][0] - began
+            stopped = min(end, max(began, deadline))
+            heapq.heappush(free, stopped)
+            ends.append((stopped, k, end <= deadline))
+            self.busy += stopped - began
         for end, k, finished in sorted(ends):
             self.clock.add(end - self.clock())
             if finished and calls[k].args[1] == len(self.evaluator.rungs) - 1:
@@ -222,13 +223,8 @@ def search(emulator: Emulator, seed: int, seconds: float, workers: int, arm: dic
     share of the workers' time in trainings."""
     of_run = emulator.settings
     sizes = {f"{name}_size": size for name in ("population", "offspring", "initial") if (size := of_run.get(name))}
-    settings = {
-        "rungs": len(emulator.tokens),
-        **sizes,
-        "reduction": of_run.get("reduction", REDUCTION),
-        **arm,
-        **changes,
-    }
+    sizes["reduction"] = of_run.get("reduction", REDUCTION)
+    settings = {"rungs": len(emulator.tokens), **sizes, **arm, **changes}
     objectives = [Objective("loss", "nats"), Objective("latency", "ms")]
     engine = Engine(emulator.space, objectives, seed=seed, **settings)
     evaluator, clock = Evaluator(emulator, settings["rungs"]), Clock()

@@ -145,18 +145,14 @@ def evolve(
     from ..fitness.schedule import prior_for
     from ..genome import genome_to_dict
     from ..record import Constraint, objective
-    from ..store import find_run, runs_folder
+    from ..store import find_run
 
     deadline = end_of(budget, started)
     for name in objectives:
         objective(name)
     constraints = tuple(str(Constraint.parse(text)) for text in constraints)
     goals = _read_goals(goals, objectives or DEFAULT_OBJECTIVES)
-    folder = runs_folder() / _checked_name(_default_name(task, runs_folder()) if run_name is None else run_name)
-    if (folder / "population.h5").exists():
-        raise EvonasError(
-            f"run {folder.name!r} exists", f"Choose another --run, or go on with it: evonas resume {folder.name}"
-        )
+    folder = _new_folder(task, run_name)
     device = resolve_device(device)
     defaults = DEVICE_DEFAULTS[device]
     tokens = defaults["tokens"] if tokens is None else tokens
@@ -198,6 +194,18 @@ def evolve(
         calibrate=share_of(calibrate),
     )
     run_search(settings, wanted_space, folder, None, deadline, workers, executor)
+
+
+def _new_folder(task: str, run_name: str | None) -> Path:
+    """The folder of a run that is not there yet."""
+    from ..store import runs_folder
+
+    folder = runs_folder() / _checked_name(_default_name(task, runs_folder()) if run_name is None else run_name)
+    if (folder / "population.h5").exists():
+        raise EvonasError(
+            f"run {folder.name!r} exists", f"Choose another --run, or go on with it: evonas resume {folder.name}"
+        )
+    return folder
 
 
 def _read_space(name: str) -> SearchSpace:

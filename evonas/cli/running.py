@@ -43,7 +43,7 @@ def run_search(
     from ..genome import transformer_genome
     from ..record import Constraint
     from ..search import FIRST_TIMEOUT, Search, bring_here
-    from ..store import ENDED, Store
+    from ..store import Store, note_end
     from ..tasks import fingerprint
     from .progress import Progress
 
@@ -71,9 +71,8 @@ def run_search(
             header = _header(settings, space, engine, seeds, notes)
             store = stack.enter_context(_new_run(Store.create(folder, header)))
         else:
-            # A new goal outlives an interruption, and the end of the one before is none.
-            notes = {name: note for name, note in store.header["notes"].items() if name != ENDED}
-            store.set_header(settings=settings.to_dict(), notes=notes)
+            note_end(store, None)
+            store.set_header(settings=settings.to_dict())  # a new goal outlives an interruption
         # On a cluster other machines measure.
         device = None if executor_name == "ray" else device_text(settings.device)
         try:
@@ -103,9 +102,7 @@ def run_search(
             _calibrate(store, settings, sample, deadline, began, workers)
         progress.summary(store, ended)
         if not settled:
-            left = f" Calibrate it with: evonas calibrate {store.name}" if settings.calibrate else ""
-            click.echo(f"\nInterrupted while near-ties were measured again; the search was done.{left}", err=True)
-            raise SystemExit(EXIT_INTERRUPTED)
+            _exit_unsettled(store.name, settings)
 
 
 def _searched(
@@ -131,6 +128,12 @@ def _searched(
         except KeyboardInterrupt:
             return ended, sample, False
     return ended, sample, True
+
+
+def _exit_unsettled(name: str, settings: Settings) -> None:
+    left = f" Calibrate it with: evonas calibrate {name}" if settings.calibrate else ""
+    click.echo(f"\nInterrupted while near-ties were measured again; the search was done.{left}", err=True)
+    raise SystemExit(EXIT_INTERRUPTED)
 
 
 def _evaluator(settings: Settings, constraints: Sequence[Constraint], folder: Path) -> ProxyEvaluator:

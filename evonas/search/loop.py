@@ -197,8 +197,8 @@ class Search:
         """Measure what can't be told apart on the front again (see ``settling``); after ``run``."""
         top = self.engine.at_the_top()
         names = self.evaluator.measured_names
-        tell = self.listener.settling
-        return settle(self.store, self.executor, self.engine.objectives, names, top, deadline, self._timeout(), tell)
+        until = deadline, self._timeout(), self.listener.settling, self._clock
+        return settle(self.store, self.executor, self.engine.objectives, names, top, *until)
 
     def _ended(self, why: str) -> str:
         note_end(self.store, why)

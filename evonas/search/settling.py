@@ -41,13 +41,14 @@ def settle(
     deadline: float | None = None,
     timeout: float | None = None,
     tell: Callable[[int, int], None] = lambda turn, architectures: None,
+    clock: Callable[[], float] = time.monotonic,
 ) -> Settled:
     """Measure near-ties (see ``near_ties``) among ``individuals`` again, until they are told apart or ``ROUNDS`` are
     over, and store what is known then (see ``Timings``) in records that take the place of the ones before.
 
     The first round takes all of the front and the seed genomes, so that what a report compares is timed in one state of
     the machine, the next ones those in ties. Each takes some of all architectures of the run, evenly by their times, to
-    tell what state that is. ``tell`` hears of each as a ``Listener`` does.
+    tell what state that is. ``tell`` hears of each as a ``Listener`` does; ``deadline`` is a moment of ``clock``.
     """
     rows = [(i.genome, record) for i in individuals if (record := store.record_of(i.genome.id)) is not None]
     if not measured_names or not rows:
@@ -64,7 +65,7 @@ def settle(
     compared = [g for g in genomes if g.id in seeds] + [genomes[k] for k in _front(records, names, directions)]
     again = 0
     for turn in range(ROUNDS):
-        if not pairs or (deadline is not None and time.monotonic() >= deadline):
+        if not pairs or (deadline is not None and clock() >= deadline):
             break
         tied = [genomes[k] for pair in pairs for k in pair]
         # Whatever the deadline leaves, there is some of both.

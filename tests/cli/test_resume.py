@@ -213,7 +213,7 @@ def test_a_run_of_very_many_generations_needs_no_other_end(cli, in_copy, monkeyp
         store.set_header(settings={**store.header["settings"], "generations": MAX_GENERATIONS})
         note_end(store, None)
     monkeypatch.setattr("evonas.search.Search.run", lambda *_, **__: "generations")
-    cli("resume", "first", "--executor", "serial")
+    assert "Next:" in cli("resume", "first", "--executor", "serial").out
 
 
 def test_another_end_counts_before_the_search_goes_on(cli, in_copy, monkeypatch):
@@ -221,7 +221,8 @@ def test_another_end_counts_before_the_search_goes_on(cli, in_copy, monkeypatch)
         note_end(store, "patience")
     monkeypatch.setattr("evonas.search.Search._restore", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
     cli("resume", "first", "--generations", 9, code=130)
-    cli("resume", "first", code=130)
+    assert "Go on with: evonas resume first" in cli("resume", "first", code=130).err
+    assert Store.open("runs/first").header["settings"]["generations"] == 9
 
 
 def test_interrupted_while_a_calibration_is_sized_it_ends_with_what_it_has(cli, in_copy, monkeypatch):
