@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import time
@@ -16,6 +15,7 @@ from .options import precision_option
 
 if TYPE_CHECKING:
     from .reference import Reference
+    from .unfinished import Unfinished
 
 DEFAULT_TOKENS = 1_536_000  # nanoGPT's CPU training: 2,000 steps of 12 x 64
 LONGER = 4  # times as long as the trainings of its run, at least, is a genome's of a run by default
@@ -72,6 +72,9 @@ def train(reference, tokens, task, data, context, device, rate_as_found, precisi
     shorter one than the run's first rung (with one rung a quarter, for a file a sixteenth of its tokens); genome.json
     has the rate that was used.
 
+    Killed or interrupted, it goes on when the same command is given again: it is written down after each held-out loss
+    and once a minute.
+
     \b
     evonas train my-run:3f2a
     evonas train nanogpt-cpu --data input.txt --tokens 1536000
@@ -81,9 +84,9 @@ def train(reference, tokens, task, data, context, device, rate_as_found, precisi
     from ..genome import bounded_windows, write_genome
     from ..store import runs_folder
     from ..tasks import fingerprint, load_task
-    from .folder import make_folder
     from .reference import read_and_tell
     from .running import interrupts
+    from .unfinished import Unfinished
 
     found = read_and_tell(reference)
     tokens = _tokens_for(found) if tokens is None else tokens
@@ -96,31 +99,33 @@ def train(reference, tokens, task, data, context, device, rate_as_found, precisi
     of_run = task is None or task == found.settings.get("task")
     task_name, its_data = found.task_and_data() if of_run else (task, None)
     loaded = load_task(task_name, its_data if data is None else data, context)
-    now = fingerprint(loaded) if of_run and data is None and found.data else None
-    if now is not None and now != found.data:
+    now = fingerprint(loaded)
+    if of_run and data is None and found.data and now != found.data:
         click.echo(f"Note: the data is not what {found.name} was found on: {found.data} then, {now} now", err=True)
     if threads is not None:
         import torch
 
         torch.set_num_threads(threads)
     folder = Path(output) if output is not None else runs_folder() / f"train-{found.name.replace(':', '-')}"
-    make_folder(folder)
+    told = {"genome": genome.id, "tokens": tokens, "task": task_name, "data": now, "context": context, "seed": seed}
+    unfinished = Unfinished(folder, {**told, "device": device, "precision": precision})
     try:
         write_genome(
             folder / "genome.json", genome, name=found.name, source=found.source, context=context, tokens=meant
         )
         with interrupts():
-            best, curve = _train(genome, loaded, tokens, seed, device, precision, folder)
+            best, curve = _train(genome, loaded, tokens, seed, device, precision, unfinished)
+        unfinished.finish()
     except KeyboardInterrupt:
-        _remove_useless(folder)
-        kept = f" The best weights so far are kept in {folder}." if folder.exists() else ""
+        goes_on = unfinished.leave()
+        kept = f" What it has learned so far is kept in {folder}." if folder.exists() else ""
         raise EvonasError(
             f"interrupted before the training's end.{kept}",
-            "A training is not resumed: begin it again with -o DIR, or after that folder is removed.",
+            "The same command goes on with it." if goes_on else "",
             exit_code=EXIT_INTERRUPTED,
         ) from None
     except BaseException:
-        _remove_useless(folder)
+        unfinished.leave()
         raise
     loss, spread, latency = best
     click.echo(f"{found.name} ({genome.id}): {curve[-1][0]:,} tokens of {task_name}, context {context}, {device}")
@@ -136,7 +141,7 @@ def _tokens_for(found: Reference) -> int:
     return max(DEFAULT_TOKENS, LONGER * of_run if usable else 0)
 
 
-def _train(genome, task, tokens: int, seed: int, device: str, precision: str, folder: Path):
+def _train(genome, task, tokens: int, seed: int, device: str, precision: str, unfinished: Unfinished):
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -145,45 +150,59 @@ def _train(genome, task, tokens: int, seed: int, device: str, precision: str, fo
     from ..fitness.train import DivergenceError, steps_for, train
     from ..tasks import vocabulary
 
-    best: dict = {"loss": float("inf"), "spread": 0.0}
+    folder = unfinished.folder
+    best = (math.inf, 0.0)  # loss and its spread, of the weights that are kept
     curve: list[tuple[int, float]] = []  # (tokens seen, held-out loss)
     console = Console(stderr=True)
     columns = (TextColumn("training"), BarColumn(), TextColumn("{task.fields[loss]}"), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as bar:
-        row = bar.add_task("", total=steps_for(genome, task.context, tokens), loss="")
-
+        total = steps_for(genome, task.context, tokens)
+        row = bar.add_task("", total=total, loss="")
         waiting = _Waiting(device)
+
+        def seen_after(step: int) -> int:
+            return min(step * genome.batch_size, max(1, tokens // task.context)) * task.context
+
+        def on_resume(step: int, evaluations) -> None:
+            nonlocal best
+            click.echo(f"Going on after step {step:,} of {total:,}, from {folder}", err=True)
+            bar.reset(row, completed=step)
+            curve.extend((seen_after(at), loss) for at, loss, _ in evaluations)
+            if (folder / "weights.safetensors").exists():
+                best = min([best, *((loss, spread) for _, loss, spread in evaluations)])
 
         def on_step(step: int) -> None:
             bar.update(row, completed=step)
             waiting.look()
 
         def on_evaluation(step: int, steps: int, loss: float, spread: float, model) -> None:
+            nonlocal best
             bar.update(row, completed=step, loss=f"held-out loss {loss:.4f}")
             if not console.is_terminal:
                 click.echo(f"step {step}/{steps}: held-out loss {loss:.4f}", err=True)
-            sequences = max(1, tokens // task.context)
-            seen, planned = (n * task.context for n in (min(step * genome.batch_size, sequences), sequences))
-            curve.append((seen, loss))
-            if loss < best["loss"]:
-                best.update(loss=loss, spread=spread)
-                save_weights(model, folder / "weights.safetensors", vocabulary(task), Seen(seen, planned, loss))
+            curve.append((seen_after(step), loss))
+            if loss < best[0]:
+                best = loss, spread
+                seen = Seen(seen_after(step), seen_after(total), loss)
+                save_weights(model, folder / "weights.safetensors", vocabulary(task), seen)
             _write_curve(folder / "curve.csv", curve)
 
         try:
             done = train(
                 genome, task, tokens, seed=seed, device=device, precision=precision, evaluations=_EVALUATIONS,
                 validation_tokens=max(_HELD_OUT, tokens // _EVALUATIONS), on_evaluation=on_evaluation, on_step=on_step,
+                kept=unfinished.kept, on_resume=on_resume,
             )  # fmt: skip
         except DivergenceError as error:
+            unfinished.finish()
             hint = "Lower learning_rate in the genome."
-            if best["loss"] < math.log(task.vocab_size):
-                hint += f" Its best weights so far, of loss {best['loss']:.4f}, are kept in {folder}."
+            if best[0] < math.log(task.vocab_size):
+                hint += f" Its best weights so far, of loss {best[0]:.4f}, are kept in {folder}."
             else:  # worse than guessing: nothing to keep, and in the way of the next try
                 (folder / "weights.safetensors").unlink(missing_ok=True)
             raise EvonasError(f"the training diverged: {error}", hint, exit_code=EXIT_FAILED) from None
     latency = forward_latency(done.model.eval(), device, seconds=1.0)
-    return (best["loss"], best["spread"], latency), curve
+    return (*best, latency), curve
 
 
 class _Waiting:
@@ -210,12 +229,3 @@ class _Waiting:
 
 def _write_curve(path: Path, curve) -> None:
     path.write_text("tokens,loss\n" + "".join(f"{tokens},{json.dumps(loss)}\n" for tokens, loss in curve))
-
-
-def _remove_useless(folder: Path) -> None:
-    """Remove the folder of a training that ended before it had weights to keep."""
-    if not (folder / "weights.safetensors").exists():
-        with contextlib.suppress(OSError):
-            for name in ("genome.json", "weights.partial", "curve.csv"):
-                (folder / name).unlink(missing_ok=True)
-            folder.rmdir()

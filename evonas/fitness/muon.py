@@ -36,9 +36,9 @@ class Muon(torch.optim.Optimizer):
         super().__init__(list(params), {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
         self._dtype, self._every, self._steps = dtype, every, 0
 
-    def begin(self) -> None:
-        """The next step is the first of ``every``."""
-        self._steps = 0
+    def begin(self, steps: int = 0) -> None:
+        """A cycle of which ``steps`` are done: its first one is the first of ``every``."""
+        self._steps = steps
 
     @torch.no_grad()
     def step(self, closure=None) -> None:

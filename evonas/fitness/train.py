@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +16,8 @@ from ..genome import Genome
 from ..model import Transformer, build
 from ..sketch import block_means, sketch
 from ..tasks import Task
+from .checkpoint import Keeper
+from .midway import Midway, dropout_generator
 from .muon import Muon
 from .precision import autocast, precision_of
 from .schedule import learning_rates, rate_share
@@ -63,7 +66,8 @@ def steps_for(genome: Genome, context: int, tokens: int) -> int:
 
 
 class Training:
-    """One genome in training, in cycles. Between two of them it may be written down and taken up elsewhere.
+    """One genome in training, in cycles. Between two of them, or at a step of one (see ``midway``), it may be written
+    down and taken up elsewhere.
 
     A cycle runs the genome's schedule to its end, so that the loss after each is that of a finished training. The first
     one begins with the genome's warm-up; the next restart at the peak rate (Loshchilov and Hutter 2017, "SGDR").
@@ -75,7 +79,8 @@ class Training:
         horizon: tokens of the trainings that the genome's learning rate is meant for; None: any. See ``rate_share``.
         sparing_muon: on a CPU Muon moves every second step where a step has fewer than ``_TOKENS_A_MOVE`` tokens.
 
-    Attributes: ``cycles`` done, ``sequences`` seen in them, ``first_loss``, from which divergence is told.
+    Attributes: ``cycles`` done, ``sequences`` seen in them, ``first_loss``, from which divergence is told; ``left``,
+    where a cycle was left that the next ``run`` goes on with, None where it begins one.
     """
 
     def __init__(
@@ -93,6 +98,8 @@ class Training:
         self.precision = precision_of(genome.d_model, precision, device)
         self.cycles, self.sequences = 0, 0
         self.first_loss: float | None = None
+        self.left: Midway | None = None
+        self._steps, self._batches = 0, np.random.default_rng()  # of the cycle that runs
         with _torch_seed(seed, device):
             self.model = build(genome, task.vocab_size, task.context, device=device)
         small = genome.batch_size * task.context < _TOKENS_A_MOVE
@@ -108,8 +115,9 @@ class Training:
         return self.sequences * self.task.context
 
     def run(self, tokens: int, after_step: Callable[[int], None] | None = None) -> int:
-        """The next cycle: until ``tokens`` tokens are seen in all, in whole sequences, at least one. Returns its steps;
-        ``after_step`` is called with the number of those done.
+        """The next cycle, or the rest of the one that was ``left`` (with the same ``tokens``): until ``tokens`` tokens
+        are seen in all, in whole sequences, at least one. Returns its steps; ``after_step`` is called with the number
+        of those done.
 
         Raises:
             DivergenceError: as soon as loss or gradient is not finite or the loss has tripled.
@@ -119,14 +127,20 @@ class Training:
         share = rate_share(self.genome.optimizer, tokens, self.horizon)
         peak = self.genome.learning_rate_at(self.genome.batch_size) * share
         rates = learning_rates(self.genome.schedule, peak, warmup, len(sizes))
-        rng = np.random.default_rng((self.seed, 1, self.cycles))
+        rng = self._batches = np.random.default_rng((self.seed, 1, self.cycles))
+        left, self.left = self.left, None
+        begin = 0 if left is None else left.steps
         self.model.train()
         for optimizer in self.optimizers:
             if isinstance(optimizer, Muon):
-                optimizer.begin()
+                optimizer.begin(begin)
         with _torch_seed(int(rng.integers(2**63)), self.device):
-            for step, (size, rate) in enumerate(zip(sizes, rates), start=1):
-                self.step(*self.task.batch(rng, size), rate)
+            if left is not None:
+                rng.bit_generator.state = left.batches
+                dropout_generator(self.device).set_state(left.dropout)
+            for step in range(begin + 1, len(sizes) + 1):
+                self.step(*self.task.batch(rng, sizes[step - 1]), rates[step - 1])
+                self._steps = step
                 if step % self._check_every == 0 or step in (1, len(sizes)):
                     self._check(step)
                 if after_step is not None:
@@ -134,6 +148,11 @@ class Training:
         self.cycles += 1
         self.sequences += sum(sizes)
         return len(sizes)
+
+    def midway(self, evaluations: Sequence[tuple[int, float, float]] = ()) -> Midway:
+        """Where the cycle is that runs; for ``after_step``."""
+        dropout = dropout_generator(self.device).get_state()
+        return Midway(self._steps, self._batches.bit_generator.state, dropout, tuple(evaluations))
 
     def validate(self, tokens: int | None) -> HeldOut:
         """Held-out loss. Raises DivergenceError where it is not finite."""
@@ -164,6 +183,8 @@ def train(
     evaluations: int = 1,
     on_evaluation: Callable[[int, int, float, float, Transformer], None] | None = None,
     on_step: Callable[[int], None] | None = None,
+    kept: Path | None = None,
+    on_resume: Callable[[int, Sequence[tuple[int, float, float]]], None] | None = None,
 ) -> Trained:
     """Train ``genome`` on ``tokens`` tokens in one cycle.
 
@@ -173,6 +194,9 @@ def train(
         evaluations: evenly spaced held-out evaluations, the last one after the last step.
         on_evaluation: called at each with (step, steps, held-out loss, its spread, model).
         on_step: called with the number of steps done, after each.
+        kept: where the training is written down, see ``Keeper``. What an earlier call with
+            the same arguments has left there goes on as if it had never stopped (on a GPU up to rounding).
+        on_resume: called where that is so, with the steps done and (step, loss, spread) of their evaluations.
 
     Raises:
         DivergenceError: see ``Training.run``; or a held-out loss is not finite.
@@ -181,21 +205,28 @@ def train(
     training = Training(genome, task, seed=seed, device=device, precision=precision)
     steps = steps_for(genome, task.context, tokens)
     marks = {round(steps * (k + 1) / evaluations) for k in range(evaluations)}
-    curve: list[tuple[int, float]] = []
-    loss = spread = math.nan
     seen = np.cumsum(batches(genome.batch_size, max(1, tokens // task.context))) * task.context
+    found: list[tuple[int, float, float]] = []
+    keeper = None if kept is None else Keeper(training, kept)
+    if keeper is not None and keeper.load():
+        found += training.left.evaluations
+        if on_resume is not None:
+            on_resume(training.left.steps, found)
 
     def after_step(step: int) -> None:
-        nonlocal loss, spread
         if on_step is not None:
             on_step(step)
         if step in marks:
             loss, spread, _ = training.validate(validation_tokens)
-            curve.append((int(seen[step - 1]), loss))
+            found.append((step, loss, spread))
             if on_evaluation is not None:
                 on_evaluation(step, steps, loss, spread, training.model)
+        if keeper is not None:
+            keeper.look(found, at_once=step in marks)
 
     training.run(tokens, after_step)
+    _, loss, spread = found[-1]
+    curve = [(int(seen[step - 1]), value) for step, value, _ in found]
     return Trained(training.model, loss, spread, training.tokens, steps, time.perf_counter() - started, curve)
 
 

@@ -23,15 +23,16 @@ _WINDOWS_BYTE = 2**30
 
 
 class WriterLock:
-    """Held from construction to ``close``. Raises EvonasError naming the holder when another process has it."""
+    """Held from construction to ``close``. Raises EvonasError naming the holder when another process has it; ``kind``
+    is what the folder of ``path`` holds."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, kind: str = "run") -> None:
         self.path = path
         self._fd = _acquire(path)
         if self._fd < 0 and _is_orphaned(read_holder(path)):
             self._fd = _take_over(path)
         if self._fd < 0:
-            raise _refusal(path, read_holder(path))
+            raise _refusal(path, read_holder(path), kind)
         self._sign()
 
     def close(self) -> None:
@@ -156,10 +157,10 @@ def _pid_namespace() -> str:
         return ""
 
 
-def _refusal(path: Path, holder: dict[str, Any]) -> EvonasError:
+def _refusal(path: Path, holder: dict[str, Any], kind: str) -> EvonasError:
     who = f"process {holder.get('pid', '?')} on {holder.get('host', '?')}, since {holder.get('start', '?')}"
     return EvonasError(
-        f"run {path.parent.name!r} is being written by {who}",
-        "Wait for it or stop it; reading it ('evonas report') works meanwhile.",
+        f"{kind} {path.parent.name!r} is being written by {who}",
+        "Wait for it or stop it" + ("; reading it ('evonas report') works meanwhile." if kind == "run" else "."),
         exit_code=EXIT_FAILED,
     )

@@ -6,6 +6,9 @@ import csv
 import importlib
 import json
 import re
+import signal
+import subprocess
+import threading
 from dataclasses import replace
 
 import numpy as np
@@ -17,14 +20,17 @@ from torch.nn.functional import cross_entropy
 
 from evonas.cli.reference import Reference
 from evonas.cli.train import _tokens_for
+from evonas.errors import EvonasError
 from evonas.fitness.train import DivergenceError
+from evonas.fitness.train import train as trained_in_full
 from evonas.genome import read_genome, write_genome
 from evonas.model import build
 from evonas.record import Measure, Record
 from evonas.store import Store
+from evonas.store.lock import WriterLock
 from evonas.tasks import load_task
 
-from .conftest import SEED, files
+from .conftest import PYTHON_M, SEED, files
 
 
 @pytest.fixture
@@ -44,6 +50,14 @@ def held_out_loss(folder, text_file) -> float:
     x, y = (torch.from_numpy(np.concatenate(part)) for part in zip(*task.validation(None, 64)))
     with torch.no_grad():
         return cross_entropy(model(x).transpose(1, 2), y).item()
+
+
+def results(folder) -> dict:
+    """All that is in a training's folder, down to the last bit; safetensors orders its metadata by chance."""
+    found = {path.name: path.read_bytes() for path in folder.iterdir()}
+    content = found.pop("weights.safetensors")
+    with safe_open(folder / "weights.safetensors", "pt") as file:
+        return {**found, "metadata": file.metadata(), "weights": content[8 + int.from_bytes(content[:8], "little") :]}
 
 
 def curve(folder) -> list[tuple[int, float]]:
@@ -97,25 +111,149 @@ def test_what_is_held_out_takes_no_longer_than_the_training(train, monkeypatch, 
     assert asked == [held_out]
 
 
-@pytest.mark.parametrize("after", [0, 1])
-def test_one_that_is_interrupted_says_what_is_kept(train, in_tmp_path, monkeypatch, after):
-    from evonas.fitness.train import train as whole
+def interrupted_after(monkeypatch, evaluations: int, error: BaseException) -> None:
+    """The next training meets ``error`` at the evaluation after so many."""
 
     def instead(*args, on_evaluation, **options):
         def stops(step, *about):
-            if len(seen) == after:
-                raise KeyboardInterrupt
+            if len(seen) == evaluations:
+                raise error
             seen.append(step)
             on_evaluation(step, *about)
 
         seen = []
-        return whole(*args, on_evaluation=stops, **options)
+        monkeypatch.setattr("evonas.fitness.train.train", trained_in_full)
+        return trained_in_full(*args, on_evaluation=stops, **options)
 
     monkeypatch.setattr("evonas.fitness.train.train", instead)
+    monkeypatch.setattr("evonas.fitness.checkpoint._SPARED", 0)  # these trainings take no longer than writing them
+
+
+@pytest.mark.parametrize("after", [0, 1])
+def test_one_that_is_interrupted_says_what_is_kept(train, in_tmp_path, monkeypatch, after):
+    before = files(in_tmp_path)
+    interrupted_after(monkeypatch, after, KeyboardInterrupt())
     done = train("-o", "out", code=130)
-    assert "interrupted before the training's end" in done.err and "begin it again with -o DIR" in done.err
+    assert "interrupted before the training's end" in done.err
     assert (in_tmp_path / "out" / "weights.safetensors").exists() is bool(after)
-    assert ("kept in out" in done.err) is bool(after)
+    assert ("kept in out" in done.err and "The same command goes on with it" in done.err) is bool(after)
+    assert after or files(in_tmp_path) == before
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), EvonasError("the disk is full", exit_code=1)], ids=repr)
+def test_the_same_command_goes_on(train, in_tmp_path, monkeypatch, error):
+    whole = train("-o", "whole", "--seed", 5)
+    for after in (3, 0, 9):
+        interrupted_after(monkeypatch, after, error)
+        train("-o", "out", "--seed", 5, code=130 if isinstance(error, KeyboardInterrupt) else 1)
+    done = train("-o", "out", "--seed", 5)
+    assert "Going on after step 24 of 40, from out" in done.err, "after 12 of 20 evaluations"
+    assert printed(done) == printed(whole)
+    whole_results, found = (results(in_tmp_path / name) for name in ("whole", "out"))
+    assert found == whole_results, "the same weights, curve and genome, and nothing else"
+    assert "out exists and is not empty" in train("-o", "out", "--seed", 5, code=2).sentence
+
+
+def test_killed_at_any_time_it_goes_on(in_tmp_path, text_file, seed_file):
+    """Three times, after 0.1 to 0.6 seconds of training; the same files as of one that was never killed."""
+    command = [*PYTHON_M, "train", str(seed_file), "--data", str(text_file)]
+    command += ["--tokens", str(16 * 8 * 1000), "--device", "cpu", "--threads", "1", "-o"]
+    subprocess.run([*command, "whole"], check=True, capture_output=True)
+    kills, said = np.random.default_rng(0).uniform(0.1, 0.6, 3).tolist(), ""
+    while (in_tmp_path / "out" / "training.json").exists() or not (in_tmp_path / "out").exists():
+        with subprocess.Popen([*command, "out"], stderr=subprocess.PIPE, text=True) as process:
+            said += process.stderr.readline()  # it trains
+            timer = threading.Timer(kills.pop(), process.kill) if kills else None
+            if timer is not None:
+                timer.start()
+            said += process.stderr.read()
+        assert process.returncode in (0, -signal.SIGKILL), said
+    assert "Going on after step" in said
+    assert results(in_tmp_path / "out") == results(in_tmp_path / "whole")
+
+
+def leave_unfinished(train, monkeypatch) -> None:
+    interrupted_after(monkeypatch, 5, KeyboardInterrupt())
+    train("-o", "out", code=130)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "changed"),
+    [
+        ("--tokens", 4096, "tokens 5120 then, 4096 now"),
+        ("--seed", 1, "seed 0 then, 1 now"),
+        ("--context", 32, "context 16 then, 32 now"),
+        ("--precision", "bfloat16", "precision float32 then, bfloat16 now"),
+        ("--data", "another.txt", "data "),
+    ],
+)
+def test_what_was_told_otherwise_does_not_go_on(train, in_tmp_path, monkeypatch, option, value, changed):
+    (in_tmp_path / "another.txt").write_text("another text " * 2000)
+    options = [] if option == "--precision" else ["--precision", "float32"]
+    interrupted_after(monkeypatch, 5, KeyboardInterrupt())
+    train("-o", "out", "--precision", "float32", code=130)
+    before = files(in_tmp_path / "out")
+    done = train("-o", "out", *options, option, value, code=2)
+    assert "holds a training that was interrupted and was told otherwise" in done.sentence and changed in done.sentence
+    assert "Tell it the same to go on" in done.sentence
+    after = files(in_tmp_path / "out")
+    assert {n: c for n, c in after.items() if n != "training.lock"} == {
+        n: c for n, c in before.items() if n != "training.lock"
+    }
+
+
+def test_two_do_not_train_in_one_folder(train, in_tmp_path, monkeypatch):
+    leave_unfinished(train, monkeypatch)
+    lock = WriterLock(in_tmp_path / "out" / "training.lock", "training")
+    try:
+        done = train("-o", "out", code=1)
+    finally:
+        lock.close()
+    assert "training 'out' is being written by process" in done.sentence and "report" not in done.sentence
+    assert "Going on after step 10" in train("-o", "out").err
+
+
+@pytest.mark.parametrize("damage", ["cut", "removed", "of another seed"])
+def test_what_can_not_be_gone_on_with_begins_anew(train, in_tmp_path, monkeypatch, damage):
+    train("-o", "whole")
+    leave_unfinished(train, monkeypatch)
+    kept = in_tmp_path / "out" / "training.safetensors"
+    content = kept.read_bytes()
+    kept.unlink()
+    if damage == "cut":
+        kept.write_bytes(content[: len(content) // 2])
+    elif damage == "of another seed":
+        kept.write_bytes(content.replace(b'"seed":"0"', b'"seed":"1"'))
+        assert kept.read_bytes() != content
+    done = train("-o", "out")
+    assert "Going on" not in done.err
+    assert results(in_tmp_path / "out") == results(in_tmp_path / "whole")
+
+
+def test_weights_that_were_taken_away_are_not_said_to_be_kept(train, in_tmp_path, monkeypatch, text_file):
+    """The best of what comes after is."""
+    leave_unfinished(train, monkeypatch)
+    (in_tmp_path / "out" / "weights.safetensors").unlink()
+    lowest, _ = printed(train("-o", "out"))
+    assert held_out_loss(in_tmp_path / "out", text_file) == pytest.approx(lowest, abs=2e-4)
+
+
+@pytest.mark.parametrize("left", [("training.lock",), ("training.lock", "training.partial")])
+def test_one_that_was_killed_at_once_is_in_nobodys_way(train, in_tmp_path, left):
+    (in_tmp_path / "out").mkdir()
+    for name in left:
+        (in_tmp_path / "out" / name).touch()
+    train("-o", "out", tokens=512)
+    assert {p.name for p in (in_tmp_path / "out").iterdir()} == {"weights.safetensors", "genome.json", "curve.csv"}
+
+
+@pytest.mark.parametrize("told", ["", "[]", "{", "[" * 70_000])
+def test_a_folder_that_does_not_say_what_it_was_told_is_left_alone(train, in_tmp_path, monkeypatch, told):
+    leave_unfinished(train, monkeypatch)
+    (in_tmp_path / "out" / "training.json").write_text(told)
+    before = files(in_tmp_path / "out")
+    assert "out exists and is not empty" in train("-o", "out", code=2).sentence
+    assert files(in_tmp_path / "out") | {"training.lock": b""} == before
 
 
 def test_the_best_weights_are_kept_not_the_last(cli, in_tmp_path, seed_file):
@@ -239,8 +377,6 @@ def test_a_divergence_fails_and_leaves_nothing(cli, in_tmp_path, text_file, seed
 
 @pytest.mark.parametrize(("loss", "kept"), [(0.5, True), (50.0, False)])
 def test_a_late_divergence_keeps_weights_only_where_they_are_worth_it(train, in_tmp_path, monkeypatch, loss, kept):
-    from evonas.fitness.train import DivergenceError
-
     def diverge(genome, task, tokens, *, on_evaluation, **_):
         on_evaluation(1, 20, loss, 0.1, build(genome, task.vocab_size, task.context))
         raise DivergenceError("loss rose from 3 to 9 at step 2")

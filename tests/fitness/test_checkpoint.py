@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from evonas.fitness import checkpoint
-from evonas.fitness.train import Training
+from evonas.fitness.train import Training, train
 
 CYCLES = (8 * 16 * 4, 8 * 16 * 12, 8 * 16 * 20)
 
@@ -52,6 +54,126 @@ def test_stopped_and_continued_is_never_stopped(genome, task, tmp_path, changes)
     assert same(training, whole) and training.tokens == whole.tokens == CYCLES[-1]
     assert training.validate(None) == whole.validate(None)
     assert [p.name for p in path.parent.iterdir()] == ["x.safetensors"]
+
+
+class Stop(Exception):
+    pass
+
+
+def stopped_at(*steps):
+    """``on_step`` that raises at each of these steps, once."""
+    left = list(steps)
+
+    def on_step(step: int) -> None:
+        if step in left:
+            left.remove(step)
+            raise Stop
+
+    return on_step
+
+
+@pytest.mark.parametrize("changes", CHANGES)
+def test_stopped_midway_and_continued_is_never_stopped(genome, task, tmp_path, changes):
+    """At every second step; what is written down at an evaluation is an odd number of steps of Muon's, too."""
+    g, told = genome(**changes), []
+    how = {"seed": 3, "validation_tokens": 128, "evaluations": 7}
+    whole = train(g, task, 8 * 16 * 20, **how)
+    on_step = stopped_at(*range(2, 21, 2))
+    for _ in range(10):
+        with pytest.raises(Stop):
+            train(g, task, 8 * 16 * 20, **how, on_step=on_step, kept=tmp_path / "x.safetensors")
+    evaluated = []
+    done = train(
+        g, task, 8 * 16 * 20, **how, kept=tmp_path / "x.safetensors", on_step=on_step,
+        on_resume=lambda step, before: told.append((step, list(before))),
+        on_evaluation=lambda step, steps, loss, spread, model: evaluated.append(loss),
+    )  # fmt: skip
+    assert (done.loss, done.spread, done.curve) == (whole.loss, whole.spread, whole.curve)
+    weights = done.model.state_dict(), whole.model.state_dict()
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[1])
+    ((step, before),) = told
+    assert step == before[-1][0] == 17 and [loss for *_, loss, _ in before] + evaluated == [x for _, x in whole.curve]
+
+
+def test_it_is_written_down_once_a_minute_between_evaluations(genome, task, tmp_path, monkeypatch):
+    path, seconds = tmp_path / "x.safetensors", iter(range(0, 1000, 7))
+    monkeypatch.setattr(checkpoint.time, "monotonic", lambda: float(next(seconds)))
+    with pytest.raises(Stop):
+        train(genome(), task, 8 * 16 * 20, seed=3, kept=path, on_step=stopped_at(9))
+    assert not path.exists()
+    with pytest.raises(Stop):
+        train(genome(), task, 8 * 16 * 20, seed=3, kept=path, on_step=stopped_at(12))
+    training = Training(genome(), task, seed=3)
+    assert checkpoint.load(training, path, midway=True) and 8 <= training.left.steps < 12
+
+
+def test_writing_takes_no_more_than_a_twentieth_of_the_time(genome, task, tmp_path, monkeypatch):
+    now, saved = [0.0], []
+    monkeypatch.setattr(checkpoint.time, "monotonic", lambda: now[0])
+
+    def save(*_):
+        saved.append(now[0])
+        now[0] += 10.0
+
+    monkeypatch.setattr(checkpoint, "save", save)
+    keeper = checkpoint.Keeper(Training(genome(), task, seed=3), tmp_path / "x")
+    for _ in range(100):
+        now[0] += 10.0
+        keeper.look((), at_once=True)
+    assert saved[0] == 10.0 and {b - a for a, b in itertools.pairwise(saved)} == {210.0}
+
+
+def test_what_can_not_be_written_is_trained_on(genome, task, tmp_path):
+    done = train(genome(), task, 8 * 16 * 20, seed=3, kept=tmp_path / "no" / "folder" / "x")
+    assert done.curve == train(genome(), task, 8 * 16 * 20, seed=3).curve
+
+
+def halfway(genome, task, path) -> None:
+    with pytest.raises(Stop):
+        train(genome(), task, 8 * 16 * 20, seed=3, evaluations=2, kept=path, on_step=stopped_at(12))
+
+
+def test_what_is_midway_is_no_rung_and_the_other_way_round(genome, task, tmp_path):
+    path, fresh = tmp_path / "x.safetensors", Training(genome(), task, seed=3)
+    halfway(genome, task, path)
+    assert not checkpoint.load(fresh, path) and fresh.left is None
+    checkpoint.save(trained(genome(), task, CYCLES[:1]), path)
+    assert not checkpoint.load(fresh, path, midway=True) and fresh.cycles == 0
+
+
+NOT_MIDWAY = [
+    {"steps": 0}, {"steps": "3"}, {"steps": True}, {"steps": None}, {"batches": None}, {"batches": {}},
+    {"batches": {"bit_generator": "MT19937"}},
+    {"batches": {"bit_generator": "PCG64", "state": {"state": -1, "inc": 1}, "has_uint32": 0, "uinteger": 0}},
+    {"batches": {"bit_generator": "PCG64", "state": {"state": 2**200, "inc": 1}, "has_uint32": 0, "uinteger": 0}},
+    {"evaluations": 3}, {"evaluations": [[1, 2.0]]}, {"evaluations": [[1, 2.0, float("nan")]]},
+    {"evaluations": [[1.0, 2.0, 3.0]]}, {"evaluations": ["abc"]}, {"cycles": -1},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("change", NOT_MIDWAY, ids=lambda c: str(c)[:60])
+def test_what_is_no_place_in_a_cycle_changes_nothing(genome, task, tmp_path, change):
+    path = tmp_path / "x.safetensors"
+    halfway(genome, task, path)
+    with safe_open(path, "pt") as file:
+        about = file.metadata()
+    about["progress"] = json.dumps(json.loads(about["progress"]) | change)
+    save_file(load_file(path), path, metadata=about)
+    fresh, untouched = Training(genome(), task, seed=3), Training(genome(), task, seed=3)
+    assert not checkpoint.load(fresh, path, midway=True)
+    assert fresh.left is None and fresh.first_loss is None and same(fresh, untouched)
+
+
+def test_a_generator_in_no_state_changes_nothing(genome, task, tmp_path):
+    path = tmp_path / "x.safetensors"
+    halfway(genome, task, path)
+    with safe_open(path, "pt") as file:
+        about = file.metadata()
+    tensors = load_file(path)
+    for state in (torch.full_like(tensors["dropout"], 255), tensors["dropout"][:8].clone()):
+        save_file({**tensors, "dropout": state}, path, metadata=about)
+        fresh = Training(genome(), task, seed=3)
+        assert not checkpoint.load(fresh, path, midway=True) and fresh.left is None
 
 
 def test_each_cycle_is_a_finished_training_and_the_loss_goes_on_falling(genome, task):
