@@ -39,7 +39,8 @@ def resume(run, generations, timeout, budget, patience, workers, calibrate, exec
     """Continue an interrupted RUN, or extend a finished one. Default: the newest run.
 
     Without options an interrupted search ends as it was told to: after its generations, with what was left of its
-    budget (a minute at least), by its patience, with its calibration. --generations and --budget are another end, and
+    budget (a minute at least), by its patience, with its calibration. One that was killed after its last generation
+    measures near-ties again, and calibrates. --generations and --budget are another end, and
     then only what is given here counts.
 
     \b
@@ -61,10 +62,12 @@ def resume(run, generations, timeout, budget, patience, workers, calibrate, exec
         check_task_of_run(settings.task, folder)
         _check_device(settings, store)
         _tell_machine(settings, store, executor)
-        earlier = 0.0
+        earlier, ended = 0.0, None
         if generations is None and budget is None:
             changes = {"patience": patience or settings.patience, "calibrate": share or settings.calibrate}
-            _check_unfinished(settings, store, patience is not None)
+            ended = None if patience else _unsettled(store)
+            if ended is None:
+                _check_unfinished(settings, store, patience is not None)
             earlier = store.seconds
             if settings.budget is not None:
                 deadline = started + max(settings.budget - earlier, min(_LEAST, settings.budget))
@@ -75,13 +78,13 @@ def resume(run, generations, timeout, budget, patience, workers, calibrate, exec
         if timeout is not None:
             changes["timeout"] = parse_duration(timeout)
         settings = dataclasses.replace(settings, **changes)
-        if _done(store) >= settings.generations:
+        if _done(store) >= settings.generations and ended is None:
             raise EvonasError(
                 f"run {store.name!r} has done its {_done(store)} generations",
                 f"Extend it: {_further(store)}{_or_calibrate(settings, store)}",
             )
         space = space_from_dict(store.header["space"])
-        run_search(settings, space, folder, store, deadline, workers, executor, earlier)
+        run_search(settings, space, folder, store, deadline, workers, executor, earlier, ended)
 
 
 def _check_device(settings: Settings, store: Store) -> None:
@@ -115,6 +118,18 @@ def _tell_machine(settings: Settings, store: Store, executor: str) -> None:
         )
         then = "its times are compared all the same" if executor == "ray" else then
         click.echo(f"Note: run {store.name!r} was measured on {there}, this is {here}: {then}", err=True)
+
+
+def _unsettled(store: Store) -> str | None:
+    """Why a search ended that was killed before what follows it was done, which is told; else None."""
+    from ..search import ENDS
+    from ..store import ENDED, UNSETTLED
+
+    notes = store.header["notes"]
+    if notes.get(UNSETTLED) is not True or notes.get(ENDED) not in ENDS:
+        return None
+    click.echo(f"The search of run {store.name!r} was done; what follows it is done now.", err=True)
+    return notes[ENDED]
 
 
 def _check_unfinished(settings: Settings, store: Store, patient: bool) -> None:

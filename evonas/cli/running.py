@@ -34,10 +34,11 @@ _SAME_VERSION = "scaled_rates", "sparing_muon"
 
 def run_search(
     settings: Settings, space: SearchSpace, folder: Path, store: Store | None, deadline: float | None,
-    workers: int | None, executor_name: str, earlier: float = 0.0,
+    workers: int | None, executor_name: str, earlier: float = 0.0, ended: str | None = None,
 ) -> None:  # fmt: skip
     """Run or continue a search and print how it ended. ``store`` None: make one, once all else is known to be right.
-    ``earlier``: seconds of sittings before this one that count in the share of the time that a calibration gets."""
+    ``earlier``: seconds of sittings before this one that count in the share of the time that a calibration gets.
+    ``ended``: why the search came to its end already; what follows it is done."""
     from ..executors import make_executor
     from ..fitness import device_text
     from ..genome import transformer_genome
@@ -70,7 +71,7 @@ def run_search(
             notes = {"vocab_size": evaluator.task.vocab_size, **({} if data is None else {"data": data})}
             header = _header(settings, space, engine, seeds, notes)
             store = stack.enter_context(_new_run(Store.create(folder, header)))
-        else:
+        elif ended is None:
             note_end(store, None)
             store.set_header(settings=settings.to_dict())  # a new goal outlives an interruption
         # On a cluster other machines measure.
@@ -91,7 +92,7 @@ def run_search(
                 listener=progress,
             )
             began = progress.started - earlier
-            ended, sample, settled = _searched(search, settings, deadline, progress, began, workers)
+            ended, sample, settled = _searched(search, settings, deadline, progress, began, workers, ended)
         except KeyboardInterrupt:
             again = _resume_command(folder.name, workers, executor_name)
             click.echo(f"\nInterrupted; every finished evaluation is kept. Go on with: {again}", err=True)
@@ -106,27 +107,34 @@ def run_search(
 
 
 def _searched(
-    search: Search, settings: Settings, deadline: float | None, progress: Progress, began: float, workers: int | None
-) -> tuple[str, int, bool]:
-    """Search, and settle what is near a tie: why the search ended, how many genomes a calibration has time for, and
-    whether settling came to its end. What a calibration has no use for goes to the search."""
+    search: Search, settings: Settings, deadline: float | None, progress: Progress, began: float, workers: int | None,
+    before: str | None,
+) -> tuple[str, int, bool]:  # fmt: skip
+    """Search, unless that came to its end ``before``, and settle what is near a tie: why the search ended, how many
+    genomes a calibration has time for, and whether settling came to its end. What a calibration has no use for goes to
+    the search."""
+    from ..store import note_unsettled
+
     patience = settings.patience
     with progress.showing(search):
         end, sample = _search_end(deadline, began, settings.calibrate), 0
-        ended = search.run(settings.generations, _before_settling(end, progress.started), patience=patience)
+        until = _before_settling(end, progress.started)
+        ended = before or search.run(settings.generations, until, patience=patience)
         if settings.calibrate:
             try:
                 sample = _sample(search.store, settings, deadline, began, workers)
             except KeyboardInterrupt:
                 return ended, 0, False
             end = end if sample else _search_end(deadline, began, 0.0)
-            if not sample and ended == "budget":
+            if not sample and ended == "budget" and before is None:
                 until = _before_settling(end, progress.started)
                 ended = search.run(settings.generations, until, patience=patience)
         try:
             progress.settled(search.settle(end))
         except KeyboardInterrupt:
             return ended, sample, False
+        finally:  # who interrupts it wants no more of it; what is killed is not asked
+            note_unsettled(search.store, False)
     return ended, sample, True
 
 

@@ -1,12 +1,13 @@
 """The loop that joins engine, executor and store. The evaluator comes as an argument."""
 
 from .contract import Evaluator, Listener
-from .loop import FIRST_TIMEOUT, Search
+from .loop import ENDS, FIRST_TIMEOUT, Search
 from .measuring import bring_here, measured_elsewhere
 from .settling import Settled
 from .verdict import failures
 
 __all__ = [
+    "ENDS",
     "FIRST_TIMEOUT",
     "Evaluator",
     "Listener",

@@ -11,7 +11,7 @@ from ..evolution import Candidate, Engine, Individual
 from ..executors import Call, Executor, Failure
 from ..genome import Genome
 from ..record import Constraint, Outcome, Record, total_violation
-from ..store import Known, Store, moved_at, note_end, told_records, trained_outcome
+from ..store import Known, Store, moved_at, note_end, note_unsettled, told_records, trained_outcome
 from .closing import Left, Pace
 from .contract import Evaluator, Listener
 from .measuring import Measurements
@@ -21,6 +21,7 @@ from .verdict import MENDABLE, Verdict, bugs_at_the_end
 MIN_TIMEOUT, FIRST_TIMEOUT, TIMEOUT_FACTOR = 60.0, 900.0, 50.0  # seconds, seconds, times the median of its peers
 MIN_PEERS = 5  # that a median is of
 _CLOSING_MARGIN = 1.3  # of the time that the closing trainings should take
+ENDS = "generations", "budget", "patience", "exhausted"  # why a search ends
 STANDSTILL = 1e-3  # growth of the hypervolume, as a share, below which it counts as standing still
 
 
@@ -203,6 +204,7 @@ class Search:
     def _ended(self, why: str) -> str:
         note_end(self.store, why)
         self._verdict.empty()
+        note_unsettled(self.store, True)
         return why
 
     def _commit(self, generation: int, candidates: Sequence[Candidate]) -> None:

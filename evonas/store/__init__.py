@@ -73,7 +73,7 @@ No pickle anywhere. Numbers that JSON can't hold (NaN, infinity) are null in JSO
 
 from __future__ import annotations
 
-from .notes import ENDED, MOVED, moved_at, note_end
+from .notes import ENDED, MOVED, UNSETTLED, moved_at, note_end, note_unsettled
 from .reuse import Known, known_from
 from .runs import find_run, load_genome_ref, newest_run, runs_folder
 from .store import Entry, Store
@@ -82,6 +82,7 @@ from .told import told_records, trained_outcome
 __all__ = [
     "ENDED",
     "MOVED",
+    "UNSETTLED",
     "Entry",
     "Known",
     "Store",
@@ -91,6 +92,7 @@ __all__ = [
     "moved_at",
     "newest_run",
     "note_end",
+    "note_unsettled",
     "runs_folder",
     "told_records",
     "trained_outcome",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from .store import Store
 
 MOVED = "measured_here_from"  # the first generation in which times are those of this device
+UNSETTLED = "unsettled"  # true from the search's end until what follows it at once is done: see ``Search.settle``
 ENDED = "ended"  # why the search came to its end, as ``Search.run`` says it; not there while it has not
 
 
@@ -17,7 +18,16 @@ def moved_at(store: Store) -> int:
 
 def note_end(store: Store, why: str | None) -> None:
     """Note why the search has ended; None: that it goes on."""
-    notes = {name: note for name, note in store.header["notes"].items() if name != ENDED}
-    notes |= {} if why is None else {ENDED: why}
+    _note(store, **{ENDED: why, UNSETTLED: None})
+
+
+def note_unsettled(store: Store, unsettled: bool) -> None:
+    """Note that the search has ended well and near-ties are still to be measured again, or that this is done."""
+    _note(store, **{UNSETTLED: True if unsettled else None})
+
+
+def _note(store: Store, **changes: object) -> None:
+    """None takes a note back."""
+    notes = {name: note for name, note in {**store.header["notes"], **changes}.items() if note is not None}
     if notes != store.header["notes"]:
         store.set_header(notes=notes)

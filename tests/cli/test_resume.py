@@ -17,7 +17,8 @@ import torch
 
 from evonas.cli.running import interrupts
 from evonas.config import MAX_GENERATIONS
-from evonas.store import ENDED, Store, note_end
+from evonas.search import Settled
+from evonas.store import ENDED, UNSETTLED, Store, note_end, note_unsettled
 
 from .conftest import PYTHON_M, evaluations
 
@@ -179,6 +180,57 @@ def test_interrupted_after_its_search_a_run_is_done(cli, in_copy, monkeypatch):
     monkeypatch.setattr("evonas.search.Search._evaluate", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     done = cli("resume", "first", "--generations", 4, "--executor", "serial", code=130)
     assert "evonas resume first" in done.err and ENDED not in Store.open("runs/first").header["notes"]
+
+
+@pytest.mark.parametrize("why", ["generations", "budget", "patience", "exhausted"])
+def test_killed_after_its_search_a_run_gets_what_follows_it(cli, in_copy, monkeypatch, why):
+    with Store.open("runs/first", write=True) as store:
+        about = {"budget": store.seconds, "patience": 7, "generations": 2 if why == "generations" else 50}
+        store.set_header(settings={**store.header["settings"], **about})
+        note_end(store, why)
+        note_unsettled(store, True)
+    asked = []
+    monkeypatch.setattr("evonas.search.Search.run", lambda *_, **__: asked.append("a search"))
+    monkeypatch.setattr("evonas.search.Search.settle", lambda *_: asked.append("settling") or Settled(0, 0, 0))
+    done = cli("resume", "first", "--executor", "serial")
+    assert asked == ["settling"] and "The search of run 'first' was done" in done.err and "Next:" in done.out
+    notes = Store.open("runs/first").header["notes"]
+    assert UNSETTLED not in notes and notes[ENDED] == why
+    assert Store.open("runs/first").header["settings"]["generations"] == about["generations"]
+    cli("resume", "first", "--executor", "serial", code=2)
+    assert asked == ["settling"]
+
+
+def test_killed_before_its_calibration_a_run_gets_that_too(cli, in_copy, monkeypatch):
+    with Store.open("runs/first", write=True) as store:
+        store.set_header(settings={**store.header["settings"], "calibrate": 0.9})
+        note_end(store, "generations")
+        note_unsettled(store, True)
+    asked = []
+    monkeypatch.setattr("evonas.cli.running._sample", lambda *_: 4)
+    monkeypatch.setattr("evonas.cli.running._calibrate", lambda *about: asked.append(about[2]))
+    cli("resume", "first", "--executor", "serial")
+    assert asked == [4]
+
+
+def test_an_unsettled_search_may_be_taken_further_all_the_same(cli, in_copy):
+    with Store.open("runs/first", write=True) as store:
+        note_end(store, "generations")
+        note_unsettled(store, True)
+    done = cli("resume", "first", "--generations", 3, "--executor", "serial")
+    assert "3 generations, " in done.out and "was done" not in done.err
+    assert UNSETTLED not in Store.open("runs/first").header["notes"]
+
+
+@pytest.mark.parametrize(
+    "notes", [{"unsettled": True}, {"ended": "made up", "unsettled": True}, {"ended": "generations", "unsettled": 1}]
+)
+def test_notes_that_say_nothing_sound_are_passed_over(cli, in_copy, notes):
+    with Store.open("runs/first", write=True) as store:
+        store.set_header(
+            notes={**store.header["notes"], "ended": "generations", **notes} if "ended" in notes else notes
+        )
+    assert "has done its 2 generations" in cli("resume", "first", "--executor", "serial", code=2).sentence
 
 
 def test_time_that_is_too_short_for_more_leaves_what_there_is(cli, in_copy, monkeypatch):
