@@ -10,7 +10,8 @@ import pytest
 TOOLS = str(Path(__file__).resolve().parents[1] / "tools")
 SLOW = ("population", "journal", "space")
 READERS = (
-    "genome", "space", "config", "text", "population", "journal", "calibration", "weights", "checkpoint", "constraint",
+    "genome", "space", "config", "text", "population", "journal", "calibration", "weights", "checkpoint", "training",
+    "constraint",
 )  # fmt: skip
 
 

@@ -36,7 +36,11 @@ SMALL = {
     "n_layers": 1, "d_model": 16, "n_heads": 2, "ffn_ratio": 1, "norm": "rmsnorm", "activation": "gelu",
     "position": "rope", "tied_embeddings": True, "batch_size": 2,
 }  # fmt: skip
-KINDS = ({}, {"position": "learned", "norm": "layernorm", "tied_embeddings": False}, {"kv_rank": 4, "conv_width": 3})
+KINDS = (
+    {},
+    {"position": "learned", "norm": "layernorm", "tied_embeddings": False},
+    {"kv_rank": 4, "conv_width": 3, "block_conv_width": 2},
+)
 CONTEXT, VOCAB = 8, 11
 
 
@@ -423,6 +427,7 @@ class Weights(Reader):
 
 class Checkpoints(Reader):
     file = "checkpoint.safetensors"
+    midway = False  # or at a step of a cycle
 
     def prepare(self) -> None:
         import torch
@@ -436,12 +441,14 @@ class Checkpoints(Reader):
         self.genomes = [transformer_genome({**SMALL, **kind}) for kind in (*KINDS, {"optimizer": "muon"})]
         self.fresh: dict[int, Any] = {}
         for n in range(len(self.genomes)):
-            from evonas.fitness import checkpoint
-
-            training = self.training(n)
-            training.run(CONTEXT * 4)
-            checkpoint.save(training, self.path)
+            self.keep(self.training(n))
             self.corpus.append(self.path.read_bytes())
+
+    def keep(self, training: Any) -> None:
+        from evonas.fitness import checkpoint
+
+        training.run(CONTEXT * 4)
+        checkpoint.save(training, self.path)
 
     def training(self, n: int) -> Any:
         from evonas.fitness.train import Training
@@ -462,17 +469,31 @@ class Checkpoints(Reader):
         training, before = self.fresh.get(n) or (self.training(n), None)
         before = before or {name: t.clone() for name, t in training.model.state_dict().items()}
         self.fresh.pop(n, None)
-        if checkpoint.load(training, self.path):
+        if checkpoint.load(training, self.path, self.midway):
             try:
                 training.run((training.sequences + 2) * CONTEXT)
             except DivergenceError:  # its numbers are as bad as they may be
                 pass
             return True
         assert not any(optimizer.state for optimizer in training.optimizers), "a refused checkpoint left its state"
-        assert (training.cycles, training.sequences, training.first_loss) == (0, 0, None)
+        assert (training.cycles, training.sequences, training.first_loss, training.left) == (0, 0, None, None)
         assert all(torch.equal(t, before[name]) for name, t in training.model.state_dict().items())
         self.fresh[n] = training, before
         return False
+
+
+class Interrupted(Checkpoints):
+    file = "training.safetensors"
+    midway = True
+
+    def keep(self, training: Any) -> None:
+        from evonas.fitness import checkpoint
+
+        def after_step(step: int) -> None:
+            if step == 1:
+                checkpoint.save(training, self.path, training.midway([(1, 2.0, 0.1)]))
+
+        training.run(CONTEXT * 4, after_step)
 
 
 READERS: dict[str, Callable[[Path], Reader]] = {
@@ -485,5 +506,6 @@ READERS: dict[str, Callable[[Path], Reader]] = {
     "calibration": Calibrations,
     "weights": Weights,
     "checkpoint": Checkpoints,
+    "training": Interrupted,
     "constraint": Constraints,
 }

@@ -28,6 +28,7 @@ class Genome:
     position: str
     tied_embeddings: bool
     conv_width: int
+    block_conv_width: int
     dropout: float
     layers: tuple[Layer, ...]
 

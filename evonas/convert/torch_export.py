@@ -166,7 +166,7 @@ def plain_genome(genome: Genome) -> plain.Genome:
     )  # fmt: skip
     return plain.Genome(
         genome.id, genome.d_model, genome.norm, genome.activation, genome.position, genome.tied_embeddings,
-        genome.conv_width, float(genome.dropout), layers,
+        genome.conv_width, genome.block_conv_width, float(genome.dropout), layers,
     )  # fmt: skip
 
 

@@ -22,8 +22,8 @@ _DROPOUT = "dropout"  # name of the state of its generator, midway
 _STATE = {"AdamW": ("step", "exp_avg", "exp_avg_sq"), "Muon": ("momentum",)}  # what optimisers keep of a parameter
 
 
-_EVERY = 60.0  # seconds between two writings of a training that runs
-_SPARED = 20  # times as long as the last one took, at least
+_EVERY = 60.0  # seconds between two writings of a training that runs, without an evaluation
+_SPARED = 20  # and in any case so many times as long as the last writing took
 
 
 def path_of(folder: str | Path, genome_id: str) -> Path:
@@ -41,7 +41,8 @@ def save(training: Training, path: Path, midway: Midway | None = None) -> None:
     if midway is not None:
         tensors[_DROPOUT] = midway.dropout
         progress |= {"steps": midway.steps, "batches": midway.batches, "evaluations": midway.evaluations}
-    path.parent.mkdir(exist_ok=True)  # not its parents: a run that was moved is not begun again where it was
+    if midway is None:
+        path.parent.mkdir(exist_ok=True)  # not its parents: a run that was moved is not begun again where it was
     partial = path.with_suffix(f".{os.getpid()}.partial")
     try:
         save_file(
@@ -124,24 +125,20 @@ def _left(progress: Any, dropout: torch.Tensor, device: str) -> Midway:
 
 
 class Keeper:
-    """Keeps a training that runs at ``path``: after every evaluation and once a minute, though no more than a twentieth
+    """Keeps a training that runs at ``path``: after an evaluation and once a minute, as far as no more than a twentieth
     of the time goes to it."""
 
     def __init__(self, training: Training, path: Path) -> None:
         self._training, self._path = training, path
         self._last, self._took = time.monotonic(), 0.0
 
-    def load(self) -> bool:
-        """Whether the training goes on from what is there."""
-        return load(self._training, self._path, midway=True)
-
     def look(self, evaluations: Sequence[tuple[int, float, float]], at_once: bool) -> None:
         """Write it down if it is time to; ``at_once`` there has been an evaluation."""
-        from safetensors import SafetensorError
-
         began = time.monotonic()
         if began - self._last < (0.0 if at_once else _EVERY) + _SPARED * self._took:
             return
+        from safetensors import SafetensorError
+
         with contextlib.suppress(OSError, SafetensorError):  # a full disk takes the checkpoint, not the training
             save(self._training, self._path, self._training.midway(evaluations))
         self._last = time.monotonic()

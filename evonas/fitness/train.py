@@ -14,9 +14,10 @@ import torch
 
 from ..genome import Genome
 from ..model import Transformer, build
+from ..model.short_convolution import ShortConvolution
 from ..sketch import block_means, sketch
 from ..tasks import Task
-from .checkpoint import Keeper
+from . import checkpoint
 from .midway import Midway, dropout_generator
 from .muon import Muon
 from .precision import autocast, precision_of
@@ -194,7 +195,7 @@ def train(
         evaluations: evenly spaced held-out evaluations, the last one after the last step.
         on_evaluation: called at each with (step, steps, held-out loss, its spread, model).
         on_step: called with the number of steps done, after each.
-        kept: where the training is written down, see ``Keeper``. What an earlier call with
+        kept: where the training is written down, see ``checkpoint.Keeper``. What an earlier call with
             the same arguments has left there goes on as if it had never stopped (on a GPU up to rounding).
         on_resume: called where that is so, with the steps done and (step, loss, spread) of their evaluations.
 
@@ -207,11 +208,14 @@ def train(
     marks = {round(steps * (k + 1) / evaluations) for k in range(evaluations)}
     seen = np.cumsum(batches(genome.batch_size, max(1, tokens // task.context))) * task.context
     found: list[tuple[int, float, float]] = []
-    keeper = None if kept is None else Keeper(training, kept)
-    if keeper is not None and keeper.load():
+    if kept is not None and checkpoint.load(training, kept, midway=True):
         found += training.left.evaluations
-        if on_resume is not None:
+        due = [step for step in sorted(marks) if 0 < step <= training.left.steps]
+        if training.sequences or training.left.steps > steps or [step for step, *_ in found] != due:
+            training, found = Training(genome, task, seed=seed, device=device, precision=precision), []
+        elif on_resume is not None:
             on_resume(training.left.steps, found)
+    keeper = None if kept is None else checkpoint.Keeper(training, kept)
 
     def after_step(step: int) -> None:
         if on_step is not None:
@@ -266,9 +270,10 @@ def _optimizers(
     """AdamW for everything, or Muon for the matrices inside the blocks and AdamW for the rest. Weight decay acts on
     matrices and embeddings only, as in nanoGPT; a short convolution is a vector per tap. Muon moves at one of ``every``
     steps."""
+    taps = {module.weight for module in model.modules() if isinstance(module, ShortConvolution)}
     hidden, matrices, vectors = [], [], []
     for name, parameter in model.named_parameters():
-        if parameter.dim() < 2 or name == "short_convolution.weight":
+        if parameter.dim() < 2 or parameter in taps:
             vectors.append(parameter)
         elif name.startswith("blocks.") and genome.optimizer == "muon":
             hidden.append(parameter)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 ARCHITECTURE_GENES = (
     "n_layers", "d_model", "head_dim", "norm", "activation", "position", "tied_embeddings", "conv_width",
-    "n_heads", "n_kv_heads", "window", "kv_rank", "ffn_ratio",
+    "block_conv_width", "n_heads", "n_kv_heads", "window", "kv_rank", "ffn_ratio",
 )  # fmt: skip
 LAYER_GENES = ("n_heads", "n_kv_heads", "window", "kv_rank", "ffn_ratio")
 TRAINING_GENES = (
@@ -17,7 +17,7 @@ TRAINING_GENES = (
     "init",
 )  # fmt: skip
 # Genes that a genome leaves out where they have these values (a head width that follows from the others is None).
-UNWRITTEN: dict[str, Any] = {"head_dim": None, "conv_width": 1, "init": "normal"}
+UNWRITTEN: dict[str, Any] = {"head_dim": None, "conv_width": 1, "block_conv_width": 1, "init": "normal"}
 
 # Sequences per batch at which `learning_rate` is stated: nanoGPT's CPU batch.
 REFERENCE_BATCH = 12
@@ -42,8 +42,8 @@ class Genome(Mapping):
     - per-layer genes are cut to ``n_layers`` values;
     - ``n_kv_heads`` of a layer with a ``kv_rank`` is its ``n_heads`` (a latent is expanded to every head,
       DeepSeek-V2, 2024, eq. 9-11);
-    - ``head_dim`` equal to ``d_model / n_heads`` in every layer is dropped (None), and so are ``init`` "normal" and
-      ``conv_width`` 1;
+    - ``head_dim`` equal to ``d_model / n_heads`` in every layer is dropped (None), and so are ``init`` "normal",
+      ``conv_width`` 1 and ``block_conv_width`` 1;
     - whole floats are integers.
 
     ``id`` further counts an ``ffn_ratio`` as the hidden width it gives.

@@ -96,7 +96,10 @@ def operations(genome: Genome, vocab_size: int, context: int) -> list[Operation]
         for branch, part in (("attention", attend), ("ffn", _feed_forward)):
             prefix = f"blocks.{index}.{branch}"
             ops.append(Operation(f"{prefix}_norm", norm_op, (stream,), index, d_model))
-            ops += part(genome, layer, index, prefix, context)
+            if (width := genome.block_conv_width) > 1:
+                cost = {"params": width * d_model, "kv_values": width * d_model}
+                ops.append(Operation(f"{prefix}_convolution", "convolution", (ops[-1].name,), index, **cost))
+            ops += part(genome, layer, index, prefix, ops[-1].name, context)
             ops.append(Operation(f"{prefix}_residual", "add", (stream, ops[-1].name), index))
             stream = ops[-1].name
     ops.append(Operation("norm", norm_op, (stream,), params=d_model))
@@ -148,10 +151,10 @@ def _linear(name: str, source: str, index: int, width_in: int, width_out: int, c
     return Operation(name, "linear", (source,), index, weights, 2.0 * context * weights)
 
 
-def _attention(genome: Genome, layer: Layer, index: int, prefix: str, context: int) -> list[Operation]:
+def _attention(genome: Genome, layer: Layer, index: int, prefix: str, source: str, context: int) -> list[Operation]:
     head_dim, heads, kv_heads = genome.head_dim_of(layer), layer.n_heads, layer.n_kv_heads
     width = heads * head_dim
-    ops = [_linear(f"{prefix}.qkv", f"{prefix}_norm", index, genome.d_model, width + 2 * kv_heads * head_dim, context)]
+    ops = [_linear(f"{prefix}.qkv", source, index, genome.d_model, width + 2 * kv_heads * head_dim, context)]
     if genome.position == "rope":
         ops.append(Operation(f"{prefix}.rope", "rope", (ops[-1].name,), index))
     flops = 4.0 * attention_pairs(context, layer.window) * width
@@ -161,13 +164,15 @@ def _attention(genome: Genome, layer: Layer, index: int, prefix: str, context: i
     return ops
 
 
-def _latent_attention(genome: Genome, layer: Layer, index: int, prefix: str, context: int) -> list[Operation]:
+def _latent_attention(
+    genome: Genome, layer: Layer, index: int, prefix: str, source: str, context: int
+) -> list[Operation]:
     head_dim, heads, rank = genome.head_dim_of(layer), layer.n_heads, layer.kv_rank
     width = heads * head_dim
     rope = rope_dim(head_dim) if genome.position == "rope" else 0
     down, norm, up = f"{prefix}.down", f"{prefix}.latent_norm", f"{prefix}.up"
     ops = [
-        _linear(down, f"{prefix}_norm", index, genome.d_model, width + (heads + 1) * rope + rank, context),
+        _linear(down, source, index, genome.d_model, width + (heads + 1) * rope + rank, context),
         Operation(norm, "rmsnorm", (down,), index, rank),
         _linear(up, norm, index, rank, 2 * width, context),
     ]
@@ -182,11 +187,11 @@ def _latent_attention(genome: Genome, layer: Layer, index: int, prefix: str, con
     return ops
 
 
-def _feed_forward(genome: Genome, layer: Layer, index: int, prefix: str, context: int) -> list[Operation]:
+def _feed_forward(genome: Genome, layer: Layer, index: int, prefix: str, source: str, context: int) -> list[Operation]:
     hidden, d_model = genome.ffn_hidden_of(layer), genome.d_model
     gates = 2 if genome.activation == "swiglu" else 1
     return [
-        _linear(f"{prefix}.up", f"{prefix}_norm", index, d_model, gates * hidden, context),
+        _linear(f"{prefix}.up", source, index, d_model, gates * hidden, context),
         Operation(f"{prefix}.activation", genome.activation, (f"{prefix}.up",), index),
         _linear(f"{prefix}.down", f"{prefix}.activation", index, hidden, d_model, context),
     ]

@@ -28,6 +28,7 @@ LIMITS: dict[str, tuple[type, float, float]] = {
     "kv_rank": (int, 1, 65536),
     "ffn_ratio": (float, 0.0625, 64.0),
     "conv_width": (int, 1, 64),
+    "block_conv_width": (int, 1, 64),
     "learning_rate": (float, 1e-8, 10.0),
     "batch_size": (int, 1, 65536),
     "weight_decay": (float, 0.0, 10.0),

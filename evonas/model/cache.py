@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import torch
 
+from .short_convolution import Tail
+
 
 class LayerCache:
     """Ring buffers of one layer, each (B, ..., S, F) with the slots on dimension -2.
@@ -19,6 +21,7 @@ class LayerCache:
         with torch.inference_mode(False):  # an inference tensor could not be written to outside inference mode
             self.buffers = tuple(torch.zeros(shape, device=device, dtype=dtype) for shape in shapes)
         self.slots = shapes[0][-2]
+        self.tails: tuple[Tail, ...] = ()  # of the block's short convolutions
 
     def append(self, position: int, *entries: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Store the entries (B, ..., F) of the token at ``position``; returns what is visible, (B, ..., <=S, F)."""
@@ -89,7 +92,8 @@ class Cache:
     @property
     def bytes(self) -> int:
         """Bytes allocated for cached values."""
-        return sum(b.numel() * b.element_size() for layer in self.layers for b in layer.buffers)
+        held = [b for layer in self.layers for b in (*layer.buffers, *(tail.inputs for tail in layer.tails))]
+        return sum(b.numel() * b.element_size() for b in held)
 
     def reset(self) -> None:
         """Forget all tokens and keep the memory."""

@@ -211,8 +211,12 @@ def _fill_block(own: Parts, parent: Parts, stream: Axis, genome: Genome, new: bo
         axes["K"] = axis(len(pool), some, some)
         axes["E"] = (rotary if genome.position == "rope" else leading)(width, new_width)
     own["q"][axes["H"].to[:, None], axes["E"].new] = 0
+    if "ffn_convolution" in own.keys() & parent.keys():
+        axes["C"] = leading(len(parent["ffn_convolution"]), len(own["ffn_convolution"]))
     taken = 0
     for name, part in own.items():
+        if name not in parent:  # a convolution, the identity as it is drawn
+            continue
         writes = name in ("out", "down")
         if writes:
             part.zero_()

@@ -67,8 +67,10 @@ def losses(parent: Genome, child: Genome, sources: list[Source], context: int) -
             lost.append(f"{name} {parent[name]} became {child[name]}")
     if child.d_model < parent.d_model:
         lost.append(f"d_model {parent.d_model} became {child.d_model}")
-    if child.conv_width < parent.conv_width:
-        lost.append(f"conv_width {parent.conv_width} became {child.conv_width}")
+    for name in ("conv_width", "block_conv_width"):
+        old, new = getattr(parent, name), getattr(child, name)
+        if new < old:
+            lost.append(f"{name} {old} became {new}")
     if parent.conv_width > 1 and parent.norm == "layernorm":
         # Neither what is taken out of the stream nor what is laid on new channels is the mean after the convolution.
         if child.norm == "rmsnorm":

@@ -1,7 +1,7 @@
 """The weights of a block under the names and axes by which they belong together.
 
-D d_model, H heads, K KV heads, E key width of a head, V value width of a head, P rotary width, R kv_rank,
-G gates, F hidden width
+D d_model, C block_conv_width, H heads, K KV heads, E key width of a head, V value width of a head, P rotary width,
+R kv_rank, G gates, F hidden width
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from .axes import rotary
 
 # Part -> its axes. `out` and `down` write to the residual stream, what ends in D otherwise reads from it.
 AXES = {
-    "attention_norm": "D", "q": "HED", "k": "KED", "v": "KVD", "out": "DHV",
+    "attention_norm": "D", "attention_convolution": "CD", "q": "HED", "k": "KED", "v": "KVD", "out": "DHV",
     "q_rope": "HPD", "k_rope": "PD", "latent": "RD", "latent_norm": "R", "latent_k": "HER", "latent_v": "HVR",
-    "ffn_norm": "D", "up": "GFD", "down": "DF",
+    "ffn_norm": "D", "ffn_convolution": "CD", "up": "GFD", "down": "DF",
 }  # fmt: skip
 
 Parts = dict[str, torch.Tensor]
@@ -38,6 +38,8 @@ def block_parts(weights: Mapping[str, torch.Tensor], genome: Genome, index: int)
         "up": w["ffn.up.weight"].view(-1, hidden, d_model),
         "down": w["ffn.down.weight"],
     }
+    names = "attention_convolution", "ffn_convolution"
+    parts |= {name: w[f"{name}.weight"] for name in names if f"{name}.weight" in w}
     if layer.kv_rank is None:
         counts = (heads, layer.n_kv_heads, layer.n_kv_heads)
         qkv = w["attention.qkv.weight"].view(-1, width, d_model).split(counts)
@@ -69,7 +71,7 @@ def as_latent(parts: Parts, rank: int, rope: bool) -> Parts:
     kv_heads, width, _ = keys.shape
     left, size, right = torch.linalg.svd(torch.cat((keys, values)).flatten(0, 1), full_matrices=False)
     latent = right[:rank]
-    up = (left * size)[:, :rank] * _latent_size(parts["attention_norm"], latent)
+    up = (left * size)[:, :rank] * _latent_size(parts, latent)
     latent_k, latent_v = up.view(2, kv_heads, width, -1).repeat_interleave(len(q) // kv_heads, 1)
     rotated = _rotated(width) if rope else []
     plain = q.clone()
@@ -89,7 +91,7 @@ def as_latent(parts: Parts, rank: int, rope: bool) -> Parts:
 def as_plain(parts: Parts, rope: bool) -> Parts:
     """Latent attention as plain attention with a KV head per head: its down- and up-projection multiplied, for the
     latent of an average token. With ``rope`` the rotary part takes the place of what gets its frequencies."""
-    latent = parts["latent_norm"][:, None] * parts["latent"] / _latent_size(parts["attention_norm"], parts["latent"])
+    latent = parts["latent_norm"][:, None] * parts["latent"] / _latent_size(parts, parts["latent"])
     q, keys, values = parts["q"].clone(), parts["latent_k"] @ latent, parts["latent_v"] @ latent
     if rope:
         rotated = _rotated(q.shape[1])
@@ -104,6 +106,10 @@ def _rotated(width: int) -> torch.Tensor:
     return part.source[part.to.argsort()]
 
 
-def _latent_size(norm: torch.Tensor, latent: torch.Tensor) -> torch.Tensor:
-    """Root mean square of the latent of inputs of independent channels, normalised with gains ``norm``."""
-    return (latent * norm).square().sum(1).mean().sqrt().clamp(min=1e-6)
+def _latent_size(parts: Parts, latent: torch.Tensor) -> torch.Tensor:
+    """Root mean square of the latent of inputs of independent channels and tokens, normalised and convolved as
+    attention reads them."""
+    gains = parts["attention_norm"]
+    if "attention_convolution" in parts:
+        gains = gains * parts["attention_convolution"].square().sum(0).sqrt()
+    return (latent * gains).square().sum(1).mean().sqrt().clamp(min=1e-6)

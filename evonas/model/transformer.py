@@ -23,7 +23,7 @@ from .latent_attention import LatentAttention
 from .narrow import narrowed
 from .norm import NORMS
 from .rotary import Rotary
-from .short_convolution import ShortConvolution
+from .short_convolution import ShortConvolution, Tail
 from .undrawn import Embedding, Linear
 
 INIT_STD = 0.02
@@ -32,37 +32,73 @@ CHUNK = 256
 
 
 class Block(nn.Module):
-    """Pre-norm residual block: attention, then feed-forward; x_BTD -> x_BTD."""
+    """Pre-norm residual block: attention, then feed-forward; x_BTD -> x_BTD. Between a norm and what it feeds may be a
+    short convolution."""
 
     def __init__(self, genome: Genome, layer: Layer, attention: nn.Module) -> None:
         super().__init__()
         norm = NORMS[genome.norm]
         self.dropout = float(genome.dropout)
+        width = genome.block_conv_width
         self.attention_norm = norm(genome.d_model)
+        self.attention_convolution = ShortConvolution(genome.d_model, width) if width > 1 else None
         self.attention = attention
         self.ffn_norm = norm(genome.d_model)
+        self.ffn_convolution = ShortConvolution(genome.d_model, width) if width > 1 else None
         self.ffn = FEED_FORWARDS[genome.activation](genome.d_model, genome.ffn_hidden_of(layer))
 
     def forward(self, x: torch.Tensor, cache: LayerCache | None = None) -> torch.Tensor:
+        tails = None if cache is None else _forgotten(cache.tails)
         if self.training and self.dropout:
-            x = x + dropout(self.attention(self.attention_norm(x), cache), self.dropout)
-            return x + dropout(self.ffn(self.ffn_norm(x)), self.dropout)
-        x = x + self.attention(self.attention_norm(x), cache)
-        return x + self.ffn(self.ffn_norm(x))
+            x = x + dropout(self.attention(self._to_attention(x, tails), cache), self.dropout)
+            return x + dropout(self.ffn(self._to_ffn(x, tails)), self.dropout)
+        x = x + self.attention(self._to_attention(x, tails), cache)
+        return x + self.ffn(self._to_ffn(x, tails))
 
     def forward_(self, x: torch.Tensor, cache: LayerCache | None = None) -> None:
         """``forward`` in place and in chunks, without dropout: beside ``x`` itself a windowed block takes memory for
         O(CHUNK + W) tokens; one of full attention takes it for T, but for its feed-forward."""
         lengths = self.attention.core.chunks(x.shape[1], CHUNK)
         past = Past() if len(lengths) > 1 else None
+        tails = self._new_tails(x.shape[0]) if cache is None else _forgotten(cache.tails)
         for part in x.split(lengths, 1):
-            part += self.attention(self.attention_norm(part), cache, past)
+            part += self.attention(self._to_attention(part, tails), cache, past)
             for piece in part.split(CHUNK, 1):
-                piece += self.ffn(self.ffn_norm(piece))
+                piece += self.ffn(self._to_ffn(piece, tails))
 
     def decode(self, x: torch.Tensor, cache: LayerCache, position: int) -> torch.Tensor:
-        x = x + self.attention.decode(self.attention_norm(x), cache, position)
-        return x + self.ffn(self.ffn_norm(x))
+        h = self.attention_norm(x)
+        if self.attention_convolution is not None:
+            h = self.attention_convolution.decode(h, cache.tails[0], position)
+        x = x + self.attention.decode(h, cache, position)
+        h = self.ffn_norm(x)
+        if self.ffn_convolution is not None:
+            h = self.ffn_convolution.decode(h, cache.tails[1], position)
+        return x + self.ffn(h)
+
+    def new_cache(self, batch_size: int, slots: int) -> LayerCache:
+        cache = self.attention.new_cache(batch_size, slots)
+        cache.tails = self._new_tails(batch_size)
+        return cache
+
+    def _to_attention(self, x: torch.Tensor, tails: tuple[Tail, ...] | None) -> torch.Tensor:
+        x = self.attention_norm(x)
+        return x if self.attention_convolution is None else self.attention_convolution(x, tails and tails[0])
+
+    def _to_ffn(self, x: torch.Tensor, tails: tuple[Tail, ...] | None) -> torch.Tensor:
+        x = self.ffn_norm(x)
+        return x if self.ffn_convolution is None else self.ffn_convolution(x, tails and tails[1])
+
+    def _new_tails(self, batch_size: int) -> tuple[Tail, ...]:
+        convolutions = self.attention_convolution, self.ffn_convolution
+        return tuple(c.new_tail(batch_size) for c in convolutions if c is not None)
+
+
+def _forgotten(tails: tuple[Tail, ...]) -> tuple[Tail, ...]:
+    """For a sequence that begins."""
+    for tail in tails:
+        tail.forget()
+    return tails
 
 
 class Transformer(nn.Module):
@@ -96,9 +132,12 @@ class Transformer(nn.Module):
         is drawn as the head it also is.
         """
         residual_std = INIT_STD / (2 * len(self.blocks)) ** 0.5
+        convolutions = [module for module in self.modules() if isinstance(module, ShortConvolution)]
+        for convolution in convolutions:
+            convolution.init_weights()
+        taps = {convolution.weight for convolution in convolutions}
         for name, parameter in self.named_parameters():
-            if name == "short_convolution.weight":
-                self.short_convolution.init_weights()
+            if parameter in taps:
                 continue
             if parameter.dim() < 2:
                 nn.init.ones_(parameter)
@@ -123,7 +162,7 @@ class Transformer(nn.Module):
         """An empty KV cache in the model's dtype and on its device: ``min(window, context)`` slots a layer."""
         layers = self.genome.layers
         slots = [min(layer.window or self.context, self.context) for layer in layers]
-        caches = [block.attention.new_cache(batch_size, n) for block, n in zip(self.blocks, slots)]
+        caches = [block.new_cache(batch_size, n) for block, n in zip(self.blocks, slots)]
         # With rope and every window inside its ring, nothing ever needs a token the ring has dropped.
         endless = self.position_embedding is None and all(layer.window == n for layer, n in zip(layers, slots))
         return Cache(caches, batch_size, None if endless else self.context, self.genome.conv_width)

@@ -36,7 +36,8 @@ _NOTATION = (
     ("heads", "x", "heads NxL are N in each of L layers"),
     ("heads", "/", "heads N/K are N on K of keys and values"),
     ("ffn", "", "ffn is the hidden width over the width"),
-    ("block", "conv", "convN is a convolution over the last N embeddings"),
+    ("block", " conv", "convN is a convolution over the last N embeddings"),
+    ("block", " bconv", "bconvN are two over the last N tokens in every block"),
     ("block", "untied", "untied has output weights of its own"),
 )
 ALWAYS_SHOWN = ("learning_rate", "batch_size", "optimizer")

@@ -43,6 +43,7 @@ def architecture_cells(genome: Genome) -> dict[str, str]:
     size = f"{genome.n_layers}x{genome.d_model}" + (f" h{genome.head_dim}" if genome.head_dim else "")
     rest = "" if genome.tied_embeddings else " untied"
     rest += f" conv{genome.conv_width}" if genome.conv_width > 1 else ""
+    rest += f" bconv{genome.block_conv_width}" if genome.block_conv_width > 1 else ""
     return {
         "size": size,
         "heads": heads,

@@ -37,7 +37,7 @@ def same(a: Training, b: Training) -> bool:
 CHANGES = [
     {}, {"dropout": 0.2}, {"optimizer": "muon"}, {"optimizer": "muon", "dropout": 0.1, "tied_embeddings": False},
     {"position": "learned", "norm": "layernorm", "warmup": 0.2, "schedule": "cosine_restarts"},
-    {"window": 8, "kv_rank": [4, None]},
+    {"window": 8, "kv_rank": [4, None]}, {"optimizer": "muon", "conv_width": 3, "block_conv_width": 3},
 ]  # fmt: skip
 
 
@@ -174,6 +174,24 @@ def test_a_generator_in_no_state_changes_nothing(genome, task, tmp_path):
         save_file({**tensors, "dropout": state}, path, metadata=about)
         fresh = Training(genome(), task, seed=3)
         assert not checkpoint.load(fresh, path, midway=True) and fresh.left is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"steps": 10**9}, {"steps": 21}, {"sequences": 10**6}, {"evaluations": [[10**6, 2.0, 0.1]]}, {"evaluations": []}],
+    ids=str,
+)
+def test_what_is_not_of_this_length_begins_anew(genome, task, tmp_path, change):
+    path = tmp_path / "x.safetensors"
+    halfway(genome, task, path)
+    with safe_open(path, "pt") as file:
+        about = file.metadata()
+    about["progress"] = json.dumps(json.loads(about["progress"]) | change)
+    save_file(load_file(path), path, metadata=about)
+    how = {"seed": 3, "evaluations": 2}
+    told = []
+    done = train(genome(), task, 8 * 16 * 20, **how, kept=path, on_resume=lambda *about: told.append(about))
+    assert not told and done.curve == train(genome(), task, 8 * 16 * 20, **how).curve
 
 
 def test_each_cycle_is_a_finished_training_and_the_loss_goes_on_falling(genome, task):

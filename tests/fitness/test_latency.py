@@ -33,6 +33,7 @@ VARIANTS = [
     {"window": [8, None], "n_kv_heads": 1},
     {"kv_rank": 4},
     {"conv_width": 4},
+    {"block_conv_width": 3, "window": 8},
     {"kv_rank": [4, None], "window": [None, 16], "position": "learned"},
 ]
 

@@ -53,7 +53,8 @@ def test_a_step_without_rate_changes_no_weight(genome, task):
 def test_a_captured_step_trains_as_one_op_by_op(genome, task, optimizer):
     found = []
     for graphed in (True, False):
-        training = Training(genome(optimizer=optimizer, batch_size=8), task, seed=0, device="cuda")
+        g = genome(optimizer=optimizer, batch_size=8, block_conv_width=3)
+        training = Training(g, task, seed=0, device="cuda")
         assert isinstance(training.step, GraphedStep)
         training.step.graphed = None if graphed else False
         training.run(16 * (8 * (WARM_UP + 20) + 3))  # and a last batch of three

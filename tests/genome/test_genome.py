@@ -93,7 +93,7 @@ def test_every_other_gene_counts(name):
     other = {
         "d_model": 128, "norm": "rmsnorm", "activation": "swiglu", "position": "rope", "tied_embeddings": False,
         "n_heads": (4, 4), "n_kv_heads": (1, 2), "window": (None, None), "kv_rank": (None, 8), "ffn_ratio": (4, 1),
-        "conv_width": 4,
+        "conv_width": 4, "block_conv_width": 3,
         "learning_rate": 2e-3, "batch_size": 16, "weight_decay": 0.0, "warmup": 0.2, "dropout": 0.1,
         "schedule": "constant", "optimizer": "muon", "beta2": 0.95, "grad_clip": 2.0,
         "init": "fan_in",

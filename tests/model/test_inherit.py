@@ -29,8 +29,8 @@ def parent_of(genome: Genome, context: int = CONTEXT) -> Transformer:
     generator = torch.Generator().manual_seed(0)
     model = build(genome, VOCAB, context, generator=generator).double().eval()
     with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.dim() > 1 and parameter is not getattr(model.short_convolution, "weight", None):
+        for name, parameter in model.named_parameters():
+            if parameter.dim() > 1 and not name.endswith("convolution.weight"):
                 parameter.mul_(8)
             else:
                 parameter.add_(torch.randn(parameter.shape, generator=generator).mul(0.3))
@@ -70,6 +70,7 @@ def genes(draw) -> dict:
         "activation": draw(st.sampled_from(("gelu", "swiglu", "relu2"))),
         "tied_embeddings": draw(st.booleans()),
         "conv_width": draw(st.sampled_from((1, 1, 2, 4))),
+        "block_conv_width": draw(st.sampled_from((1, 1, 2, 4))),
         "n_heads": [h for h, _ in heads],
         "n_kv_heads": [k for _, k in heads],
         "window": per_layer(draw, depth, None, 3, 17),
@@ -114,6 +115,7 @@ GROWTH = {
     "untied": lambda draw, g: {"tied_embeddings": False},
     "norm": lambda draw, g: {"norm": g["norm"] if g["tied_embeddings"] or convolved(g) else "rmsnorm"},
     "convolution": lambda draw, g: {"conv_width": g["conv_width"] + draw(st.sampled_from((1, 3)))},
+    "block convolutions": lambda draw, g: {"block_conv_width": g["block_conv_width"] + draw(st.sampled_from((1, 3)))},
     "layers": more_layers,
 }
 
@@ -168,9 +170,10 @@ def test_another_context_is_exact_for_what_both_take(position, context):
 def test_nothing_that_has_grown_is_stuck(norm, position, kv_rank):
     """Every single value gets a gradient after two steps, and no two new hidden units the same."""
     conv_width = 3 if norm == "rmsnorm" else 1
-    parent = parent_of(small(norm=norm, position=position, kv_rank=kv_rank, n_layers=1, conv_width=conv_width))
+    how = {"norm": norm, "position": position}
+    parent = parent_of(small(**how, kv_rank=kv_rank, n_layers=1, conv_width=conv_width, block_conv_width=2))
     grown = small(
-        norm=norm, position=position, kv_rank=kv_rank and 9, n_layers=2, d_model=40, head_dim=16, n_heads=8,
+        **how, kv_rank=kv_rank and 9, block_conv_width=3, n_layers=2, d_model=40, head_dim=16, n_heads=8,
         n_kv_heads=4, ffn_ratio=3, tied_embeddings=False, conv_width=conv_width and 4,
     )  # fmt: skip
     child, inheritance = child_of(parent, grown)
@@ -237,6 +240,9 @@ def test_what_a_convolution_loses():
     ):
         child, inheritance = child_of(parent, small(**{"conv_width": 4, **changes}))
         assert inheritance.lost == (lost,)
+    parent = parent_of(small(conv_width=4, block_conv_width=3))
+    _, inheritance = child_of(parent, small(conv_width=4, block_conv_width=2))
+    assert inheritance.lost == ("block_conv_width 3 became 2",)
     taps = parent.short_convolution.weight
     child, _ = child_of(parent, small(conv_width=2))
     assert torch.equal(child.short_convolution.weight, taps[:2])

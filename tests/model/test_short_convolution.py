@@ -33,3 +33,29 @@ def test_it_is_a_causal_depthwise_convolution_and_so_is_its_gradient(width, leng
 def test_it_begins_as_the_identity():
     x = torch.randn(2, 5, 4)
     assert torch.equal(ShortConvolution(4, 3)(x), x)
+
+
+@pytest.mark.parametrize("width", [2, 4])
+@pytest.mark.parametrize("lengths", [[1] * 9, [4, 1, 4], [2, 7], [9]])
+def test_in_pieces_it_looks_back_on_what_went_before(width, lengths):
+    torch.manual_seed(0)
+    layer, x = ShortConvolution(6, width).double(), torch.randn(3, 9, 6, dtype=torch.double)
+    with torch.no_grad():
+        layer.weight.normal_()
+    tail = layer.new_tail(3)
+    y = torch.cat([layer(piece, tail) for piece in x.split(lengths, 1)], 1)
+    torch.testing.assert_close(y, layer(x))
+    tail = layer.new_tail(3)
+    begun = sum(lengths[:-1])
+    layer(x[:, :begun], tail)
+    y = torch.cat([layer.decode(x[:, t : t + 1], tail, t) for t in range(begun, 9)], 1)
+    torch.testing.assert_close(y, layer(x)[:, begun:])
+
+
+def test_only_what_wants_a_gradient_gets_one():
+    layer, x = ShortConvolution(4, 3), torch.randn(2, 5, 4)
+    layer(x).sum().backward()
+    assert layer.weight.grad is not None and x.grad is None
+    layer.weight.requires_grad_(False)
+    (dx,) = torch.autograd.grad(layer(x.requires_grad_()).sum(), x)
+    assert torch.equal(dx, torch.ones_like(x))

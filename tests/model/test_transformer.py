@@ -48,6 +48,7 @@ def genomes(draw, max_layers: int = 3) -> Genome:
         "activation": draw(st.sampled_from(("gelu", "swiglu", "relu2"))),
         "tied_embeddings": draw(st.booleans()),
         "conv_width": draw(st.sampled_from((1, 2, 4))),
+        "block_conv_width": draw(st.sampled_from((1, 1, 2, 4))),
         "n_heads": heads,
         "n_kv_heads": [max(1, h // share) for h, share in zip(heads, shares)],
         "window": draw(st.lists(st.sampled_from((None, 1, 3, 8, 17, 32, 40)), min_size=depth, max_size=depth)),
@@ -67,11 +68,11 @@ def model_of(genome: Genome, context: int, seed: int = 0) -> Transformer:
     generator = torch.Generator().manual_seed(seed)
     model = build(genome, VOCAB, context, generator=generator).double().eval()
     with torch.no_grad():
-        if model.short_convolution is not None:
-            model.short_convolution.weight.add_(torch.randn(model.short_convolution.weight.shape, generator=generator))
-        for parameter in model.parameters():
-            if parameter.dim() > 1:
-                parameter.mul_(10)
+        for name, parameter in model.named_parameters():
+            if name.endswith("convolution.weight"):
+                parameter.add_(torch.randn(parameter.shape, generator=generator))
+            if parameter.dim() > 1 and not (name.startswith("blocks.") and "convolution" in name):
+                parameter.mul_(10)  # but for what attention reads, or it would see single tokens
     return model
 
 
@@ -124,6 +125,7 @@ def test_a_later_token_never_changes_earlier_logits(genome, length, data):
 @given(genomes(max_layers=1), LENGTHS, st.data())
 def test_a_window_limits_sight_to_exactly_its_width(genome, length, data):
     window = (genome.layers[0].window or length) + genome.conv_width - 1  # which a token is told of its neighbours
+    window += 2 * (genome.block_conv_width - 1)
     changed = data.draw(st.integers(0, length - 1))
     model, tokens = model_of(genome, length), tokens_of(1, length)
     other = tokens.clone()
@@ -329,7 +331,15 @@ def test_dropout_acts_in_training_only():
 def test_runs_under_bfloat16_autocast(monkeypatch, norm, position, narrow):
     if narrow:
         monkeypatch.setattr("evonas.model.narrow.NARROW_ON", ("cpu",))
-    genome = small(position=position, norm=norm, n_kv_heads=[2, 4], window=[None, 8], kv_rank=[None, 8], conv_width=3)
+    genome = small(
+        position=position,
+        norm=norm,
+        n_kv_heads=[2, 4],
+        window=[None, 8],
+        kv_rank=[None, 8],
+        conv_width=3,
+        block_conv_width=3,
+    )
     model, tokens = model_of(genome, 40).float().train(), tokens_of(2, 40)
     streams = []
     model.blocks[0].register_forward_hook(lambda block, inputs, y: streams.append(y.dtype))
@@ -386,6 +396,24 @@ def test_a_cache_refuses_what_does_not_fit():
         model.prefill(tokens_of(1, 1), cache)
     cache.reset()
     torch.testing.assert_close(model.prefill(tokens_of(1, 4), cache), first)
+
+
+def test_what_was_broken_off_may_be_given_again():
+    """A token that a cache has heard of but not taken is decoded once more, a sequence begins anew."""
+    model, tokens = model_of(small(block_conv_width=3), 8), tokens_of(1, 8)
+    cache, expected = model.new_cache(), model(tokens)
+    later = model.blocks[-1].ffn.register_forward_hook(lambda *_: (_ for _ in ()).throw(MemoryError))
+    with pytest.raises(MemoryError):
+        model.prefill(tokens[:, :4], cache)
+    later.remove()
+    torch.testing.assert_close(model.prefill(tokens[:, :4], cache), expected[:, :4])
+    for t in range(4, 8):
+        for _ in range(2):
+            cache.length = t
+            torch.testing.assert_close(model.decode(tokens[:, t : t + 1], cache), expected[:, t])
+    cache.reset()
+    for t in range(8):
+        torch.testing.assert_close(model.decode(tokens[:, t : t + 1], cache), expected[:, t])
 
 
 def test_genomes_and_sizes_that_cannot_be_built_are_refused():

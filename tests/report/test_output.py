@@ -103,7 +103,7 @@ def test_csv(tmp_path):
     )
     assert text.splitlines()[1] == (
         f"{FAST.id},0,{SEED.id},1.9,0.01,1000 tokens,0.5,0.02,measured,1.0,"
-        "2,128,,layernorm,gelu,learned,true,,4 4,4 1,32 none,none none,4 4,0.000665,12,0.1,0.05,0,cosine,adamw,0.99,1,"
+        "2,128,,layernorm,gelu,learned,true,,,4 4,4 1,32 none,none none,4 4,0.000665,12,0.1,0.05,0,cosine,adamw,0.99,1,"
     )
     assert len(text.splitlines()) == 2
     # The columns do not depend on what is on the front.
@@ -227,6 +227,9 @@ def test_the_notation_is_explained_as_far_as_it_occurs(tmp_path):
 
     (line,) = told(n_layers=2, n_heads=[4, 4], n_kv_heads=[4, 4], conv_width=3, tied_embeddings=False)
     assert "convN is" in line and "untied has" in line and "NxL" in line and "N/K" not in line
+    assert "bconvN" not in line
+    (line,) = told(n_layers=2, n_heads=[4, 4], n_kv_heads=[4, 4], block_conv_width=3)
+    assert "bconvN are two" in line and " convN is" not in line
     assert told(width=3) == []
 
 
