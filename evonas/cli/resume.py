@@ -39,9 +39,9 @@ def resume(run, generations, timeout, budget, patience, workers, calibrate, exec
     """Continue an interrupted RUN, or extend a finished one. Default: the newest run.
 
     Without options an interrupted search ends as it was told to: after its generations, with what was left of its
-    budget (a minute at least), by its patience, with its calibration. One that was killed after its last generation
-    measures near-ties again, and calibrates. --generations and --budget are another end, and
-    then only what is given here counts.
+    budget (a minute at least), by its patience, with its calibration. One that was killed once its search was done
+    gets what follows it: near-ties are measured again, and it is calibrated. --generations and --budget are another
+    end, and then only what is given here counts.
 
     \b
     evonas resume my-run

@@ -34,17 +34,17 @@ _SAME_VERSION = "scaled_rates", "sparing_muon"
 
 def run_search(
     settings: Settings, space: SearchSpace, folder: Path, store: Store | None, deadline: float | None,
-    workers: int | None, executor_name: str, earlier: float = 0.0, ended: str | None = None,
+    workers: int | None, executor_name: str, earlier: float = 0.0, before: str | None = None,
 ) -> None:  # fmt: skip
     """Run or continue a search and print how it ended. ``store`` None: make one, once all else is known to be right.
     ``earlier``: seconds of sittings before this one that count in the share of the time that a calibration gets.
-    ``ended``: why the search came to its end already; what follows it is done."""
+    ``before``: why the search came to its end already; what follows it is done."""
     from ..executors import make_executor
     from ..fitness import device_text
     from ..genome import transformer_genome
     from ..record import Constraint
     from ..search import FIRST_TIMEOUT, Search, bring_here
-    from ..store import Store, note_end
+    from ..store import Store, note_end, note_settled
     from ..tasks import fingerprint
     from .progress import Progress
 
@@ -71,8 +71,9 @@ def run_search(
             notes = {"vocab_size": evaluator.task.vocab_size, **({} if data is None else {"data": data})}
             header = _header(settings, space, engine, seeds, notes)
             store = stack.enter_context(_new_run(Store.create(folder, header)))
-        elif ended is None:
-            note_end(store, None)
+        else:
+            if before is None:
+                note_end(store, None)
             store.set_header(settings=settings.to_dict())  # a new goal outlives an interruption
         # On a cluster other machines measure.
         device = None if executor_name == "ray" else device_text(settings.device)
@@ -92,7 +93,7 @@ def run_search(
                 listener=progress,
             )
             began = progress.started - earlier
-            ended, sample, settled = _searched(search, settings, deadline, progress, began, workers, ended)
+            ended, sample, settled = _searched(search, settings, deadline, progress, began, workers, before)
         except KeyboardInterrupt:
             again = _resume_command(folder.name, workers, executor_name)
             click.echo(f"\nInterrupted; every finished evaluation is kept. Go on with: {again}", err=True)
@@ -101,6 +102,7 @@ def run_search(
         _check_found(store, progress, ended)
         if sample and settled:
             _calibrate(store, settings, sample, deadline, began, workers)
+        note_settled(store)
         progress.summary(store, ended)
         if not settled:
             _exit_unsettled(store.name, settings)
@@ -113,8 +115,6 @@ def _searched(
     """Search, unless that came to its end ``before``, and settle what is near a tie: why the search ended, how many
     genomes a calibration has time for, and whether settling came to its end. What a calibration has no use for goes to
     the search."""
-    from ..store import note_unsettled
-
     patience = settings.patience
     with progress.showing(search):
         end, sample = _search_end(deadline, began, settings.calibrate), 0
@@ -129,12 +129,12 @@ def _searched(
             if not sample and ended == "budget" and before is None:
                 until = _before_settling(end, progress.started)
                 ended = search.run(settings.generations, until, patience=patience)
+        if before is not None and end is not None:
+            end = max(end, time.monotonic() + SETTLING_SECONDS)
         try:
             progress.settled(search.settle(end))
         except KeyboardInterrupt:
             return ended, sample, False
-        finally:  # who interrupts it wants no more of it; what is killed is not asked
-            note_unsettled(search.store, False)
     return ended, sample, True
 
 
@@ -196,12 +196,14 @@ def _sample(store: Store, settings: Settings, deadline: float | None, began: flo
 def _calibrate(
     store: Store, settings: Settings, genomes: int, deadline: float | None, began: float, workers: int | None
 ) -> None:
+    from ..store import note_settled
     from .calibrating import calibrate_within
 
     seconds = _calibration_seconds(deadline, began, settings.calibrate)
     try:
         calibrate_within(store, settings, genomes, seconds, workers)
     except KeyboardInterrupt:
+        note_settled(store)
         click.echo(f"\nInterrupted; the search is done. Go on with: evonas calibrate {store.name}", err=True)
         raise SystemExit(EXIT_INTERRUPTED) from None
 

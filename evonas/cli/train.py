@@ -58,7 +58,11 @@ _LOOK_AFTER, _BUSY = 5.0, 0.65  # seconds of training; share of its threads' tim
     help="Of initial weights and data order.",
 )
 @click.option(
-    "-o", "--output", type=click.Path(), metavar="DIR", help="Must not exist or be empty. Default: runs/train-NAME."
+    "-o",
+    "--output",
+    type=click.Path(),
+    metavar="DIR",
+    help="New, or empty, or with this training, interrupted. Default: runs/train-NAME.",
 )
 def train(reference, tokens, task, data, context, device, rate_as_found, precision, threads, seed, output) -> None:
     """Train one genome in full and keep its best weights.
@@ -72,13 +76,14 @@ def train(reference, tokens, task, data, context, device, rate_as_found, precisi
     shorter one than the run's first rung (with one rung a quarter, for a file a sixteenth of its tokens); genome.json
     has the rate that was used.
 
-    Killed or interrupted, it goes on when the same command is given again: it is written down after each held-out loss
-    and once a minute.
+    Killed or interrupted, it goes on when the same command is given again: it is written down after held-out losses
+    and once a minute, as far as that takes no more than a twentieth of the time.
 
     \b
     evonas train my-run:3f2a
     evonas train nanogpt-cpu --data input.txt --tokens 1536000
     """
+    from .. import __version__
     from ..config import DEVICE_DEFAULTS
     from ..fitness import resolve_device, resolve_precision
     from ..genome import bounded_windows, write_genome
@@ -107,8 +112,9 @@ def train(reference, tokens, task, data, context, device, rate_as_found, precisi
 
         torch.set_num_threads(threads)
     folder = Path(output) if output is not None else runs_folder() / f"train-{found.name.replace(':', '-')}"
-    told = {"genome": genome.id, "tokens": tokens, "task": task_name, "data": now, "context": context, "seed": seed}
-    unfinished = Unfinished(folder, {**told, "device": device, "precision": precision})
+    of = str(its_data if data is None else data) if now is None else now  # a task need not tell its data apart
+    told = {"genome": genome.id, "tokens": tokens, "task": task_name, "data": of, "context": context, "seed": seed}
+    unfinished = Unfinished(folder, {**told, "device": device, "precision": precision, "evonas": __version__})
     try:
         write_genome(
             folder / "genome.json", genome, name=found.name, source=found.source, context=context, tokens=meant
@@ -168,7 +174,7 @@ def _train(genome, task, tokens: int, seed: int, device: str, precision: str, un
             click.echo(f"Going on after step {step:,} of {total:,}, from {folder}", err=True)
             bar.reset(row, completed=step)
             curve.extend((seen_after(at), loss) for at, loss, _ in evaluations)
-            if (folder / "weights.safetensors").exists():
+            if unfinished.weights.exists():
                 best = min([best, *((loss, spread) for _, loss, spread in evaluations)])
 
         def on_step(step: int) -> None:
@@ -180,12 +186,15 @@ def _train(genome, task, tokens: int, seed: int, device: str, precision: str, un
             bar.update(row, completed=step, loss=f"held-out loss {loss:.4f}")
             if not console.is_terminal:
                 click.echo(f"step {step}/{steps}: held-out loss {loss:.4f}", err=True)
+            unfinished.check()
             curve.append((seen_after(step), loss))
             if loss < best[0]:
                 best = loss, spread
-                seen = Seen(seen_after(step), seen_after(total), loss)
-                save_weights(model, folder / "weights.safetensors", vocabulary(task), seen)
+                save(model, step, loss)
             _write_curve(folder / "curve.csv", curve)
+
+        def save(model, step: int, loss: float) -> None:
+            save_weights(model, unfinished.weights, vocabulary(task), Seen(seen_after(step), seen_after(total), loss))
 
         try:
             done = train(
@@ -194,13 +203,16 @@ def _train(genome, task, tokens: int, seed: int, device: str, precision: str, un
                 kept=unfinished.kept, on_resume=on_resume,
             )  # fmt: skip
         except DivergenceError as error:
-            unfinished.finish()
+            unfinished.kept.unlink(missing_ok=True)  # it would diverge again
             hint = "Lower learning_rate in the genome."
             if best[0] < math.log(task.vocab_size):
                 hint += f" Its best weights so far, of loss {best[0]:.4f}, are kept in {folder}."
             else:  # worse than guessing: nothing to keep, and in the way of the next try
-                (folder / "weights.safetensors").unlink(missing_ok=True)
+                unfinished.weights.unlink(missing_ok=True)
             raise EvonasError(f"the training diverged: {error}", hint, exit_code=EXIT_FAILED) from None
+        if best[0] == math.inf:  # the last evaluation came before an interruption, and its weights were taken away
+            best = done.loss, done.spread
+            save(done.model, total, done.loss)
     latency = forward_latency(done.model.eval(), device, seconds=1.0)
     return (*best, latency), curve
 

@@ -15,7 +15,7 @@ from .folder import make_folder
 
 _TOLD, _KEPT, _LOCK, _FRESH = "training.json", "training.safetensors", "training.lock", "training.partial"
 _LONGEST = 2**16  # bytes of a _TOLD
-_RESULTS = ("weights.safetensors", "genome.json", "curve.csv")
+_WEIGHTS, _OTHERS = "weights.safetensors", ("genome.json", "curve.csv", "weights.partial")
 
 
 class Unfinished:
@@ -31,9 +31,9 @@ class Unfinished:
         from ..store.lock import WriterLock
 
         self.folder = folder
-        if not (folder / _LOCK).exists():
-            make_folder(folder)
         try:
+            if not self._is_begun():
+                make_folder(folder)
             self._lock = WriterLock(folder / _LOCK, "training")
         except OSError as error:
             raise _unwritable(folder, error) from None
@@ -48,49 +48,70 @@ class Unfinished:
         """Where the training is written down."""
         return self.folder / _KEPT
 
+    @property
+    def weights(self) -> Path:
+        """Where its best weights are."""
+        return self.folder / _WEIGHTS
+
+    def check(self) -> None:
+        """Raise EvonasError where the folder was taken away."""
+        if not self._lock.held:
+            raise EvonasError(f"{self.folder} is no longer this training's", exit_code=EXIT_FAILED)
+
+    def _is_begun(self) -> bool:
+        """Whether there is a training, or the lock of one that was killed before it said what it was told."""
+        lock = self.folder / _LOCK
+        if lock.is_symlink():  # what it leads to would be written to
+            return False
+        return _read(self.folder / _TOLD) is not None or (lock.is_file() and not self._names() - {_LOCK, _FRESH})
+
+    def _names(self) -> set[str]:
+        return {path.name for path in self.folder.iterdir()}
+
     def _begin(self, told: dict[str, Any]) -> None:
         before = _read(self.folder / _TOLD)
-        if before is None:
-            # Empty but for the lock of one that was killed at once; or else it was finished, or was never a training.
-            if {path.name for path in self.folder.iterdir()} - {_LOCK, _FRESH}:
-                (self.folder / _LOCK).unlink()
-                make_folder(self.folder)  # refuses it
-            try:
+        try:
+            if before is None:
+                if self._names() - {_LOCK, _FRESH}:  # it has just ended
+                    (self.folder / _LOCK).unlink()
+                    make_folder(self.folder)  # refuses it
                 (self.folder / _FRESH).write_text(json.dumps(told), encoding="utf-8")
                 os.replace(self.folder / _FRESH, self.folder / _TOLD)
-            except OSError as error:
-                raise _unwritable(self.folder, error) from None
-        elif before != told:
+        except OSError as error:
+            raise _unwritable(self.folder, error) from None
+        if before not in (None, told):
             changed = [f"{k} {before.get(k)!s:.60} then, {v} now" for k, v in told.items() if before.get(k) != v]
             raise EvonasError(
                 f"{self.folder} holds a training that was interrupted and was told otherwise: {'; '.join(changed)}",
                 "Tell it the same to go on, or choose another folder with -o DIR.",
             )
+        self._remove()
 
     def finish(self) -> None:
         """The training has ended: keep its results alone."""
-        self._remove(_TOLD)  # first: from here on the folder is that of a training that has ended
-        self._remove(_KEPT, _FRESH, _LOCK)
+        if self._lock.held:
+            self._remove(_TOLD)  # first: from here on the folder is that of a training that has ended
+            self._remove(_KEPT, _FRESH, _LOCK)
         self._lock.close()
 
     def leave(self) -> bool:
         """Leave it to be gone on with; whether there is anything to go on with. A folder without that and without
         weights is removed."""
-        there = self.kept.exists()
-        if not there:
-            self.finish()
-            if not (self.folder / "weights.safetensors").exists():
-                self._remove(*_RESULTS, "weights.partial")
-                with contextlib.suppress(OSError):
-                    self.folder.rmdir()
-        self._lock.close()
-        return there
+        if self._lock.held and self.kept.exists() and (self.folder / _TOLD).exists():
+            self._lock.close()
+            return True
+        useless = self._lock.held and not self.weights.exists()
+        self.finish()
+        if useless:
+            self._remove(*_OTHERS)
+            with contextlib.suppress(OSError):
+                self.folder.rmdir()
+        return False
 
     def _remove(self, *names: str) -> None:
-        with contextlib.suppress(OSError):
-            for name in names:
-                (self.folder / name).unlink(missing_ok=True)
-            for path in self.folder.glob("training.*.partial"):
+        """These, and what a kill has left half-written."""
+        for path in (*(self.folder / name for name in names), *self.folder.glob("training.*.partial")):
+            with contextlib.suppress(OSError):
                 path.unlink(missing_ok=True)
 
 

@@ -11,7 +11,7 @@ from ..evolution import Candidate, Engine, Individual
 from ..executors import Call, Executor, Failure
 from ..genome import Genome
 from ..record import Constraint, Outcome, Record, total_violation
-from ..store import Known, Store, moved_at, note_end, note_unsettled, told_records, trained_outcome
+from ..store import Known, Store, moved_at, note_end, note_settled, told_records, trained_outcome
 from .closing import Left, Pace
 from .contract import Evaluator, Listener
 from .measuring import Measurements
@@ -202,9 +202,12 @@ class Search:
         return settle(self.store, self.executor, self.engine.objectives, names, top, *until)
 
     def _ended(self, why: str) -> str:
-        note_end(self.store, why)
-        self._verdict.empty()
-        note_unsettled(self.store, True)
+        note_end(self.store, why, unsettled=True)
+        try:
+            self._verdict.empty()
+        except EvonasError:
+            note_settled(self.store)  # there is nothing to settle
+            raise
         return why
 
     def _commit(self, generation: int, candidates: Sequence[Candidate]) -> None:

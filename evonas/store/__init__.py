@@ -73,7 +73,7 @@ No pickle anywhere. Numbers that JSON can't hold (NaN, infinity) are null in JSO
 
 from __future__ import annotations
 
-from .notes import ENDED, MOVED, UNSETTLED, moved_at, note_end, note_unsettled
+from .notes import ENDED, MOVED, UNSETTLED, moved_at, note_end, note_settled
 from .reuse import Known, known_from
 from .runs import find_run, load_genome_ref, newest_run, runs_folder
 from .store import Entry, Store
@@ -92,7 +92,7 @@ __all__ = [
     "moved_at",
     "newest_run",
     "note_end",
-    "note_unsettled",
+    "note_settled",
     "runs_folder",
     "told_records",
     "trained_outcome",

@@ -35,6 +35,11 @@ class WriterLock:
             raise _refusal(path, read_holder(path), kind)
         self._sign()
 
+    @property
+    def held(self) -> bool:
+        """Whether the lock still lies where it was taken: its folder may have been removed, and begun by another."""
+        return self._fd >= 0 and _is_current(self._fd, self.path)
+
     def close(self) -> None:
         fd, self._fd = self._fd, -1
         if fd < 0:

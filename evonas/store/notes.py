@@ -16,14 +16,14 @@ def moved_at(store: Store) -> int:
     return found if type(found) is int else 0
 
 
-def note_end(store: Store, why: str | None) -> None:
-    """Note why the search has ended; None: that it goes on."""
-    _note(store, **{ENDED: why, UNSETTLED: None})
+def note_end(store: Store, why: str | None, unsettled: bool = False) -> None:
+    """Note why the search has ended, and whether what follows it is still to be done; None: that it goes on."""
+    _note(store, **{ENDED: why, UNSETTLED: unsettled or None})
 
 
-def note_unsettled(store: Store, unsettled: bool) -> None:
-    """Note that the search has ended well and near-ties are still to be measured again, or that this is done."""
-    _note(store, **{UNSETTLED: True if unsettled else None})
+def note_settled(store: Store) -> None:
+    """Note that what follows a search is done, or not wanted."""
+    _note(store, **{UNSETTLED: None})
 
 
 def _note(store: Store, **changes: object) -> None:

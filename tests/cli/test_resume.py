@@ -18,7 +18,7 @@ import torch
 from evonas.cli.running import interrupts
 from evonas.config import MAX_GENERATIONS
 from evonas.search import Settled
-from evonas.store import ENDED, UNSETTLED, Store, note_end, note_unsettled
+from evonas.store import ENDED, UNSETTLED, Store, note_end, note_settled
 
 from .conftest import PYTHON_M, evaluations
 
@@ -187,8 +187,7 @@ def test_killed_after_its_search_a_run_gets_what_follows_it(cli, in_copy, monkey
     with Store.open("runs/first", write=True) as store:
         about = {"budget": store.seconds, "patience": 7, "generations": 2 if why == "generations" else 50}
         store.set_header(settings={**store.header["settings"], **about})
-        note_end(store, why)
-        note_unsettled(store, True)
+        note_end(store, why, unsettled=True)
     asked = []
     monkeypatch.setattr("evonas.search.Search.run", lambda *_, **__: asked.append("a search"))
     monkeypatch.setattr("evonas.search.Search.settle", lambda *_: asked.append("settling") or Settled(0, 0, 0))
@@ -204,19 +203,22 @@ def test_killed_after_its_search_a_run_gets_what_follows_it(cli, in_copy, monkey
 def test_killed_before_its_calibration_a_run_gets_that_too(cli, in_copy, monkeypatch):
     with Store.open("runs/first", write=True) as store:
         store.set_header(settings={**store.header["settings"], "calibrate": 0.9})
-        note_end(store, "generations")
-        note_unsettled(store, True)
+        note_end(store, "generations", unsettled=True)
     asked = []
     monkeypatch.setattr("evonas.cli.running._sample", lambda *_: 4)
     monkeypatch.setattr("evonas.cli.running._calibrate", lambda *about: asked.append(about[2]))
+    notes = []
+    monkeypatch.setattr(
+        "evonas.store.note_settled", lambda store: notes.append(store.header["notes"]) or note_settled(store)
+    )
     cli("resume", "first", "--executor", "serial")
-    assert asked == [4]
+    assert asked == [4] and UNSETTLED in notes[0], "as long as it is not calibrated"
+    assert UNSETTLED not in Store.open("runs/first").header["notes"]
 
 
 def test_an_unsettled_search_may_be_taken_further_all_the_same(cli, in_copy):
     with Store.open("runs/first", write=True) as store:
-        note_end(store, "generations")
-        note_unsettled(store, True)
+        note_end(store, "generations", unsettled=True)
     done = cli("resume", "first", "--generations", 3, "--executor", "serial")
     assert "3 generations, " in done.out and "was done" not in done.err
     assert UNSETTLED not in Store.open("runs/first").header["notes"]

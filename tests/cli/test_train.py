@@ -6,6 +6,7 @@ import csv
 import importlib
 import json
 import re
+import shutil
 import signal
 import subprocess
 import threading
@@ -228,6 +229,61 @@ def test_what_can_not_be_gone_on_with_begins_anew(train, in_tmp_path, monkeypatc
     done = train("-o", "out")
     assert "Going on" not in done.err
     assert results(in_tmp_path / "out") == results(in_tmp_path / "whole")
+
+
+def test_data_that_its_task_does_not_tell_apart_is_told_by_its_path(train, in_tmp_path, monkeypatch, text_file):
+    monkeypatch.setattr("evonas.tasks.fingerprint", lambda task: None)
+    leave_unfinished(train, monkeypatch)
+    (in_tmp_path / "copy.txt").write_bytes(text_file.read_bytes())
+    assert f"data {text_file} then, copy.txt now" in train("-o", "out", "--data", "copy.txt", code=2).sentence
+    assert "Going on" in train("-o", "out").err
+
+
+def test_a_folder_that_was_removed_is_not_written_to(train, in_tmp_path, monkeypatch):
+    """By what still trains for it, after another has begun there."""
+
+    def instead(*args, on_evaluation, **options):
+        def taken(*about):
+            shutil.rmtree(in_tmp_path / "out")
+            (in_tmp_path / "out").mkdir()
+            (in_tmp_path / "out" / "training.json").write_text("another's")
+            on_evaluation(*about)
+
+        return trained_in_full(*args, on_evaluation=taken, **options)
+
+    monkeypatch.setattr("evonas.fitness.train.train", instead)
+    assert "out is no longer this training's" in train("-o", "out", code=1).sentence
+    assert files(in_tmp_path / "out") == {"training.json": b"another's"}
+
+
+def test_a_lock_that_leads_elsewhere_is_not_written_to(train, in_tmp_path):
+    (in_tmp_path / "notes").write_text("mine")
+    (in_tmp_path / "out").mkdir()
+    (in_tmp_path / "out" / "training.lock").symlink_to(in_tmp_path / "notes")
+    assert "out exists and is not empty" in train("-o", "out", code=2).sentence
+    assert (in_tmp_path / "notes").read_text() == "mine"
+
+
+def test_what_a_kill_left_half_written_goes_with_the_next_start(train, in_tmp_path, monkeypatch):
+    leave_unfinished(train, monkeypatch)
+    (in_tmp_path / "out" / "training.77.partial").touch()
+    interrupted_after(monkeypatch, 0, KeyboardInterrupt())
+    train("-o", "out", code=130)
+    assert not list((in_tmp_path / "out").glob("*.partial"))
+
+
+def test_interrupted_as_it_ends_it_has_ended(train, in_tmp_path, monkeypatch):
+    """After its last evaluation, when weights were taken away: it still has some to keep."""
+    monkeypatch.setattr(
+        "evonas.fitness.latency.forward_latency", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt)
+    )
+    monkeypatch.setattr("evonas.fitness.checkpoint._SPARED", 0)
+    train("-o", "out", code=130)
+    (in_tmp_path / "out" / "weights.safetensors").unlink()
+    monkeypatch.undo()
+    monkeypatch.chdir(in_tmp_path)
+    lowest, last = printed(train("-o", "out"))
+    assert lowest == last and (in_tmp_path / "out" / "weights.safetensors").is_file()
 
 
 def test_weights_that_were_taken_away_are_not_said_to_be_kept(train, in_tmp_path, monkeypatch, text_file):
