@@ -41,6 +41,7 @@ DEFAULTS = DEVICE_DEFAULTS["cpu"]
 CONTEXT = 64
 ONE_TRAINING = 2_000 * 12 * CONTEXT
 SEARCH_TRAININGS = 10
+LAST_RUNG = 524_288  # tokens: after fewer, shallow networks lead that do not in full
 TIMINGS, ALLOWANCE = 5, 1.02  # of the seed's latency before the search, and how far a single measurement may lie off
 MARGIN = 0.97  # of what it may take, a network's latency in the search: timed again in the end it may take more
 ROUNDS = 7  # in which what is compared in the end is timed, one after the other: other work on the machine hits all
@@ -254,7 +255,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=default_workers())
-    parser.add_argument("--tokens", type=int, default=DEFAULTS["tokens"], help="of the last rung")
+    parser.add_argument("--tokens", type=int, default=LAST_RUNG, help="of the last rung")
     parser.add_argument("--rungs", type=int, default=DEFAULTS["rungs"], help="of evonas")
     parser.add_argument("--seconds", type=float, help="that Optuna gets; as long as the first arm takes without")
     parser.add_argument("--arm", choices=ARMS, action="append", help="repeatable; all of them without")

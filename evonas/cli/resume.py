@@ -40,7 +40,7 @@ def resume(run, generations, timeout, budget, patience, workers, calibrate, exec
 
     Without options an interrupted search ends as it was told to: after its generations, with what was left of its
     budget (a minute at least), by its patience, with its calibration. One that was killed once its search was done
-    gets what follows it: near-ties are measured again, and it is calibrated. --generations and --budget are another
+    gets what follows it: near-ties are measured again, and its calibration. --generations and --budget are another
     end, and then only what is given here counts.
 
     \b

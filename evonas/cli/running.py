@@ -34,11 +34,11 @@ _SAME_VERSION = "scaled_rates", "sparing_muon"
 
 def run_search(
     settings: Settings, space: SearchSpace, folder: Path, store: Store | None, deadline: float | None,
-    workers: int | None, executor_name: str, earlier: float = 0.0, before: str | None = None,
+    workers: int | None, executor_name: str, earlier: float = 0.0, ended: str | None = None,
 ) -> None:  # fmt: skip
     """Run or continue a search and print how it ended. ``store`` None: make one, once all else is known to be right.
     ``earlier``: seconds of sittings before this one that count in the share of the time that a calibration gets.
-    ``before``: why the search came to its end already; what follows it is done."""
+    ``ended``: why the search came to its end already; what follows it is done."""
     from ..executors import make_executor
     from ..fitness import device_text
     from ..genome import transformer_genome
@@ -72,7 +72,7 @@ def run_search(
             header = _header(settings, space, engine, seeds, notes)
             store = stack.enter_context(_new_run(Store.create(folder, header)))
         else:
-            if before is None:
+            if ended is None:
                 note_end(store, None)
             store.set_header(settings=settings.to_dict())  # a new goal outlives an interruption
         # On a cluster other machines measure.
@@ -93,49 +93,64 @@ def run_search(
                 listener=progress,
             )
             began = progress.started - earlier
-            ended, sample, settled = _searched(search, settings, deadline, progress, began, workers, before)
+            about = search, settings, deadline, progress, began, workers
+            ended, sample, settled = _searched(*about) if ended is None else (ended, *_followed(*about))
         except KeyboardInterrupt:
             again = _resume_command(folder.name, workers, executor_name)
             click.echo(f"\nInterrupted; every finished evaluation is kept. Go on with: {again}", err=True)
             raise SystemExit(EXIT_INTERRUPTED) from None
         executor.close()
-        _check_found(store, progress, ended)
-        if sample and settled:
-            _calibrate(store, settings, sample, deadline, began, workers)
-        note_settled(store)
+        try:
+            _check_found(store, progress, ended)
+            if sample and settled:
+                _calibrate(store, settings, sample, deadline, began, workers)
+        finally:  # what fails, or is interrupted, has said how to go on; what is killed resume goes on with
+            note_settled(store)
         progress.summary(store, ended)
         if not settled:
             _exit_unsettled(store.name, settings)
 
 
 def _searched(
-    search: Search, settings: Settings, deadline: float | None, progress: Progress, began: float, workers: int | None,
-    before: str | None,
-) -> tuple[str, int, bool]:  # fmt: skip
-    """Search, unless that came to its end ``before``, and settle what is near a tie: why the search ended, how many
-    genomes a calibration has time for, and whether settling came to its end. What a calibration has no use for goes to
-    the search."""
+    search: Search, settings: Settings, deadline: float | None, progress: Progress, began: float, workers: int | None
+) -> tuple[str, int, bool]:
+    """Search, and settle what is near a tie: why the search ended, how many genomes a calibration has time for, and
+    whether settling came to its end. What a calibration has no use for goes to the search."""
     patience = settings.patience
     with progress.showing(search):
         end, sample = _search_end(deadline, began, settings.calibrate), 0
-        until = _before_settling(end, progress.started)
-        ended = before or search.run(settings.generations, until, patience=patience)
+        ended = search.run(settings.generations, _before_settling(end, progress.started), patience=patience)
         if settings.calibrate:
             try:
                 sample = _sample(search.store, settings, deadline, began, workers)
             except KeyboardInterrupt:
                 return ended, 0, False
             end = end if sample else _search_end(deadline, began, 0.0)
-            if not sample and ended == "budget" and before is None:
+            if not sample and ended == "budget":
                 until = _before_settling(end, progress.started)
                 ended = search.run(settings.generations, until, patience=patience)
-        if before is not None and end is not None:
-            end = max(end, time.monotonic() + SETTLING_SECONDS)
         try:
             progress.settled(search.settle(end))
         except KeyboardInterrupt:
             return ended, sample, False
     return ended, sample, True
+
+
+def _followed(
+    search: Search, settings: Settings, deadline: float | None, progress: Progress, began: float, workers: int | None
+) -> tuple[int, bool]:
+    """What follows a search that is done: as ``_searched``, with what time there is, unless it is calibrated."""
+    from ..report.calibration import read_calibration
+
+    with progress.showing(search):
+        try:
+            end = None if deadline is None else min(deadline, time.monotonic() + SETTLING_SECONDS)
+            progress.settled(search.settle(end))
+            due = settings.calibrate and not (read_calibration(search.store.folder) or {}).get("summary")
+            sample = _sample(search.store, settings, deadline, began, workers) if due else 0
+        except KeyboardInterrupt:
+            return 0, False
+    return sample, True
 
 
 def _exit_unsettled(name: str, settings: Settings) -> None:
@@ -196,14 +211,12 @@ def _sample(store: Store, settings: Settings, deadline: float | None, began: flo
 def _calibrate(
     store: Store, settings: Settings, genomes: int, deadline: float | None, began: float, workers: int | None
 ) -> None:
-    from ..store import note_settled
     from .calibrating import calibrate_within
 
     seconds = _calibration_seconds(deadline, began, settings.calibrate)
     try:
         calibrate_within(store, settings, genomes, seconds, workers)
     except KeyboardInterrupt:
-        note_settled(store)
         click.echo(f"\nInterrupted; the search is done. Go on with: evonas calibrate {store.name}", err=True)
         raise SystemExit(EXIT_INTERRUPTED) from None
 

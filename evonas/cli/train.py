@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -103,7 +104,8 @@ def train(reference, tokens, task, data, context, device, rate_as_found, precisi
     genome = bounded_windows(genome, context)
     of_run = task is None or task == found.settings.get("task")
     task_name, its_data = found.task_and_data() if of_run else (task, None)
-    loaded = load_task(task_name, its_data if data is None else data, context)
+    path = its_data if data is None else data
+    loaded = load_task(task_name, path, context)
     now = fingerprint(loaded)
     if of_run and data is None and found.data and now != found.data:
         click.echo(f"Note: the data is not what {found.name} was found on: {found.data} then, {now} now", err=True)
@@ -112,7 +114,7 @@ def train(reference, tokens, task, data, context, device, rate_as_found, precisi
 
         torch.set_num_threads(threads)
     folder = Path(output) if output is not None else runs_folder() / f"train-{found.name.replace(':', '-')}"
-    of = str(its_data if data is None else data) if now is None else now  # a task need not tell its data apart
+    of = now or (path and os.path.abspath(path))  # a task need not tell its data apart
     told = {"genome": genome.id, "tokens": tokens, "task": task_name, "data": of, "context": context, "seed": seed}
     unfinished = Unfinished(folder, {**told, "device": device, "precision": precision, "evonas": __version__})
     try:
@@ -123,8 +125,8 @@ def train(reference, tokens, task, data, context, device, rate_as_found, precisi
             best, curve = _train(genome, loaded, tokens, seed, device, precision, unfinished)
         unfinished.finish()
     except KeyboardInterrupt:
-        goes_on = unfinished.leave()
-        kept = f" What it has learned so far is kept in {folder}." if folder.exists() else ""
+        ours, goes_on = unfinished.held, unfinished.leave()
+        kept = f" What it has learned so far is kept in {folder}." if ours and folder.exists() else ""
         raise EvonasError(
             f"interrupted before the training's end.{kept}",
             "The same command goes on with it." if goes_on else "",
@@ -178,6 +180,7 @@ def _train(genome, task, tokens: int, seed: int, device: str, precision: str, un
                 best = min([best, *((loss, spread) for _, loss, spread in evaluations)])
 
         def on_step(step: int) -> None:
+            unfinished.check()
             bar.update(row, completed=step)
             waiting.look()
 
@@ -186,7 +189,6 @@ def _train(genome, task, tokens: int, seed: int, device: str, precision: str, un
             bar.update(row, completed=step, loss=f"held-out loss {loss:.4f}")
             if not console.is_terminal:
                 click.echo(f"step {step}/{steps}: held-out loss {loss:.4f}", err=True)
-            unfinished.check()
             curve.append((seen_after(step), loss))
             if loss < best[0]:
                 best = loss, spread
@@ -203,6 +205,7 @@ def _train(genome, task, tokens: int, seed: int, device: str, precision: str, un
                 kept=unfinished.kept, on_resume=on_resume,
             )  # fmt: skip
         except DivergenceError as error:
+            unfinished.check()
             unfinished.kept.unlink(missing_ok=True)  # it would diverge again
             hint = "Lower learning_rate in the genome."
             if best[0] < math.log(task.vocab_size):

@@ -53,17 +53,21 @@ class Unfinished:
         """Where its best weights are."""
         return self.folder / _WEIGHTS
 
+    @property
+    def held(self) -> bool:
+        """Whether the folder is still this training's: it may have been removed, and begun by another."""
+        return self._lock.held
+
     def check(self) -> None:
         """Raise EvonasError where the folder was taken away."""
-        if not self._lock.held:
+        if not self.held:
             raise EvonasError(f"{self.folder} is no longer this training's", exit_code=EXIT_FAILED)
 
     def _is_begun(self) -> bool:
         """Whether there is a training, or the lock of one that was killed before it said what it was told."""
-        lock = self.folder / _LOCK
-        if lock.is_symlink():  # what it leads to would be written to
-            return False
-        return _read(self.folder / _TOLD) is not None or (lock.is_file() and not self._names() - {_LOCK, _FRESH})
+        if not (self.folder / _LOCK).is_file() or any(path.is_symlink() for path in self.folder.iterdir()):
+            return False  # what a link leads to would be written to
+        return _read(self.folder / _TOLD) is not None or not self._names() - {_LOCK, _FRESH}
 
     def _names(self) -> set[str]:
         return {path.name for path in self.folder.iterdir()}
@@ -80,16 +84,16 @@ class Unfinished:
         except OSError as error:
             raise _unwritable(self.folder, error) from None
         if before not in (None, told):
-            changed = [f"{k} {before.get(k)!s:.60} then, {v} now" for k, v in told.items() if before.get(k) != v]
+            changed = [f"{k} {before.get(k)!s:.200} then, {v} now" for k, v in told.items() if before.get(k) != v]
             raise EvonasError(
                 f"{self.folder} holds a training that was interrupted and was told otherwise: {'; '.join(changed)}",
-                "Tell it the same to go on, or choose another folder with -o DIR.",
+                "Tell it the same to go on, with the same version of evonas, or choose another folder with -o DIR.",
             )
         self._remove()
 
     def finish(self) -> None:
         """The training has ended: keep its results alone."""
-        if self._lock.held:
+        if self.held:
             self._remove(_TOLD)  # first: from here on the folder is that of a training that has ended
             self._remove(_KEPT, _FRESH, _LOCK)
         self._lock.close()
@@ -97,10 +101,10 @@ class Unfinished:
     def leave(self) -> bool:
         """Leave it to be gone on with; whether there is anything to go on with. A folder without that and without
         weights is removed."""
-        if self._lock.held and self.kept.exists() and (self.folder / _TOLD).exists():
+        if self.held and self.kept.exists() and (self.folder / _TOLD).exists():
             self._lock.close()
             return True
-        useless = self._lock.held and not self.weights.exists()
+        useless = self.held and not self.weights.exists()
         self.finish()
         if useless:
             self._remove(*_OTHERS)

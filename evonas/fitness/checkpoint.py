@@ -41,7 +41,7 @@ def save(training: Training, path: Path, midway: Midway | None = None) -> None:
     if midway is not None:
         tensors[_DROPOUT] = midway.dropout
         progress |= {"steps": midway.steps, "batches": midway.batches, "evaluations": midway.evaluations}
-    if midway is None:
+    else:
         path.parent.mkdir(exist_ok=True)  # not its parents: a run that was moved is not begun again where it was
     partial = path.with_suffix(f".{os.getpid()}.partial")
     try:

@@ -211,7 +211,7 @@ def train(
     if kept is not None and checkpoint.load(training, kept, midway=True):
         found += training.left.evaluations
         due = [step for step in sorted(marks) if 0 < step <= training.left.steps]
-        if training.sequences or training.left.steps > steps or [step for step, *_ in found] != due:
+        if training.cycles or training.sequences or training.left.steps > steps or [step for step, *_ in found] != due:
             training, found = Training(genome, task, seed=seed, device=device, precision=precision), []
         elif on_resume is not None:
             on_resume(training.left.steps, found)

@@ -97,8 +97,9 @@ def operations(genome: Genome, vocab_size: int, context: int) -> list[Operation]
             prefix = f"blocks.{index}.{branch}"
             ops.append(Operation(f"{prefix}_norm", norm_op, (stream,), index, d_model))
             if (width := genome.block_conv_width) > 1:
-                cost = {"params": width * d_model, "kv_values": width * d_model}
-                ops.append(Operation(f"{prefix}_convolution", "convolution", (ops[-1].name,), index, **cost))
+                values = width * d_model
+                name, inputs = f"{prefix}_convolution", (ops[-1].name,)
+                ops.append(Operation(name, "convolution", inputs, index, params=values, kv_values=values))
             ops += part(genome, layer, index, prefix, ops[-1].name, context)
             ops.append(Operation(f"{prefix}_residual", "add", (stream, ops[-1].name), index))
             stream = ops[-1].name

@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from ..errors import EvonasError
 from .narrow import alike
 
 
@@ -60,9 +61,17 @@ class Tail:
         self.position = -1
 
     def push(self, x_B1D: torch.Tensor, position: int) -> torch.Tensor:
-        """One token at ``position``; the latest C inputs then. The same one once more takes the place of the last."""
+        """One token at ``position``; the latest C inputs then. The same one once more takes the place of the last.
+
+        Raises EvonasError for any other position than these two or 0, where a sequence begins.
+        """
         if position == 0:
             self.forget()
+        elif position not in (self.position, self.position + 1):
+            raise EvonasError(
+                f"the cache knows the tokens up to position {self.position}; {position} is neither that nor the next",
+                "Begin the sequence again: cache.reset(), then model.prefill.",
+            )
         before = self.inputs[:, 1:] if position == self.position else self.inputs[:, :-1]
         self.inputs.copy_(torch.cat((x_B1D.to(self.inputs.dtype), before), 1))
         self.position = position

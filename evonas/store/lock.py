@@ -37,7 +37,7 @@ class WriterLock:
 
     @property
     def held(self) -> bool:
-        """Whether the lock still lies where it was taken: its folder may have been removed, and begun by another."""
+        """Whether the lock still lies where it was taken."""
         return self._fd >= 0 and _is_current(self._fd, self.path)
 
     def close(self) -> None:
@@ -132,7 +132,7 @@ def _is_current(fd: int, path: Path) -> bool:
     """Whether ``path`` still names the locked file, and not one that a faster process put in its place."""
     try:
         return os.path.samestat(os.fstat(fd), os.stat(path))
-    except FileNotFoundError:
+    except OSError:
         return False
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from .store import Store
 
 MOVED = "measured_here_from"  # the first generation in which times are those of this device
-UNSETTLED = "unsettled"  # true from the search's end until what follows it at once is done: see ``Search.settle``
+UNSETTLED = "unsettled"  # true from the search's end until what follows it, settling and calibrating, is done
 ENDED = "ended"  # why the search came to its end, as ``Search.run`` says it; not there while it has not
 
 

@@ -17,8 +17,9 @@ import torch
 
 from evonas.cli.running import interrupts
 from evonas.config import MAX_GENERATIONS
+from evonas.errors import EvonasError
 from evonas.search import Settled
-from evonas.store import ENDED, UNSETTLED, Store, note_end, note_settled
+from evonas.store import ENDED, UNSETTLED, Store, note_end
 
 from .conftest import PYTHON_M, evaluations
 
@@ -205,15 +206,38 @@ def test_killed_before_its_calibration_a_run_gets_that_too(cli, in_copy, monkeyp
         store.set_header(settings={**store.header["settings"], "calibrate": 0.9})
         note_end(store, "generations", unsettled=True)
     asked = []
+
+    def calibrate(store, settings, sample, *_):
+        asked.append((sample, UNSETTLED in store.header["notes"]))
+
     monkeypatch.setattr("evonas.cli.running._sample", lambda *_: 4)
-    monkeypatch.setattr("evonas.cli.running._calibrate", lambda *about: asked.append(about[2]))
-    notes = []
-    monkeypatch.setattr(
-        "evonas.store.note_settled", lambda store: notes.append(store.header["notes"]) or note_settled(store)
-    )
+    monkeypatch.setattr("evonas.cli.running._calibrate", calibrate)
     cli("resume", "first", "--executor", "serial")
-    assert asked == [4] and UNSETTLED in notes[0], "as long as it is not calibrated"
+    assert asked == [(4, True)], "killed now it would be done again"
     assert UNSETTLED not in Store.open("runs/first").header["notes"]
+
+
+def test_what_was_calibrated_by_hand_is_not_again(cli, in_copy, monkeypatch):
+    with Store.open("runs/first", write=True) as store:
+        store.set_header(settings={**store.header["settings"], "calibrate": 0.9})
+        note_end(store, "generations", unsettled=True)
+    monkeypatch.setattr("evonas.report.calibration.read_calibration", lambda _: {"summary": {"genomes": 4}})
+    monkeypatch.setattr("evonas.cli.running._sample", lambda *_: pytest.fail("it was to be calibrated"))
+    cli("resume", "first", "--executor", "serial")
+
+
+def test_a_calibration_that_fails_is_not_tried_for_ever(cli, in_copy, monkeypatch):
+    with Store.open("runs/first", write=True) as store:
+        store.set_header(settings={**store.header["settings"], "calibrate": 0.9})
+        note_end(store, "generations", unsettled=True)
+
+    def calibrate(*_):
+        raise EvonasError("no genome could be trained", exit_code=1)
+
+    monkeypatch.setattr("evonas.cli.running._sample", lambda *_: 4)
+    monkeypatch.setattr("evonas.cli.running._calibrate", calibrate)
+    cli("resume", "first", "--executor", "serial", code=1)
+    assert "has done its 2 generations" in cli("resume", "first", "--executor", "serial", code=2).sentence
 
 
 def test_an_unsettled_search_may_be_taken_further_all_the_same(cli, in_copy):

@@ -203,6 +203,14 @@ def test_what_was_told_otherwise_does_not_go_on(train, in_tmp_path, monkeypatch,
     }
 
 
+def test_a_configuration_of_that_name_is_no_training(train, in_tmp_path):
+    (in_tmp_path / "out").mkdir()
+    (in_tmp_path / "out" / "training.json").write_text('{"epochs": 3}')
+    before = files(in_tmp_path)
+    assert "out exists and is not empty" in train("-o", "out", code=2).sentence
+    assert files(in_tmp_path) == before
+
+
 def test_two_do_not_train_in_one_folder(train, in_tmp_path, monkeypatch):
     leave_unfinished(train, monkeypatch)
     lock = WriterLock(in_tmp_path / "out" / "training.lock", "training")
@@ -235,31 +243,38 @@ def test_data_that_its_task_does_not_tell_apart_is_told_by_its_path(train, in_tm
     monkeypatch.setattr("evonas.tasks.fingerprint", lambda task: None)
     leave_unfinished(train, monkeypatch)
     (in_tmp_path / "copy.txt").write_bytes(text_file.read_bytes())
-    assert f"data {text_file} then, copy.txt now" in train("-o", "out", "--data", "copy.txt", code=2).sentence
+    assert (
+        f"data {text_file} then, {in_tmp_path / 'copy.txt'} now"
+        in train("-o", "out", "--data", "copy.txt", code=2).sentence
+    )
     assert "Going on" in train("-o", "out").err
 
 
 def test_a_folder_that_was_removed_is_not_written_to(train, in_tmp_path, monkeypatch):
     """By what still trains for it, after another has begun there."""
 
-    def instead(*args, on_evaluation, **options):
-        def taken(*about):
-            shutil.rmtree(in_tmp_path / "out")
-            (in_tmp_path / "out").mkdir()
-            (in_tmp_path / "out" / "training.json").write_text("another's")
-            on_evaluation(*about)
+    def instead(*args, on_step, **options):
+        def taken(step):
+            if step == 5:
+                shutil.rmtree(in_tmp_path / "out")
+                (in_tmp_path / "out").mkdir()
+                (in_tmp_path / "out" / "training.json").write_text("another's")
+            on_step(step)
 
-        return trained_in_full(*args, on_evaluation=taken, **options)
+        return trained_in_full(*args, on_step=taken, **options)
 
     monkeypatch.setattr("evonas.fitness.train.train", instead)
     assert "out is no longer this training's" in train("-o", "out", code=1).sentence
     assert files(in_tmp_path / "out") == {"training.json": b"another's"}
 
 
-def test_a_lock_that_leads_elsewhere_is_not_written_to(train, in_tmp_path):
+@pytest.mark.parametrize("name", ["training.lock", "training.partial", "curve.csv"])
+def test_links_are_not_written_through(train, in_tmp_path, name):
     (in_tmp_path / "notes").write_text("mine")
     (in_tmp_path / "out").mkdir()
-    (in_tmp_path / "out" / "training.lock").symlink_to(in_tmp_path / "notes")
+    (in_tmp_path / "out" / "training.lock").touch()
+    (in_tmp_path / "out" / name).unlink(missing_ok=True)
+    (in_tmp_path / "out" / name).symlink_to(in_tmp_path / "notes")
     assert "out exists and is not empty" in train("-o", "out", code=2).sentence
     assert (in_tmp_path / "notes").read_text() == "mine"
 

@@ -178,7 +178,14 @@ def test_a_generator_in_no_state_changes_nothing(genome, task, tmp_path):
 
 @pytest.mark.parametrize(
     "change",
-    [{"steps": 10**9}, {"steps": 21}, {"sequences": 10**6}, {"evaluations": [[10**6, 2.0, 0.1]]}, {"evaluations": []}],
+    [
+        {"steps": 10**9},
+        {"steps": 21},
+        {"sequences": 10**6},
+        {"cycles": 3},
+        {"evaluations": [[10**6, 2.0, 0.1]]},
+        {"evaluations": []},
+    ],
     ids=str,
 )
 def test_what_is_not_of_this_length_begins_anew(genome, task, tmp_path, change):

@@ -355,7 +355,7 @@ def test_runs_under_bfloat16_autocast(monkeypatch, norm, position, narrow):
 
 
 def test_a_cache_made_under_inference_mode_works_outside_it():
-    model, tokens = build(small(), VOCAB, 8), tokens_of(1, 2)
+    model, tokens = build(small(block_conv_width=3), VOCAB, 8), tokens_of(1, 2)
     with torch.inference_mode():
         cache = model.new_cache()
         model.decode(tokens[:, :1], cache)
@@ -411,6 +411,9 @@ def test_what_was_broken_off_may_be_given_again():
         for _ in range(2):
             cache.length = t
             torch.testing.assert_close(model.decode(tokens[:, t : t + 1], cache), expected[:, t])
+    cache.length = 5
+    with pytest.raises(EvonasError, match="up to position 7; 5 is neither"):
+        model.decode(tokens[:, 5:6], cache)
     cache.reset()
     for t in range(8):
         torch.testing.assert_close(model.decode(tokens[:, t : t + 1], cache), expected[:, t])
