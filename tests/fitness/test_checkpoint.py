@@ -128,9 +128,14 @@ def test_what_can_not_be_written_is_trained_on(genome, task, tmp_path):
     assert done.curve == train(genome(), task, 8 * 16 * 20, seed=3).curve
 
 
-def halfway(genome, task, path) -> None:
+def halfway(genome, task, path, change=None) -> None:
+    """A training that was stopped at its 12th step of 20, with what it says of itself changed."""
     with pytest.raises(Stop):
         train(genome(), task, 8 * 16 * 20, seed=3, evaluations=2, kept=path, on_step=stopped_at(12))
+    with safe_open(path, "pt") as file:
+        about = file.metadata()
+    about["progress"] = json.dumps(json.loads(about["progress"]) | (change or {}))
+    save_file(load_file(path), path, metadata=about)
 
 
 def test_what_is_midway_is_no_rung_and_the_other_way_round(genome, task, tmp_path):
@@ -154,11 +159,7 @@ NOT_MIDWAY = [
 @pytest.mark.parametrize("change", NOT_MIDWAY, ids=lambda c: str(c)[:60])
 def test_what_is_no_place_in_a_cycle_changes_nothing(genome, task, tmp_path, change):
     path = tmp_path / "x.safetensors"
-    halfway(genome, task, path)
-    with safe_open(path, "pt") as file:
-        about = file.metadata()
-    about["progress"] = json.dumps(json.loads(about["progress"]) | change)
-    save_file(load_file(path), path, metadata=about)
+    halfway(genome, task, path, change)
     fresh, untouched = Training(genome(), task, seed=3), Training(genome(), task, seed=3)
     assert not checkpoint.load(fresh, path, midway=True)
     assert fresh.left is None and fresh.first_loss is None and same(fresh, untouched)
@@ -190,11 +191,7 @@ def test_a_generator_in_no_state_changes_nothing(genome, task, tmp_path):
 )
 def test_what_is_not_of_this_length_begins_anew(genome, task, tmp_path, change):
     path = tmp_path / "x.safetensors"
-    halfway(genome, task, path)
-    with safe_open(path, "pt") as file:
-        about = file.metadata()
-    about["progress"] = json.dumps(json.loads(about["progress"]) | change)
-    save_file(load_file(path), path, metadata=about)
+    halfway(genome, task, path, change)
     how = {"seed": 3, "evaluations": 2}
     told = []
     done = train(genome(), task, 8 * 16 * 20, **how, kept=path, on_resume=lambda *about: told.append(about))
