@@ -150,9 +150,9 @@ def _check_unfinished(settings: Settings, store: Store, patient: bool) -> None:
 
 def _or_calibrate(settings: Settings, store: Store) -> str:
     """What a run that was to be calibrated, and is not, leaves to be done."""
-    from ..report.calibration import read_calibration
+    from ..report.calibration import is_calibrated
 
-    due = settings.calibrate and not (read_calibration(store.folder) or {}).get("summary")
+    due = settings.calibrate and not is_calibrated(store.folder)
     return f"; calibrate it: evonas calibrate {store.name}" if due else ""
 
 

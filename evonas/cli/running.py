@@ -140,13 +140,13 @@ def _followed(
     search: Search, settings: Settings, deadline: float | None, progress: Progress, began: float, workers: int | None
 ) -> tuple[int, bool]:
     """What follows a search that is done: as ``_searched``, with what time there is, unless it is calibrated."""
-    from ..report.calibration import read_calibration
+    from ..report.calibration import is_calibrated
 
     with progress.showing(search):
         try:
             end = None if deadline is None else min(deadline, time.monotonic() + SETTLING_SECONDS)
             progress.settled(search.settle(end))
-            due = settings.calibrate and not (read_calibration(search.store.folder) or {}).get("summary")
+            due = settings.calibrate and not is_calibrated(search.store.folder)
             sample = _sample(search.store, settings, deadline, began, workers) if due else 0
         except KeyboardInterrupt:
             return 0, False

@@ -89,7 +89,6 @@ def train(reference, tokens, task, data, context, device, rate_as_found, precisi
     from ..fitness import resolve_device, resolve_precision
     from ..genome import bounded_windows, write_genome
     from ..store import runs_folder
-    from ..tasks import fingerprint, load_task
     from .reference import read_and_tell
     from .running import interrupts
     from .unfinished import Unfinished
@@ -102,20 +101,20 @@ def train(reference, tokens, task, data, context, device, rate_as_found, precisi
     genome = found.genome if rate_as_found else found.genome_for(tokens, "--rate-as-found keeps it")
     meant = found.tokens if rate_as_found else found.meant_for(tokens)
     genome = bounded_windows(genome, context)
-    of_run = task is None or task == found.settings.get("task")
-    task_name, its_data = found.task_and_data() if of_run else (task, None)
-    path = its_data if data is None else data
-    loaded = load_task(task_name, path, context)
-    now = fingerprint(loaded)
-    if of_run and data is None and found.data and now != found.data:
-        click.echo(f"Note: the data is not what {found.name} was found on: {found.data} then, {now} now", err=True)
+    task_name, loaded, its_data = _task_of(found, task, data, context)
     if threads is not None:
         import torch
 
         torch.set_num_threads(threads)
     folder = Path(output) if output is not None else runs_folder() / f"train-{found.name.replace(':', '-')}"
-    of = now or (path and os.path.abspath(path))  # a task need not tell its data apart
-    told = {"genome": genome.id, "tokens": tokens, "task": task_name, "data": of, "context": context, "seed": seed}
+    told = {
+        "genome": genome.id,
+        "tokens": tokens,
+        "task": task_name,
+        "data": its_data,
+        "context": context,
+        "seed": seed,
+    }
     unfinished = Unfinished(folder, {**told, "device": device, "precision": precision, "evonas": __version__})
     try:
         write_genome(
@@ -140,6 +139,20 @@ def train(reference, tokens, task, data, context, device, rate_as_found, precisi
     click.echo(f"loss     {loss:.4f} nats +- {spread:.4f} (lowest held-out), {curve[-1][1]:.4f} at the end")
     click.echo(f"latency  {latency.value:.3f} ms +- {latency.spread:.3f}, one forward pass of {context} tokens")
     click.echo(f"Wrote {folder / 'weights.safetensors'}, genome.json, curve.csv")
+
+
+def _task_of(found: Reference, name: str | None, data: str | None, context: int):
+    """The name of the task, the task, and what tells its data from other; a note where that is not what it was."""
+    from ..tasks import fingerprint, load_task
+
+    of_run = name is None or name == found.settings.get("task")
+    name, its_data = found.task_and_data() if of_run else (name, None)
+    path = its_data if data is None else data
+    task = load_task(name, path, context)
+    now = fingerprint(task)
+    if of_run and data is None and found.data and now != found.data:
+        click.echo(f"Note: the data is not what {found.name} was found on: {found.data} then, {now} now", err=True)
+    return name, task, now or (path and os.path.abspath(path))  # a task need not tell its data apart
 
 
 def _tokens_for(found: Reference) -> int:

@@ -20,8 +20,6 @@ if TYPE_CHECKING:  # the search process only clears up, and needs no torch for i
 _SUFFIX = ".safetensors"
 _DROPOUT = "dropout"  # name of the state of its generator, midway
 _STATE = {"AdamW": ("step", "exp_avg", "exp_avg_sq"), "Muon": ("momentum",)}  # what optimisers keep of a parameter
-
-
 _EVERY = 60.0  # seconds between two writings of a training that runs, without an evaluation
 _SPARED = 20  # and in any case so many times as long as the last writing took
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -14,7 +14,6 @@ import torch
 
 from ..genome import Genome
 from ..model import Transformer, build
-from ..model.short_convolution import ShortConvolution
 from ..sketch import block_means, sketch
 from ..tasks import Task
 from . import checkpoint
@@ -100,7 +99,7 @@ class Training:
         self.cycles, self.sequences = 0, 0
         self.first_loss: float | None = None
         self.left: Midway | None = None
-        self._steps, self._batches = 0, np.random.default_rng()  # of the cycle that runs
+        self._steps, self._batches = 0, np.random.default_rng((seed, 1, 0))  # of the cycle that runs, or will
         with _torch_seed(seed, device):
             self.model = build(genome, task.vocab_size, task.context, device=device)
         small = genome.batch_size * task.context < _TOKENS_A_MOVE
@@ -203,18 +202,19 @@ def train(
         DivergenceError: see ``Training.run``; or a held-out loss is not finite.
     """
     started = time.perf_counter()
-    training = Training(genome, task, seed=seed, device=device, precision=precision)
+    how = {"seed": seed, "device": device, "precision": precision}
+    training = Training(genome, task, **how)
     steps = steps_for(genome, task.context, tokens)
     marks = {round(steps * (k + 1) / evaluations) for k in range(evaluations)}
     seen = np.cumsum(batches(genome.batch_size, max(1, tokens // task.context))) * task.context
     found: list[tuple[int, float, float]] = []
     if kept is not None and checkpoint.load(training, kept, midway=True):
-        found += training.left.evaluations
-        due = [step for step in sorted(marks) if 0 < step <= training.left.steps]
-        if training.cycles or training.sequences or training.left.steps > steps or [step for step, *_ in found] != due:
-            training, found = Training(genome, task, seed=seed, device=device, precision=precision), []
-        elif on_resume is not None:
-            on_resume(training.left.steps, found)
+        if _is_of(training, steps, marks):
+            found += training.left.evaluations
+            if on_resume is not None:
+                on_resume(training.left.steps, found)
+        else:
+            training = Training(genome, task, **how)
     keeper = None if kept is None else checkpoint.Keeper(training, kept)
 
     def after_step(step: int) -> None:
@@ -232,6 +232,14 @@ def train(
     _, loss, spread = found[-1]
     curve = [(int(seen[step - 1]), value) for step, value, _ in found]
     return Trained(training.model, loss, spread, training.tokens, steps, time.perf_counter() - started, curve)
+
+
+def _is_of(training: Training, steps: int, marks: Collection[int]) -> bool:
+    """Whether what was left is one cycle of so many steps, evaluated at the ``marks`` it has passed."""
+    left = training.left
+    due = [step for step in sorted(marks) if 0 < step <= left.steps]
+    evaluated = [step for step, *_ in left.evaluations]
+    return training.cycles == training.sequences == 0 and left.steps <= steps and evaluated == due
 
 
 @torch.inference_mode()
@@ -270,7 +278,7 @@ def _optimizers(
     """AdamW for everything, or Muon for the matrices inside the blocks and AdamW for the rest. Weight decay acts on
     matrices and embeddings only, as in nanoGPT; a short convolution is a vector per tap. Muon moves at one of ``every``
     steps."""
-    taps = {module.weight for module in model.modules() if isinstance(module, ShortConvolution)}
+    taps = {convolution.weight for convolution in model.convolutions()}
     hidden, matrices, vectors = [], [], []
     for name, parameter in model.named_parameters():
         if parameter.dim() < 2 or parameter in taps:

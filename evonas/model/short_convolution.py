@@ -29,19 +29,17 @@ class ShortConvolution(nn.Module):
     def init_weights(self) -> None:
         self.weight.zero_()[0] = 1.0
 
-    def forward(self, x_BTD: torch.Tensor, tail: Tail | None = None) -> torch.Tensor:
-        """``tail`` holds what went before ``x_BTD``, and then what comes before the next tokens."""
+    def forward(self, x_BTD: torch.Tensor, tail: Tail | None = None, position: int | None = None) -> torch.Tensor:
+        """``tail`` holds what went before ``x_BTD``, and then what comes before the next tokens. With a ``position``
+        x_B1D is the one token there."""
         (weight_CD,) = alike(x_BTD, self.weight)
+        if position is not None:
+            return (tail.push(x_BTD, position) * weight_CD).sum(1, keepdim=True).to(x_BTD.dtype)
         if tail is not None:
             return _convolved(tail.extend(x_BTD), weight_CD)[:, -x_BTD.shape[1] :]
         if torch.is_grad_enabled() and (x_BTD.requires_grad or weight_CD.requires_grad):
             return _Convolved.apply(x_BTD, weight_CD)
         return _convolved(x_BTD, weight_CD)
-
-    def decode(self, x_B1D: torch.Tensor, tail: Tail, position: int) -> torch.Tensor:
-        """One token at ``position``."""
-        (weight_CD,) = alike(x_B1D, self.weight)
-        return (tail.push(x_B1D, position) * weight_CD).sum(1, keepdim=True).to(x_B1D.dtype)
 
     def new_tail(self, batch_size: int) -> Tail:
         return Tail(batch_size, *self.weight.shape, self.weight.device, self.weight.dtype)

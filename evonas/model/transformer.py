@@ -67,27 +67,21 @@ class Block(nn.Module):
                 piece += self.ffn(self._to_ffn(piece, tails))
 
     def decode(self, x: torch.Tensor, cache: LayerCache, position: int) -> torch.Tensor:
-        h = self.attention_norm(x)
-        if self.attention_convolution is not None:
-            h = self.attention_convolution.decode(h, cache.tails[0], position)
-        x = x + self.attention.decode(h, cache, position)
-        h = self.ffn_norm(x)
-        if self.ffn_convolution is not None:
-            h = self.ffn_convolution.decode(h, cache.tails[1], position)
-        return x + self.ffn(h)
+        x = x + self.attention.decode(self._to_attention(x, cache.tails, position), cache, position)
+        return x + self.ffn(self._to_ffn(x, cache.tails, position))
 
     def new_cache(self, batch_size: int, slots: int) -> LayerCache:
         cache = self.attention.new_cache(batch_size, slots)
         cache.tails = self._new_tails(batch_size)
         return cache
 
-    def _to_attention(self, x: torch.Tensor, tails: tuple[Tail, ...] | None) -> torch.Tensor:
+    def _to_attention(self, x: torch.Tensor, tails: tuple[Tail, ...] | None, position: int | None = None):
         x = self.attention_norm(x)
-        return x if self.attention_convolution is None else self.attention_convolution(x, tails and tails[0])
+        return x if self.attention_convolution is None else self.attention_convolution(x, tails and tails[0], position)
 
-    def _to_ffn(self, x: torch.Tensor, tails: tuple[Tail, ...] | None) -> torch.Tensor:
+    def _to_ffn(self, x: torch.Tensor, tails: tuple[Tail, ...] | None, position: int | None = None):
         x = self.ffn_norm(x)
-        return x if self.ffn_convolution is None else self.ffn_convolution(x, tails and tails[1])
+        return x if self.ffn_convolution is None else self.ffn_convolution(x, tails and tails[1], position)
 
     def _new_tails(self, batch_size: int) -> tuple[Tail, ...]:
         convolutions = self.attention_convolution, self.ffn_convolution
@@ -132,10 +126,9 @@ class Transformer(nn.Module):
         is drawn as the head it also is.
         """
         residual_std = INIT_STD / (2 * len(self.blocks)) ** 0.5
-        convolutions = [module for module in self.modules() if isinstance(module, ShortConvolution)]
-        for convolution in convolutions:
+        for convolution in self.convolutions():
             convolution.init_weights()
-        taps = {convolution.weight for convolution in convolutions}
+        taps = {convolution.weight for convolution in self.convolutions()}
         for name, parameter in self.named_parameters():
             if parameter in taps:
                 continue
@@ -149,6 +142,10 @@ class Transformer(nn.Module):
             else:
                 std = residual_std if residual else INIT_STD
             nn.init.normal_(parameter, 0.0, std, generator=generator)
+
+    def convolutions(self) -> list[ShortConvolution]:
+        """All of them, over the embeddings and in the blocks."""
+        return [module for module in self.modules() if isinstance(module, ShortConvolution)]
 
     def forward(self, tokens_BT: torch.Tensor) -> torch.Tensor:
         """Logits (B, T, V) of the token after each of ``tokens_BT``.

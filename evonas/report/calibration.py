@@ -292,6 +292,11 @@ def write_calibration(folder: Path, calibration: Mapping[str, Any]) -> None:
         raise EvonasError(f"{path} can't be written: {error.strerror}", exit_code=EXIT_FAILED) from None
 
 
+def is_calibrated(folder: Path) -> bool:
+    """Whether a calibration of the run has come to a summary."""
+    return bool((read_calibration(folder) or {}).get("summary"))
+
+
 def read_calibration(folder: Path) -> dict[str, Any] | None:
     """``trained``, ``data`` and ``summary`` of the run's last calibration; None where there is none or the file is not
     one."""

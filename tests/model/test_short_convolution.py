@@ -48,7 +48,7 @@ def test_in_pieces_it_looks_back_on_what_went_before(width, lengths):
     tail = layer.new_tail(3)
     begun = sum(lengths[:-1])
     layer(x[:, :begun], tail)
-    y = torch.cat([layer.decode(x[:, t : t + 1], tail, t) for t in range(begun, 9)], 1)
+    y = torch.cat([layer(x[:, t : t + 1], tail, t) for t in range(begun, 9)], 1)
     torch.testing.assert_close(y, layer(x)[:, begun:])
 
 
