@@ -32,7 +32,7 @@ def tools(monkeypatch):
     # Bytes of HDF5's own tables can crash it, and pytest with it.
     monkeypatch.setattr(fuzz_readers.Populations, "structured", 1.0)
     yield fuzz, fuzz_readers
-    for name in ("fuzz", "fuzz_inputs", "fuzz_readers"):
+    for name in ("fuzz", "fuzz_inputs", "fuzz_reader", "fuzz_readers", "fuzz_weights"):
         del sys.modules[name]
 
 
