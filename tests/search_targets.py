@@ -6,6 +6,7 @@ import math
 import os
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from evonas.evolution import Engine
@@ -114,6 +115,32 @@ class Slower(Curve):
 class Unmeasurable(Curve):
     def measure(self, genome):
         raise ValueError("no such kernel")
+
+
+class Narrow(Curve):
+    """Its trainings have a bug that shows for some genomes alone."""
+
+    def train(self, genome, rung):
+        if genome.width < 25:
+            raise ValueError("too narrow")
+        return super().train(genome, rung)
+
+
+class Priced(Curve):
+    """It says what measuring took."""
+
+    def measure(self, genome):
+        return replace(super().measure(genome), cost={"measure_seconds": 1.0})
+
+
+class Diverging(Curve):
+    """Most trainings diverge at once."""
+
+    def train(self, genome, rung):
+        found = super().train(genome, rung)
+        if genome.width % 3:
+            return Outcome("non_finite", reason="the loss is nan", cost={"seconds": 0.01})
+        return replace(found, cost={"seconds": 100.0})
 
 
 def restored(folder, evaluator, rungs=2, **options) -> Engine:

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -840,7 +841,8 @@ def test_a_generation_that_fails_whole_ends_the_run_which_can_be_resumed(targets
         targets.run(tmp_path / "run", evaluator, 5, objectives=needs)
     assert caught.value.exit_code == EXIT_FAILED
     assert "3 candidates in a row failed with the same error, ValueError: bad mood in" in caught.value.message
-    assert "search_targets.py:" in caught.value.message and "evonas resume run" in caught.value.hint
+    again = f"evonas resume {tmp_path / 'run'}"  # it is in no runs/
+    assert "search_targets.py:" in caught.value.message and again in caught.value.hint
     assert "\n" not in caught.value.message
     (curve.folder / "broken").unlink()
     assert targets.run(tmp_path / "run", evaluator, 5, objectives=needs) == "generations"
@@ -890,6 +892,45 @@ def test_a_bug_that_comes_later_costs_three_candidates_which_are_done_again(targ
     (tmp_path / "other").mkdir()
     targets.run(tmp_path / "whole", targets.Curve(tmp_path / "other"), 1)
     assert digest(tmp_path / "run")["populations"] == digest(tmp_path / "whole")["populations"]
+
+
+def test_architectures_that_can_not_be_measured_cost_themselves_alone(targets, tmp_path, curve):
+    """They are stored before the others are trained, whatever lay between them: that is no row."""
+    space = targets.own_space(("fine", "measure_raise"))
+    assert targets.run(tmp_path / "run", curve, 3, space=space, population=12) == "generations"
+    first = [r.status for r in Store.open(tmp_path / "run").records if r.generation == 0]
+    assert "error error error" in " ".join(first) and "ok" in first
+
+
+def test_a_bug_of_some_genomes_does_not_keep_the_others_from_being_trained_for_ever(targets, tmp_path, curve):
+    evaluator, stops = targets.Narrow(curve.folder), 0
+    while True:
+        try:
+            ended = targets.run(tmp_path / "run", evaluator, 1, population=12)
+            break
+        except EvonasError as error:
+            assert "3 candidates in a row failed" in error.message
+            stops += 1
+            assert stops < 20
+    records = Store.open(tmp_path / "run").records
+    assert ended == "generations" and stops and any(r.ok for r in records)
+    assert max(Counter(r.genome_id for r in records).values()) <= 3
+
+
+def test_what_measuring_took_is_paid_once(targets, tmp_path, curve):
+    targets.run(tmp_path / "run", targets.Priced(curve.folder, rungs=(1, 4)), 4)
+    store = Store.open(tmp_path / "run")
+    architectures = {store.genomes[r.genome_id].genome.architecture_id for r in store.records}
+    assert sum(r.cost.get("measure_seconds", 0.0) for r in store.records) == len(architectures) < len(store.records)
+
+
+def test_trainings_that_diverge_soon_shorten_no_timeout(targets, tmp_path, curve):
+    evaluator = targets.Diverging(curve.folder)
+    targets.run(tmp_path / "run", evaluator, 6)
+    store = Store.open(tmp_path / "run")
+    assert Counter(r.status for r in store.records).most_common(1)[0][0] == "non_finite"
+    engine = targets.Engine(targets.own_space(), [targets.objective(n) for n in ("loss", "latency")], population_size=6)
+    assert targets.Search(engine, store, None, evaluator)._timeout() >= 100.0
 
 
 def test_different_errors_in_a_row_are_no_bug(targets, tmp_path, curve):

@@ -82,7 +82,7 @@ def sample_within(store: Store, settings: Settings, seconds: float, workers: int
     if not fitting:
         click.echo(
             f"Not calibrated: to train {FEWEST} genomes {DEFAULT_FACTOR:g} times longer takes some "
-            f"{needed(FEWEST):.0f} s, there are {seconds:.0f} s. At any time: evonas calibrate {store.name}",
+            f"{needed(FEWEST):.0f} s, there are {seconds:.0f} s. At any time: evonas calibrate {store.reference}",
             err=True,
         )
     return max(fitting, default=0)

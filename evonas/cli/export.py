@@ -67,6 +67,7 @@ def export(reference, target, output, weights, untrained, context, vocab) -> Non
     from .reference import read_reference
 
     found = read_reference(reference)
+    found.check_buildable()
     if untrained:
         model, origin = _fresh(found, context, vocab), "untrained weights, for timing only"
         text, training, tokens = None, None, found.tokens
@@ -80,7 +81,7 @@ def export(reference, target, output, weights, untrained, context, vocab) -> Non
         origin += f" ({training})" if training else ""
         for what in unsound(path):
             click.echo(f"Note: the metadata of {path} are damaged: {_LACKS[what]}", err=True)
-    folder = Path(output) if output is not None else runs_folder() / f"export-{found.name.replace(':', '-')}"
+    folder = Path(output) if output is not None else runs_folder() / f"export-{found.file_name}"
     _write(folder, FILES, lambda: export_torch(
         model, folder, trained=not untrained, name=found.name, source=found.source, tokens=tokens, vocabulary=text,
         training=training,
@@ -99,8 +100,9 @@ def _fresh(found, context: int | None, vocab: int | None):
     from ..tasks import load_task
 
     context = context or found.context or DEVICE_DEFAULTS["cpu"]["context"]
-    if vocab is None:
-        vocab = load_task(*found.task_and_data(), context).vocab_size
+    vocab = vocab or found.vocabulary
+    if vocab is None:  # that of its task, whatever the context: a short text may be too short for a long one
+        vocab = load_task(*found.task_and_data(), min(context, 64)).vocab_size
     genome = bounded_windows(found.genome, context)
     return build(genome, vocab, context, generator=torch.Generator().manual_seed(0)).eval()
 
@@ -111,8 +113,9 @@ def _find_weights(reference: str, found) -> Path:
     from ..genome.io import exists
     from ..store import runs_folder
 
-    name = "weights.safetensors"
-    beside = [path for path in [Path(reference).with_name(name)] if exists(Path(reference)) and exists(path)]
+    name, place = "weights.safetensors", Path(reference)
+    beside = [(place if place.is_dir() else place.parent) / name] if exists(place) else []
+    beside = [path for path in beside if exists(path)]
     trained = sorted(runs_folder().glob(f"train-*/{name}"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
     damaged = ""
     for path in (*beside, *trained):

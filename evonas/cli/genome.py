@@ -32,7 +32,7 @@ def show(reference, as_json) -> None:
     if reference is None:
         _list_shipped(console)
         return
-    from ..report.short import architecture_line, training_line
+    from ..report.short import architecture_line, is_transformer, training_line
     from .reference import read_reference
 
     found = read_reference(reference)
@@ -43,6 +43,8 @@ def show(reference, as_json) -> None:
     console.print(plain(found.name, "bold") + plain(f"  id {g.id}  {found.source}"), highlight=False)
     console.print(architecture_line(g), highlight=False, markup=False)
     console.print(training_line(g), highlight=False, markup=False)
+    if not is_transformer(g):  # of a space of one's own: it has no layers to show
+        return
     table = Table(
         "layer", "heads", "KV heads", "head width", "window", "KV rank", "feed-forward", box=None, header_style="bold"
     )
@@ -140,6 +142,7 @@ def diff(first, second) -> None:
     """
     from rich.table import Table
 
+    from ..genome.genome import UNWRITTEN
     from ..report.short import gene_text
     from .reference import read_and_tell
     from .terminal import output, plain
@@ -152,7 +155,7 @@ def diff(first, second) -> None:
     for reference in (a, b):
         table.add_column(plain(reference.name))
     for name in dict.fromkeys((*a.genome, *b.genome)):
-        values = [r.genome.get(name) for r in (a, b)]
+        values = [r.genome.get(name, UNWRITTEN.get(name)) for r in (a, b)]
         if values[0] != values[1]:
             table.add_row(plain(name), *(plain(gene_text(name, v)) for v in values))
     output().print(table)

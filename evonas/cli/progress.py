@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -36,7 +37,8 @@ class Progress(Listener):
         self.console = Console(stderr=True)
         self.started = time.monotonic()
         self.evaluations = self.generations = 0  # in this session
-        self.failures: dict[str, int] = {}
+        self.failures: dict[str, int] = {}  # of the run
+        self.resumed = False
         self.generation, self.done, self.of = 0, 0, 0
         self.row: Mapping = {}
         self.ends: list[tuple[float, int]] = [
@@ -53,6 +55,7 @@ class Progress(Listener):
         s = self.settings
         source = search.evaluator.task.source if hasattr(search.evaluator.task, "source") else s.task
         self.failures = failures(search.store.records)
+        self.resumed = self.resumed or (not self.evaluations and bool(search.store.records))
         if search.store.generations:
             self.row = search.store.generations[-1]
         about = (
@@ -162,7 +165,7 @@ class Progress(Listener):
         render_table(report, console)
         picture = self.folder / "front.png"
         plot(store, picture)
-        name = self.folder.name
+        run = store.reference
         done = self.row["generation"] + 1 if self.row else 0
         why = {
             "generations": "",
@@ -178,7 +181,8 @@ class Progress(Listener):
             text = f"{were} {pairs} could not be told apart by what was measured; after {self.ties.again} more "
             left = f"{are} can't{more}" if are else "all are"
             console.print(f"\n{text}measurements {left}.", highlight=False, soft_wrap=True)
-        console.print(f"\n{done} generations, {self.evaluations} evaluations in {spent}.{why[ended]}", highlight=False)
+        evaluations = f"{self.evaluations} evaluations{' of this sitting' if self.resumed else ''} in {spent}"
+        console.print(f"\n{done} generations, {evaluations}.{why[ended]}", highlight=False)
         where = plain(f"Plot: {picture}   Data: {self.folder / 'population.h5'}")
         console.print(where, highlight=False, soft_wrap=True)
         if report["front"]:
@@ -186,9 +190,9 @@ class Progress(Listener):
             which = "most accurate" if trained else "first"
             best = min(report["front"], key=_loss)["id"] if trained else report["front"][0]["id"]
             nexts = (
-                (f"evonas report {name} --html {name}.html", "a page to keep"),
-                (f"evonas train {name}:{best[:6]}", f"train the {which} one in full"),
-                (f"evonas resume {name} --generations {done + 30}", "search on"),
+                (f"evonas report {run} --html {shlex.quote(store.name)}.html", "a page to keep"),
+                (f"evonas train {run}:{best[:6]}", f"train the {which} one in full"),
+                (f"evonas resume {run} --generations {done + 30}", "search on"),
             )
             nexts = nexts[:2] if ended == "exhausted" else nexts
             grid = Table.grid(padding=(0, 3))

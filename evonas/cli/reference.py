@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -31,6 +32,21 @@ class Reference:
     vocabulary: int | None = None
     folder: Path | None = None  # of its run
     tokens: int | None = None
+
+    @property
+    def file_name(self) -> str:
+        """Its name as a part of a file's: what a genome file is called leads to no other folder."""
+        return re.sub(r"[^\w.-]+", "-", self.name).strip("-.") or "genome"
+
+    def check_buildable(self) -> None:
+        """Raise EvonasError where the genome is no network that evonas builds."""
+        from ..genome import check_transformer
+
+        if problems := check_transformer(self.genome):
+            raise EvonasError(
+                f"{self.name} is no network that can be built: {'; '.join(problems[:3])}",
+                "'evonas genome show' prints what it holds.",
+            )
 
     def task_and_data(self) -> tuple[str, str | None]:
         """Task and data of the run, "text" and None for a file. Raises EvonasError for a task that lies among the runs:

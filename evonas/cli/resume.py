@@ -50,7 +50,7 @@ def resume(run, generations, timeout, budget, patience, workers, calibrate, exec
     started = time.monotonic()
     from ..config import Settings, parse_duration
     from ..genome import space_from_dict
-    from ..store import Store, find_run
+    from ..store import Store, find_run, note_aim, seconds_since_aim
     from .trust import check_task_of_run
 
     deadline, share = end_of(budget, started), share_of(calibrate)
@@ -68,9 +68,9 @@ def resume(run, generations, timeout, budget, patience, workers, calibrate, exec
             ended = None if patience else _unsettled(store)
             if ended is None:
                 _check_unfinished(settings, store, patience is not None)
-            earlier = store.seconds
+            earlier = seconds_since_aim(store)
             if settings.budget is not None:
-                deadline = started + max(settings.budget - earlier, min(_LEAST, settings.budget))
+                deadline = started + max(settings.budget - store.seconds, min(_LEAST, settings.budget))
         else:
             whole = None if deadline is None else store.seconds + deadline - started
             goal = generations_to_do(generations, budget)
@@ -83,6 +83,8 @@ def resume(run, generations, timeout, budget, patience, workers, calibrate, exec
                 f"run {store.name!r} has done its {_done(store)} generations",
                 f"Extend it: {_further(store)}{_or_calibrate(settings, store)}",
             )
+        if generations is not None or budget is not None:
+            note_aim(store)
         space = space_from_dict(store.header["space"])
         run_search(settings, space, folder, store, deadline, workers, executor, earlier, ended)
 
@@ -95,7 +97,7 @@ def _check_device(settings: Settings, store: Store) -> None:
     except EvonasError as error:
         raise EvonasError(
             f"run {store.name!r} measures on {settings.device}: {error.message}",
-            f"Resume it on such a machine, or start a run here: evonas evolve --seed-genome {store.name}:ID",
+            f"Resume it on such a machine, or start a run here: evonas evolve --seed-genome {store.reference}:ID",
         ) from None
 
 
@@ -153,7 +155,7 @@ def _or_calibrate(settings: Settings, store: Store) -> str:
     from ..report.calibration import is_calibrated
 
     due = settings.calibrate and not is_calibrated(store.folder)
-    return f"; calibrate it: evonas calibrate {store.name}" if due else ""
+    return f"; calibrate it: evonas calibrate {store.reference}" if due else ""
 
 
 def _done(store: Store) -> int:
@@ -161,4 +163,4 @@ def _done(store: Store) -> int:
 
 
 def _further(store: Store) -> str:
-    return f"evonas resume {store.name} --generations {_done(store) + 30}"
+    return f"evonas resume {store.reference} --generations {_done(store) + 30}"

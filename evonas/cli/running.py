@@ -66,11 +66,12 @@ def run_search(
     with contextlib.ExitStack() as stack:
         progress.check = stack.enter_context(interrupts())
         executor = stack.enter_context(make_executor(executor_name, evaluator, count, env))
-        _note_unreachable(settings)
+        _note_unreachable(settings, len(evaluator.rungs), begun=store is not None)
         if store is None:
             notes = {"vocab_size": evaluator.task.vocab_size, **({} if data is None else {"data": data})}
             header = _header(settings, space, engine, seeds, notes)
             store = stack.enter_context(_new_run(Store.create(folder, header)))
+            evaluator.retain(())  # checkpoints of a run that was here before
         else:
             if ended is None:
                 note_end(store, None)
@@ -96,7 +97,7 @@ def run_search(
             about = search, settings, deadline, progress, began, workers
             ended, sample, settled = _searched(*about) if ended is None else (ended, *_followed(*about))
         except KeyboardInterrupt:
-            again = _resume_command(folder.name, workers, executor_name)
+            again = _resume_command(store.reference, workers, executor_name)
             click.echo(f"\nInterrupted; every finished evaluation is kept. Go on with: {again}", err=True)
             raise SystemExit(EXIT_INTERRUPTED) from None
         executor.close()
@@ -108,7 +109,7 @@ def run_search(
             note_settled(store)
         progress.summary(store, ended)
         if not settled:
-            _exit_unsettled(store.name, settings)
+            _exit_unsettled(store.reference, settings)
 
 
 def _searched(
@@ -153,8 +154,8 @@ def _followed(
     return sample, True
 
 
-def _exit_unsettled(name: str, settings: Settings) -> None:
-    left = f" Calibrate it with: evonas calibrate {name}" if settings.calibrate else ""
+def _exit_unsettled(run: str, settings: Settings) -> None:
+    left = f" Calibrate it with: evonas calibrate {run}" if settings.calibrate else ""
     click.echo(f"\nInterrupted while near-ties were measured again; the search was done.{left}", err=True)
     raise SystemExit(EXIT_INTERRUPTED)
 
@@ -217,17 +218,18 @@ def _calibrate(
     try:
         calibrate_within(store, settings, genomes, seconds, workers)
     except KeyboardInterrupt:
-        click.echo(f"\nInterrupted; the search is done. Go on with: evonas calibrate {store.name}", err=True)
+        click.echo(f"\nInterrupted; the search is done. Go on with: evonas calibrate {store.reference}", err=True)
         raise SystemExit(EXIT_INTERRUPTED) from None
 
 
-def _note_unreachable(settings: Settings) -> None:
+def _note_unreachable(settings: Settings, rungs: int, begun: bool) -> None:
     """A run may be too short for its rungs, one of which takes a generation: said before it, not found out after it."""
-    reached = min(settings.generations, settings.rungs)
-    if reached < settings.rungs:
+    reached = min(settings.generations, rungs)
+    if reached < rungs:
+        cure = f"--rungs {reached} trains the best on all of --tokens"
+        cure = f"it takes --generations {rungs} at least" if begun else cure
         click.echo(
-            f"Note: in {settings.generations} generations nothing can come beyond rung {reached} of {settings.rungs}; "
-            f"--rungs {reached} trains the best on all of --tokens.",
+            f"Note: in {settings.generations} generations nothing can come beyond rung {reached} of {rungs}; {cure}.",
             err=True,
         )
 
@@ -268,6 +270,11 @@ def _check_same(store: Store, settings: Settings, data: str | None) -> None:
             f"run {store.name!r} can't be reused: an earlier version made it, which trained otherwise "
             f"({', '.join(differ)})",
             "Leave it away.",
+        )
+    if data is None and other["data"] != mine["data"]:  # a task that does not tell its data from other data
+        raise EvonasError(
+            f"run {store.name!r} can't be reused: its data is {other['data']}, not {mine['data']}",
+            "Give the same --data.",
         )
     if store.header["notes"].get("data") != data:
         raise EvonasError(
@@ -368,9 +375,15 @@ def _new_run(store: Store) -> Iterator[Store]:
     with store:
         try:
             yield store
-        except EvonasError:
-            if not store.records:
-                store.discard()
+        except EvonasError as error:
+            if store.records:
+                raise
+            store.discard()
+            if f"evonas resume {store.reference}" in (
+                error.hint or ""
+            ):  # what would go on with a run that is not there
+                hint = "Nothing was evaluated, so no run is left: mend the cause, then give the same command again."
+                raise EvonasError(error.message, hint, exit_code=error.exit_code) from error
             raise
 
 
@@ -385,17 +398,17 @@ def _check_found(store: Store, progress: Progress, ended: str) -> None:
         first = next(iter(store.records[0].reason.splitlines()), "")
         raise EvonasError(
             f"none of {len(store.records)} candidates has succeeded so far; the first: {first}",
-            f"Mend the cause or give it more time: evonas resume {store.name} --budget 10m",
+            f"Mend the cause or give it more time: evonas resume {store.reference} --budget 10m",
             exit_code=EXIT_FAILED,
         )
 
 
-def _resume_command(name: str, workers: int | None, executor_name: str) -> str:
+def _resume_command(run: str, workers: int | None, executor_name: str) -> str:
     """What goes on with the run as it was asked for; the store knows where it ends."""
-    words = ["evonas", "resume", name]
+    words = ["evonas", "resume", run]
     words += ["--workers", str(workers)] if workers is not None else []
     words += ["--executor", executor_name] if executor_name != "auto" else []
-    return shlex.join(words)
+    return " ".join(words)
 
 
 @contextlib.contextmanager

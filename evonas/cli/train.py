@@ -94,6 +94,7 @@ def train(reference, tokens, task, data, context, device, rate_as_found, precisi
     from .unfinished import Unfinished
 
     found = read_and_tell(reference)
+    found.check_buildable()
     tokens = _tokens_for(found) if tokens is None else tokens
     device = resolve_device(device)
     precision = resolve_precision(precision, device)
@@ -106,7 +107,7 @@ def train(reference, tokens, task, data, context, device, rate_as_found, precisi
         import torch
 
         torch.set_num_threads(threads)
-    folder = Path(output) if output is not None else runs_folder() / f"train-{found.name.replace(':', '-')}"
+    folder = Path(output) if output is not None else runs_folder() / f"train-{found.file_name}"
     told = {
         "genome": genome.id,
         "tokens": tokens,

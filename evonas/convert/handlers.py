@@ -116,7 +116,8 @@ def architectures(draft: Draft, key: str) -> None:
         return
     if not isinstance(names, (list, tuple)) or not all(isinstance(n, str) for n in names[:8]):
         raise wrong(key, names, "a list of texts")
-    heads = [n for n in names[:8] if not n.endswith(("ForCausalLM", "LMHeadModel", "Model"))]
+    ours = "ForCausalLM", "LMHeadModel", "Model"
+    heads = [n for n in names[:8] if not n.endswith(ours) or n.endswith("DoubleHeadsModel")]
     if heads:
         draft.note(f"{key} {shown(heads)}: the genome is a language model; another head is not taken over")
 

@@ -90,9 +90,7 @@ VOCAB_SIZE = {vocab_size}
 CONTEXT = {context}  # tokens it is meant for
 VOCABULARY = {vocabulary}
 '''
-OF_TEXT = """
-    print(decoded(generate(model, encoded("The ", VOCABULARY), 50, 0.8), VOCABULARY))
-"""
+_BEGIN = "The "
 
 FOOT = '''\
 # -- This model --------------------------------------------------------------------------------------------------------
@@ -150,9 +148,21 @@ def model_source(
         vocab_size=model.vocab_size,
         context=model.context,
         vocabulary="None  # tokens are not bytes of a text" if vocabulary is None else _vocabulary_literal(vocabulary),
-        text="" if vocabulary is None else OF_TEXT,
+        text="" if vocabulary is None else _usage(vocabulary, model.context),
     )
     return "\n\n\n".join([head.rstrip(), *sections, FOOT])
+
+
+def _usage(vocabulary: bytes, context: int) -> str:
+    """How to have the model write, as far as its context and its alphabet allow."""
+    if set(_BEGIN.encode()) <= set(vocabulary) and len(_BEGIN) < context:
+        lines = ["from model import VOCABULARY, decoded, encoded", f'begin = encoded("{_BEGIN}", VOCABULARY)']
+        most = min(50, context - len(_BEGIN))
+    else:
+        lines = ["import torch", "from model import VOCABULARY, decoded", "begin = torch.zeros(1, 1, dtype=torch.long)"]
+        most = min(50, max(context - 1, 1))
+    lines.append(f"print(decoded(generate(model, begin, {most}, 0.8), VOCABULARY))")
+    return "\n" + "".join(f"    {line}\n" for line in lines)
 
 
 def plain_genome(genome: Genome) -> plain.Genome:

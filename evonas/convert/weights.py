@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -32,6 +33,7 @@ class Seen(NamedTuple):
 def save_weights(model: Transformer, path: Path, vocabulary: bytes | None = None, training: Seen | None = None) -> None:
     """Write the weights beside ``path`` and rename: a kill leaves the last good ones. ``vocabulary``: the byte that
     each token stands for, where that is so; ``training``: what they come from, where that is known."""
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     weights = {name: tensor.contiguous().cpu() for name, tensor in model.state_dict().items()}
@@ -50,7 +52,9 @@ def save_weights(model: Transformer, path: Path, vocabulary: bytes | None = None
         os.umask(umask)
         os.chmod(partial, 0o666 & ~umask)  # as any file; safetensors makes it ours alone
         os.replace(partial, path)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:  # the latter of a full disk, too
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
         raise EvonasError(f"{path} can't be written: {error}", exit_code=EXIT_FAILED) from None
 
 

@@ -14,7 +14,7 @@ from ..config import MAX_GENERATIONS
 from ..errors import EvonasError
 from ..evolution.ties import tied_records
 from ..record import OBJECTIVES, Constraint, Measure, Record
-from ..store import Store
+from ..store import ENDED, Store
 from .against import against_seeds, last_record
 from .calibration import noise_of, read_calibration, trained_long
 from .compare import Comparison, compare
@@ -41,8 +41,8 @@ def build_report(store: Store) -> dict[str, Any]:
         ``fidelity`` {name: text} of the front, ``left_out`` (ok records of another fidelity or device),
         ``other_device`` (genomes of the front's fidelity among them), ``constraints`` [{text, name, unit}] (those that
         are no objectives have their values in a member's ``constraints``, as in ``objectives``), ``goals`` [text],
-        ``created``, ``seconds``, ``versions``, ``status_of_run`` {generations_asked, generations_done}, ``rungs`` (see
-        ``_rungs``), ``calibration`` (the last one, see ``summarise``, or null).
+        ``created``, ``seconds``, ``versions``, ``status_of_run`` {generations_asked, generations_done, ended},
+        ``rungs`` (see ``_rungs``), ``calibration`` (the last one, see ``summarise``, or null).
     """
     header = store.header
     comparison = compare(store)
@@ -82,6 +82,7 @@ def build_report(store: Store) -> dict[str, Any]:
             # A run on a time budget has no goal of generations.
             "generations_asked": asked if isinstance(asked, int) and asked < MAX_GENERATIONS else None,
             "generations_done": len(generations),
+            "ended": ENDED in header["notes"],
         },
         "rungs": _rungs(store, generations[-1]) if generations else [],
         "calibration": calibration["summary"],

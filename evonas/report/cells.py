@@ -200,7 +200,7 @@ def nothing_yet(report: Mapping[str, Any]) -> str:
         return "Nothing is on the front: none of the evaluations has succeeded."
     state = report["status_of_run"]
     done = state["generations_asked"] is not None and state["generations_done"] >= state["generations_asked"]
-    if not done:
+    if not (done or state.get("ended")):
         return "Nothing is on the front yet."
     return "Nothing is on the front" + (": nothing meets the constraints." if report["constraints"] else ".")
 

@@ -199,11 +199,15 @@ def _progress(ax: Axes, comparison: Comparison, objectives: Sequence[dict]) -> N
     _frame(ax, "evaluation", axis_label(objectives[0]) if objectives else "")
     if not comparison.records:
         return _say(ax, "no evaluation has succeeded")
-    y = comparison.values[:, 0]
-    best = np.maximum.accumulate(y) if comparison.directions[0] == "max" else np.minimum.accumulate(y)
+    y, most = comparison.values[:, 0], comparison.directions[0] == "max"
     ax.plot(np.arange(1, len(y) + 1), y, "o", ms=4, color=_GREY, alpha=0.5, mec="none")
-    ax.plot(np.arange(1, len(y) + 1), best, drawstyle="steps-post", color=_FRONT, lw=1.6, label="best so far")
-    ax.legend(frameon=False, fontsize=9)
+    counted = np.where(comparison.feasible, y, -np.inf if most else np.inf)
+    best = np.maximum.accumulate(counted) if most else np.minimum.accumulate(counted)
+    there = np.isfinite(best)  # from the first that breaks no constraint
+    if there.any():
+        at = np.arange(1, len(y) + 1)[there]
+        ax.plot(at, best[there], drawstyle="steps-post", color=_FRONT, lw=1.6, label="best so far")
+        ax.legend(frameon=False, fontsize=9)
 
 
 def _hypervolume(ax: Axes, store: Store) -> None:

@@ -69,13 +69,15 @@ def _item(line: str) -> str:
 
 
 def _table(table: Table, nothing: str) -> str:
-    if not table.front and not table.seeds:
-        return f"<p>{nothing}</p>\n"
+    said = "" if table.front else f"<p>{nothing}</p>\n"
+    if not (table.front or table.seeds):
+        return said
     heads = "".join(f"<th>{escape(name)}</th>" for name in ("id", *table.columns, *table.objectives, *table.ahead))
     on_front = {row.id for row in table.front}
     rows = table.front + [row for row in table.seeds if row.id not in on_front]
     body = "\n".join(_row(row, table) for row in rows)
     return (
+        f"{said}"
         f'<div class="scroll"><table>\n<thead><tr>{heads}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table></div>\n'
         "<p><small>Under each value: its change against the first seed; its fidelity where that is not the front's."
         "</small></p>\n"

@@ -42,7 +42,7 @@ def choose(store: Store, n: int, rungs: int, vocab_size: int, context: int) -> l
         wanted = any(o["name"] == "loss" for o in store.header["objectives"])
         raise EvonasError(
             f"run {store.name!r} has no genome with a loss",
-            f"Go on with it first: evonas resume {store.name}"
+            f"Go on with it first: evonas resume {store.reference}"
             if wanted
             else "Calibrate a run that trades off the loss.",
         )

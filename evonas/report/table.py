@@ -26,9 +26,9 @@ def render_table(report: Mapping[str, Any], console: Console) -> None:
     """
     table = table_of(report)
     console.print(Text(title_line(report), style="bold"), soft_wrap=True)
-    if not table.front and not table.seeds:
+    if not table.front:
         console.print(Text(nothing_yet(report)))
-    else:
+    if table.front or table.seeds:
         console.print(_rich_table(table))
     for line in summary_lines(report, table):
         console.print(Text(line), soft_wrap=True)

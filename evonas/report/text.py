@@ -61,15 +61,15 @@ def to_markdown(report: Mapping[str, Any]) -> str:
     """A heading, a line on the run, the table of front and seeds, and what it gained over each seed."""
     table = table_of(report)
     lines = [f"# {_markdown(report['run'])}", "", _markdown(title_line(report)) + ".", ""]
+    if not table.front:
+        lines += [nothing_yet(report), ""]
     if table.front or table.seeds:
         headers = ["id", *table.columns, *table.objectives, *table.ahead]
         lines.append("| " + " | ".join(_markdown(h) for h in headers) + " |")
         texts = 1 + len(table.columns)
         lines.append("|" + "|".join([" --- "] * texts + [" ---: "] * (len(headers) - texts)) + "|")
         lines += [_markdown_row(row, table) for row in table.front + _seeds_off_front(table)]
-    else:
-        lines.append(nothing_yet(report))
-    lines.append("")
+        lines.append("")
     lines += [f"{'  ' * line.startswith('  ')}- {_markdown(line)}" for line in summary_lines(report, table)]
     return "\n".join(lines).rstrip() + "\n"
 

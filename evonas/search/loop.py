@@ -16,7 +16,7 @@ from .closing import Left, Pace
 from .contract import Evaluator, Listener
 from .measuring import Measurements
 from .settling import Settled, settle
-from .verdict import MENDABLE, Verdict, bugs_at_the_end
+from .verdict import MENDABLE, TRIES, Verdict, bugs_at_the_end
 
 MIN_TIMEOUT, FIRST_TIMEOUT, TIMEOUT_FACTOR = 60.0, 900.0, 50.0  # seconds, seconds, times the median of its peers
 MIN_PEERS = 5  # that a median is of
@@ -279,6 +279,7 @@ class Search:
                 records[candidate.index] = self._keep(candidate, record)
         for candidate, record in self._train(to_train, deadline):
             records[candidate.index] = self._keep(candidate, record)
+            self._verdict.after_training(record, self._times_tried(record))
         return records
 
     def _train(
@@ -310,7 +311,6 @@ class Search:
         label = self.labels.get(record.genome_id, "")
         self.store.append(candidate.genome, record, candidate.parents, candidate.operator, label)
         self.listener.evaluated(record)
-        self._verdict.after_record(record)
         return record
 
     # -- what is known ------------------------------------------------------------------------------------------
@@ -321,15 +321,19 @@ class Search:
         tries = {c.index: found for c in candidates if (found := self._tries(c.genome.id, c.generation, c.index))}
         last = {index: found[-1] for index, found in tries.items()}
         anew = len(last) == len(candidates) and all(r.status not in ("ok", "infeasible") for r in last.values())
-        stopped = {id(r) for r in bugs_at_the_end(self.store.records)} if last else set()
         times = {k: sum(not r.revised for r in found) for k, found in tries.items()}
         rounds = max(times.values(), default=0)
-        again = {k for k, r in last.items() if r.status in MENDABLE and (anew or id(r) in stopped or times[k] < rounds)}
+        bugs = {id(r) for r in bugs_at_the_end(self.store.records)} if last else set()
+        stopped = {k for k, r in last.items() if id(r) in bugs and times[k] < TRIES}
+        again = {k for k, r in last.items() if r.status in MENDABLE and (anew or k in stopped or times[k] < rounds)}
         return {index: record for index, record in last.items() if index not in again}
 
     def _tries(self, genome_id: str, generation: int, index: int) -> list[Record]:
         """Every record of the genome at this place, oldest first."""
         return [r for r in self.store.records_of(genome_id) if (r.generation, r.index) == (generation, index)]
+
+    def _times_tried(self, record: Record) -> int:
+        return sum(not r.revised for r in self._tries(record.genome_id, record.generation, record.index))
 
     def _told(self, record: Record) -> tuple[dict[str, float] | None, float]:
         """What the engine is told of a record: values, violation."""
@@ -358,7 +362,9 @@ class Search:
         return "; ".join(f"{c} is broken: {v:.4g}" for c, v in parts if v is not None and c.violation(v) > 0)
 
     def _note_time(self, rung: int, record: Record) -> None:
-        if (seconds := record.cost.get("seconds", 0.0)) > 0:
+        # A training that diverged soon says nothing of how long others take.
+        seconds = record.cost.get("seconds", 0.0) if record.status != "non_finite" else 0.0
+        if seconds > 0:
             self._pace.note(record.genome_id, rung, seconds)
             # One that was only looked at again, or trained on another machine, says nothing.
             trained = record.cost.get("tokens", 1.0) > 0 and record.generation >= moved_at(self.store)

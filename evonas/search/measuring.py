@@ -46,6 +46,8 @@ class Measurements:
         if measured is None:
             return None
         exact = self._evaluator.exact(genome) if self._evaluator.exact_names else {}
+        if measured.cost:  # paid once, however many of its genomes and rungs ask
+            self._of[genome.architecture_id] = replace(measured, cost={})
         return replace(measured, measures={**exact, **measured.measures})
 
     def recall(self, record: Record) -> None:

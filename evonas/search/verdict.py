@@ -10,7 +10,8 @@ from ..evolution import Engine
 from ..record import Constraint, Record, total_violation
 from ..store import Store
 
-_FEW, _MANY, _TRIES = 4, 8, 3  # candidates of a generation, failures in a row, times that a generation is done again
+_FEW, _MANY = 4, 8  # candidates of a generation, failures in a row
+TRIES = 3  # times that a generation, or a candidate whose error has stopped the run, is done again
 _HOPELESS_GENERATIONS = 5  # in a row without a candidate that meets the constraints
 _BUGS = 3  # the same error in so many records in a row
 _PLACE = re.compile(r'File "([^"]+)", line (\d+)')
@@ -27,16 +28,17 @@ class Verdict:
         self._bug: tuple[str, str] | None = None
         self._in_a_row = 0
 
-    def after_record(self, record: Record) -> None:
-        """The same error has come up again and again: a bug of the task, not of a genome."""
-        bug = bug_of(record)
+    def after_training(self, record: Record, tries: int) -> None:
+        """The same error has come up again and again: a bug of the task, not of a genome. ``tries`` is how often this
+        candidate has been tried: what fails for the last time does not keep the others from being trained."""
+        bug = bug_of(record) if tries < TRIES else None
         self._in_a_row = self._in_a_row + 1 if bug is not None and bug == self._bug else int(bug is not None)
         self._bug = bug
         if self._in_a_row >= _BUGS:
             first = next(iter(record.reason.splitlines()), "")
             raise EvonasError(
                 f"{_BUGS} candidates in a row failed with the same error, {first} ({bug[1] or 'no traceback'})",
-                f"Their records keep the traceback. Mend it, then do them again: evonas resume {self.store.name}",
+                f"Their records keep the traceback. Mend it, then do them again: evonas resume {self.store.reference}",
                 exit_code=EXIT_FAILED,
             )
 
@@ -45,15 +47,16 @@ class Verdict:
         each of them has been tried."""
         if any(r.status in ("ok", "infeasible") for r in records) or not self._stuck(records):
             return
-        if tries < _TRIES and any(r.status in MENDABLE for r in records):
+        if tries < TRIES and any(r.status in MENDABLE for r in records):
             time_too = " --timeout 2h" if any(r.status == "timeout" for r in records) else ""
-            hint = f"Mend the cause, then do them again: evonas resume {self.store.name}{time_too}"
+            hint = f"Mend the cause, then do them again: evonas resume {self.store.reference}{time_too}"
             raise self._all_failed(generation, records, hint)
 
     def after_commit(self, generation: int, records: list[Record]) -> None:
         """All have failed for good, or nothing has met the constraints for several generations."""
         if not any(r.status in ("ok", "infeasible") for r in records) and self._stuck(records):
-            hint = f"Give the space gentler values, or try the next generation: evonas resume {self.store.name}"
+            further = f"evonas resume {self.store.reference} --generations {self.engine.generation + 10}"
+            hint = f"Give the space gentler values, or try the next generations: {further}"
             raise self._all_failed(generation, records, hint)
         self._hopeless = 0 if any(i.feasible for i in self.engine.archive.values()) else self._hopeless + 1
         # With rungs few come to where a loss is judged: a handful of generations says little then.
@@ -88,7 +91,7 @@ class Verdict:
             raise EvonasError(
                 f"nothing meets {' and '.join(map(str, self.constraints))} so far, and nothing has come to the last "
                 "rung, where that is judged",
-                f"Go on: evonas resume {self.store.name} --generations {self.engine.generation + 10}",
+                f"Go on: evonas resume {self.store.reference} --generations {self.engine.generation + 10}",
                 exit_code=EXIT_FAILED,
             )
         closest = min(infeasible, key=lambda r: total_violation(self.constraints, r))

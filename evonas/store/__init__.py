@@ -73,7 +73,7 @@ No pickle anywhere. Numbers that JSON can't hold (NaN, infinity) are null in JSO
 
 from __future__ import annotations
 
-from .notes import ENDED, MOVED, UNSETTLED, moved_at, note_end, note_settled
+from .notes import ENDED, MOVED, UNSETTLED, moved_at, note_aim, note_end, note_settled, seconds_since_aim
 from .reuse import Known, known_from
 from .runs import find_run, load_genome_ref, newest_run, runs_folder
 from .store import Entry, Store
@@ -91,9 +91,11 @@ __all__ = [
     "load_genome_ref",
     "moved_at",
     "newest_run",
+    "note_aim",
     "note_end",
     "note_settled",
     "runs_folder",
+    "seconds_since_aim",
     "told_records",
     "trained_outcome",
 ]

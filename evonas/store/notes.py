@@ -6,6 +6,7 @@ from .store import Store
 
 MOVED = "measured_here_from"  # the first generation in which times are those of this device
 UNSETTLED = "unsettled"  # true from the search's end until what follows it, settling and calibrating, is done
+_AIMED = "aimed_at_seconds"  # what the run had taken when it was last told how far to go
 ENDED = "ended"  # why the search came to its end, as ``Search.run`` says it; not there while it has not
 
 
@@ -14,6 +15,18 @@ def moved_at(store: Store) -> int:
     elsewhere stays in the records and is not compared with what is here."""
     found = store.header["notes"].get(MOVED)
     return found if type(found) is int else 0
+
+
+def note_aim(store: Store) -> None:
+    """Note that the run is told from here how far to go."""
+    _note(store, **{_AIMED: store.seconds})
+
+
+def seconds_since_aim(store: Store) -> float:
+    """What the run has taken since it was last told how far to go; of a run that never was again, all of it."""
+    found = store.header["notes"].get(_AIMED)
+    before = float(found) if type(found) in (int, float) and 0 <= found <= store.seconds else 0.0
+    return store.seconds - before
 
 
 def note_end(store: Store, why: str | None, unsettled: bool = False) -> None:

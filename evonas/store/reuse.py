@@ -27,12 +27,14 @@ def known_from(stores: Iterable[Store], measured: Collection[str], trained: Coll
     come again.
     """
     known = Known({}, {})
+    times: dict[tuple[str, str], int] = {}  # (run, architecture id) -> how often what is taken over was measured
     for store in stores:
         about = {"reused": store.name}
         for rung, _, record in told_records(store):
             found = _all_of({n: m for n, m in record.measures.items() if m.device == device}, measured)
-            if found:
-                architecture = store.genomes[record.genome_id].genome.architecture_id
+            architecture = store.genomes[record.genome_id].genome.architecture_id
+            if found and record.times_measured >= times.get((store.name, architecture), 0):
+                times[store.name, architecture] = record.times_measured
                 known.measured[architecture] = Outcome(measures=found, provenance={**record.provenance, **about})
             if (outcome := trained_outcome(record, trained)) is not None:
                 known.trained[record.genome_id, rung] = replace(outcome, provenance=about)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 from ..errors import EvonasError, did_you_mean
@@ -42,6 +43,13 @@ def find_run(name_or_path: str | Path | None = None) -> Path:
     what = "holds no run" if given.is_dir() or named.is_dir() else "names no run"
     hint = did_you_mean(str(name_or_path), names) if names else "Start one with: evonas evolve --run NAME"
     raise EvonasError(f"{str(name_or_path)!r} {what} in {runs_folder()}/ nor a run's folder", hint)
+
+
+def name_for_commands(folder: Path) -> str:
+    """What a command line takes to find the run in that folder: its name where that leads there, else its path."""
+    folder = folder.resolve()
+    named = (runs_folder() / folder.name).resolve() == folder
+    return shlex.quote(folder.name if named else str(folder))
 
 
 def load_genome_ref(reference: str) -> tuple[Genome, str]:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 MERGE_FROM, MERGE_SHARE = 64, 1 / 16
 MERGE_ALWAYS = 256  # evaluations in all, below which every commit merges: plain h5py then sees every generation
 
-_KEPT = "Every evaluation up to here is kept: free some space and go on with 'evonas resume {name}'."
+_KEPT = "Every evaluation up to here is kept: free some space and go on with 'evonas resume {run}'."
 
 
 class Store:
@@ -146,7 +146,7 @@ class Store:
         line = encode_line(journal_row(evaluation, entry))
         if len(line) > MAX_LINE:
             raise EvonasError(f"evaluation of {genome.id} takes {len(line)} bytes; at most {MAX_LINE} are stored")
-        with _disk(f"can't store the evaluation of {genome.id}", _KEPT.format(name=self.name)):
+        with _disk(f"can't store the evaluation of {genome.id}", _KEPT.format(run=self.reference)):
             journal.append(line)
         if entry is not None:
             self._state.genomes.add(entry)
@@ -184,7 +184,7 @@ class Store:
             state.generations.append(read_generation(row))
             state.populations[number] = list(population)
 
-        with _disk(f"can't commit generation {number}", _KEPT.format(name=self.name)):
+        with _disk(f"can't commit generation {number}", _KEPT.format(run=self.reference)):
             if due or len(line) > MAX_LINE:
                 self._merge([*state.pending, (row, members)], committed)
             else:
@@ -218,7 +218,7 @@ class Store:
         new = {name: value for name, value in new.items() if value != self._state.header[name]}
         if not new:
             return
-        with _disk(f"can't change the settings of run {self.name!r}", _KEPT.format(name=self.name)):
+        with _disk(f"can't change the settings of run {self.name!r}", _KEPT.format(run=self.reference)):
             line = encode_line({"header": new})
             if len(line) > MAX_LINE:
                 # Together with the journal: an older line of it must not come after this one.
@@ -261,6 +261,13 @@ class Store:
     @property
     def name(self) -> str:
         return self._path.stem if self._path.is_file() else self._path.resolve().name
+
+    @property
+    def reference(self) -> str:
+        """What a command line takes to find this run; see ``name_for_commands``."""
+        from .runs import name_for_commands
+
+        return name_for_commands(self._path)
 
     @property
     def folder(self) -> Path:
@@ -422,11 +429,13 @@ def _disk(what: str, hint: str) -> Iterator[None]:
 
 def _refuse_existing(folder: Path) -> None:
     journal = folder / JOURNAL
+    from .runs import name_for_commands
+
     try:
         if (folder / DATA).exists() or (journal.exists() and journal.stat().st_size):
             raise EvonasError(
                 f"run {folder.name!r} exists in {folder.parent}",
-                f"Choose another name with --run NAME, or go on with 'evonas resume {folder.name}'.",
+                f"Choose another name with --run NAME, or go on with 'evonas resume {name_for_commands(folder)}'.",
             )
     except OSError:
         return  # not a folder, or not ours to look into: creating the run will say so

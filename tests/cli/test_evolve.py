@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import re
@@ -9,6 +10,7 @@ import shutil
 
 import pytest
 
+from evonas.cli import running
 from evonas.config import Settings
 from evonas.errors import EvonasError
 from evonas.fitness import device_text
@@ -41,6 +43,12 @@ class Alternating:
     def loss(self, logits, targets):
         return cross_entropy(logits.transpose(1, 2), targets, reduction="none").mean(dim=1)
 """
+
+
+HEADER = {
+    "objectives": [{"name": "loss", "unit": "nats", "direction": "min"}], "seed": 0, "device": "cpu", "command": "test",
+    "settings": {}, "space": {}, "seed_genomes": [],
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -453,6 +461,31 @@ def test_a_run_that_would_train_otherwise_can_not_be_reused(cli, in_copy, small,
     assert not (in_copy / "runs/second").exists()
 
 
+def test_losses_of_other_data_are_not_taken_over_where_a_task_can_not_tell(in_copy):
+    """A task need not have a fingerprint: two files are not the same data because neither has one."""
+    settings = Settings.from_dict({**Store.open("runs/first").header["settings"], "data": "a.bin"})
+    with Store.create("runs/run", {**HEADER, "settings": settings.to_dict(), "notes": {}}) as store:
+        running._check_same(store, settings, None)
+        with pytest.raises(EvonasError, match=r"its data is a\.bin, not b\.bin"):
+            running._check_same(store, dataclasses.replace(settings, data="b.bin"), None)
+
+
+def test_a_disk_that_is_full_at_once_leaves_no_run_to_resume(tmp_path):
+    with pytest.raises(EvonasError, match="no space left") as error:
+        with running._new_run(Store.create(tmp_path / "run", HEADER)) as store:
+            raise EvonasError("no space left", f"Go on with 'evonas resume {store.reference}'.", exit_code=3)
+    assert "resume" not in error.value.hint and "same command" in error.value.hint and error.value.exit_code == 3
+    assert not (tmp_path / "run" / "population.h5").exists()
+
+
+def test_checkpoints_of_a_run_that_was_here_are_not_gone_on_from(cli, in_tmp_path, small):
+    (in_tmp_path / "runs/run/weights").mkdir(parents=True)
+    stale = in_tmp_path / "runs/run/weights/0123456789ab.safetensors"
+    stale.write_bytes(b"of another length")
+    cli("evolve", *small, "--run", "run", "--generations", 1)
+    assert not stale.exists()
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
@@ -460,6 +493,7 @@ def test_a_run_that_would_train_otherwise_can_not_be_reused(cli, in_copy, small,
         (("--rungs", 4, "--generations", 3, "--tokens", 4096), "beyond rung 3 of 4; --rungs 3"),
         (("--rungs", 2, "--generations", 2), ""),
         (("--rungs", 1, "--generations", 1), ""),
+        (("--objective", "params", "--objective", "flops", "--rungs", 2, "--generations", 1), ""),  # nothing is trained
     ],
 )
 def test_a_run_too_short_for_its_rungs_says_so_first(cli, in_tmp_path, small, options, said):

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from evonas.convert.weights import save_weights
-from evonas.genome import genome_to_dict, read_genome, write_genome
+from evonas.genome import Genome, genome_to_dict, read_genome, write_genome
 from evonas.model import build
+from evonas.record import Measure, Record
 from evonas.store import Store
 
 from .conftest import SEED, files
@@ -241,10 +243,55 @@ def test_a_folder_with_something_in_it_is_refused_and_left_alone(cli, in_tmp_pat
     assert files(in_tmp_path) == {"out": None, "out/mine": b"mine"}
 
 
-def test_a_failure_leaves_nothing(cli, in_tmp_path, monkeypatch):
-    def fail(*args, **kwargs):
-        raise OSError(28, "No space left on device", "out/weights.partial")
+@pytest.mark.parametrize("kind", [OSError, SafetensorError])  # the library's own, of a disk that is full
+def test_a_failure_leaves_nothing(cli, in_tmp_path, monkeypatch, kind):
+    def fail(weights, path, metadata):
+        Path(path).write_bytes(b"a part")
+        raise kind("No space left on device (os error 28)")
 
     monkeypatch.setattr("safetensors.torch.save_file", fail)
     done = cli("export", "nanogpt-cpu", "--untrained", "-o", "out", code=1)
     assert "No space left on device" in done.sentence and not files(in_tmp_path)
+
+
+def test_untrained_it_asks_the_data_for_nothing_but_its_alphabet(cli, in_copy):
+    """No text need be long enough for the context, and that of a run is known."""
+    assert "context 30000" in cli("export", "nanogpt-cpu", "--untrained", "--context", 30000, "-o", "long").out
+    with Store.open("runs/first", write=True) as store:
+        store.set_header(settings={**store.header["settings"], "data": "gone.txt"})
+    size = store.header["notes"]["vocab_size"]
+    done = cli("export", f"first:{store.front_ids()[0]}", "--untrained", "-o", "out")
+    assert f"vocabulary {size}, " in done.out
+
+
+def test_the_name_in_a_file_leads_to_no_other_folder(cli, in_tmp_path, seed_file):
+    data = json.loads(Path(seed_file).read_text())
+    Path("f.json").write_text(json.dumps({**data, "name": "org/../../elsewhere"}))
+    cli("export", "f.json", "--untrained")
+    assert [path.name for path in (in_tmp_path / "runs").iterdir()] == ["export-org-..-..-elsewhere"]
+    assert (in_tmp_path / "runs/export-org-..-..-elsewhere/model.py").is_file()
+
+
+def test_the_folder_one_is_in_is_a_reference_too(cli, in_tmp_path, monkeypatch):
+    config = {"model_type": "gpt2", "n_embd": 32, "n_head": 2, "n_layer": 1, "n_positions": 16}
+    (in_tmp_path / "mine").mkdir()
+    (in_tmp_path / "mine/config.json").write_text(json.dumps(config))
+    monkeypatch.chdir(in_tmp_path / "mine")
+    assert "there are no trained weights of mine" in cli("export", ".", code=2).sentence
+    cli("export", ".", "--untrained", "-o", "out")
+    shutil.copy("out/weights.safetensors", "weights.safetensors")
+    assert "weights from weights.safetensors" in cli("export", ".", "-o", "again").out
+
+
+def test_a_genome_of_a_space_of_ones_own_is_shown_and_nothing_else(cli, in_tmp_path):
+    genome = Genome({"x": 1, "y": "b"})
+    header = {
+        "objectives": [{"name": "loss", "unit": "", "direction": "min"}], "seed": 0, "device": "cpu", "command": "test",
+        "settings": {"task": "text"}, "space": {}, "seed_genomes": [],
+    }  # fmt: skip
+    with Store.create("runs/own", header) as store:
+        store.append(genome, Record(genome.id, 0, 0, "ok", {"loss": Measure(1.0, 0.1, "", "cpu")}))
+    assert "y b" in cli("genome", "show", f"own:{genome.id}").out
+    for command in (("train",), ("export", "--untrained", "--vocab", 9), ("export",)):
+        said = cli(command[0], f"own:{genome.id}", *command[1:], code=2).sentence
+        assert "is no network that can be built" in said and "evonas genome show" in said

@@ -127,6 +127,14 @@ def test_diff_names_the_genes_that_differ_and_no_other(cli):
     assert "768" in out and "1024" in out
 
 
+def test_diff_says_what_a_gene_is_that_a_genome_leaves_out(cli, in_tmp_path, seed_file):
+    data = json.loads(Path(seed_file).read_text())
+    Path("other.json").write_text(json.dumps({**data, "genes": {**data["genes"], "init": "fan_in", "conv_width": 4}}))
+    out = cli("genome", "diff", seed_file, "other.json").out
+    rows = {line.split()[0]: line.split()[1:] for line in out.splitlines() if line.strip()}
+    assert rows["init"] == ["normal", "fan_in"] and rows["conv_width"] == ["1", "4"]
+
+
 def test_diff_is_short_and_says_what_it_costs(cli):
     done = cli("genome", "diff", "gpt2", "llama-3.2-1b")
     assert "nonex" not in done.out and "True" not in done.out and "gelu" in done.out

@@ -47,7 +47,7 @@ def test_it_takes_the_newest_run_and_extends_it(cli, in_copy):
     before = Store.open("runs/first")
     done = cli("resume", "--generations", 3, "--executor", "serial")
     store = Store.open("runs/first")
-    assert "generation 3/3" in done.err and "3 generations, 4 evaluations" in done.out
+    assert "generation 3/3" in done.err and "3 generations, 4 evaluations of this sitting in" in done.out
     assert store.records[: len(before.records)] == before.records and len(evaluations(store)) == 12
     assert [g["generation"] for g in store.generations] == [0, 1, 2]
     assert store.generations[:2] == before.generations
@@ -286,6 +286,22 @@ def test_a_calibration_gets_its_share_of_all_sittings(cli, in_copy, monkeypatch)
     monkeypatch.setattr("evonas.search.Search.run", run)
     cli("resume", "first", "--executor", "serial")
     assert asked == [pytest.approx((600 - 3 - 160) - 20, abs=15)]
+
+
+def test_of_the_sittings_since_it_was_told_how_far_to_go(cli, in_copy, monkeypatch):
+    """A run that took ten hours, and is given ten minutes more, is not calibrated for half an hour."""
+    monkeypatch.setattr("evonas.cli.running._sample", lambda *_: 0)
+    asked = []
+
+    def run(self, generations, deadline, patience):
+        asked.append(deadline - time.monotonic())
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("evonas.search.Search.run", run)
+    for seconds, options in ((36000.0, ("--budget", "10m", "--calibrate", "10%")), (36060.0, ())):
+        monkeypatch.setattr(Store, "seconds", seconds)
+        cli("resume", "first", *options, "--executor", "serial", code=130)
+    assert asked == [pytest.approx((600 - 3 - 60) - 20, abs=15), pytest.approx((540 - 3 - 60) - 20, abs=15)]
 
 
 def test_a_run_of_very_many_generations_needs_no_other_end(cli, in_copy, monkeypatch):

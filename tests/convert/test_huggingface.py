@@ -253,6 +253,7 @@ def test_latent_widths_that_differ_are_noted():
         ("llama", {"rope_scaling": {"type": "linear", "factor": 2.0}}, '"linear"'),
         ("llama", {"rope_parameters": {"rope_theta": 5e5, "rope_type": "default"}}, "rope_theta 500000"),
         ("llama", {"architectures": ["LlamaForSequenceClassification"]}, "LlamaForSequenceClassification"),
+        ("gpt2", {"architectures": ["GPT2DoubleHeadsModel"]}, "GPT2DoubleHeadsModel"),
         ("gpt2", {"activation_function": "relu"}, "gelu stands in"),
         ("gpt2", {"scale_attn_weights": False}, "not scaled"),
         ("gpt2", {"scale_attn_by_inverse_layer_idx": True}, "layer's number"),

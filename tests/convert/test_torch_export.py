@@ -176,6 +176,21 @@ def test_with_a_vocabulary_it_reads_and_writes_text(tmp_path):
     assert len(text.strip()) > 8 and set(text) <= set(vocabulary.decode())
 
 
+@pytest.mark.parametrize("vocabulary", [b"The aboutw", bytes(range(200, 210))])
+@pytest.mark.parametrize("context", [2, 4, 16, 64])
+def test_what_it_says_of_its_use_works(tmp_path, vocabulary, context):
+    """Whatever its context and its alphabet are."""
+    genome = bounded_windows(transformer_genome({**EVERY_GENE, "position": "learned"}), context)
+    model = build(genome, len(vocabulary), context)
+    export_torch(model, tmp_path, trained=True, vocabulary=vocabulary)
+    said = (tmp_path / "model.py").read_text().split('"""')[1]
+    lines = [line.strip() for line in said.splitlines() if line.startswith("    ")]
+    code = "\n".join(line for line in lines if "tokens" not in line)
+    assert "load()" in code and "generate(model, begin, " in code
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0 and done.stdout, done.stderr
+
+
 @pytest.mark.parametrize("text", ["zz", "0", "0a0a", "0a", ""])
 def test_a_vocabulary_that_is_none_of_these_weights_is_ignored(tmp_path, text):
     path = tmp_path / "w.safetensors"

@@ -60,7 +60,7 @@ def test_the_contract(run):
     ]
     assert (report["generations"], report["evaluations"], report["failures"]) == (8, 192, {"non_finite": 8})
     assert len(report["hypervolume"]) == 8 and report["hypervolume"] == sorted(report["hypervolume"])
-    assert report["status_of_run"] == {"generations_asked": 9, "generations_done": 8}
+    assert report["status_of_run"] == {"generations_asked": 9, "generations_done": 8, "ended": False}
     for member in report["front"] + report["seeds"]:
         assert list(member) == MEMBER_KEYS + ["probability"] * (member in report["front"])
         assert list(member["objectives"]) == ["loss", "latency"]

@@ -82,13 +82,13 @@ def test_genomes_that_failed_on_the_way_are_not_chosen(climbed, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("objectives", "hint"), [(("latency",), "a run that trades off the loss"), (("loss",), "evonas resume run")]
+    ("objectives", "hint"), [(("latency",), "a run that trades off the loss"), (("loss",), "evonas resume {run}")]
 )
 def test_a_run_without_a_loss_is_refused(tmp_path, objectives, hint):
     with Store.create(tmp_path / "run", header(objectives)) as store:
         with pytest.raises(EvonasError, match="no genome with a loss") as error:
             chosen_of(store, 8)
-    assert hint in error.value.hint
+    assert hint.format(run=tmp_path / "run") in error.value.hint
 
 
 def test_a_perfect_proxy_and_a_reversed_one(climbed):

@@ -9,7 +9,9 @@ import json
 import re
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from rich.console import Console
 
 from evonas.errors import EvonasError
@@ -17,7 +19,8 @@ from evonas.genome import ARCHITECTURE_GENES, TRAINING_GENES, Genome
 from evonas.record import Measure, Record
 from evonas.report import build_report, plot, png, render_table, to_csv, to_html, to_json, to_markdown
 from evonas.report.cells import nothing_yet, summary_lines, table_of
-from evonas.report.figure import draw
+from evonas.report.compare import Comparison
+from evonas.report.figure import _progress, draw
 from evonas.report.table import SHORT_ID
 from evonas.store import MOVED, Store
 
@@ -204,6 +207,16 @@ def test_nothing_finished_yet(tmp_path):
         plot(store, tmp_path / "none.png")
 
 
+def test_seeds_without_a_front_do_not_hide_that_there_is_none(tmp_path):
+    report = {**small(tmp_path), "front": [], "constraints": [{"text": "loss<=0.1", "name": "loss", "unit": "nats"}]}
+    report["status_of_run"] = {"generations_asked": 1, "generations_done": 1}
+    assert report["seeds"]
+    with Store.open(tmp_path / "small") as store:
+        page = Tags(to_html(report, png(store))).text
+    for text in (rendered(report), to_markdown(report), page):
+        assert "Nothing is on the front: nothing meets the constraints." in text and "nanogpt-cpu" in text
+
+
 def test_a_run_that_is_over_without_a_front_has_none_for_good():
     state = {"generations_asked": 3, "generations_done": 2}
     report = {"status_of_run": state, "constraints": [], "evaluations": 5, "failures": {"crash": 2, "timeout": 2}}
@@ -213,6 +226,8 @@ def test_a_run_that_is_over_without_a_front_has_none_for_good():
     assert nothing_yet({**report, "constraints": ["x"]}).endswith("nothing meets the constraints.")
     broken = {**report, "constraints": ["x"], "failures": {"infeasible": 5}}
     assert nothing_yet(broken).endswith("nothing meets the constraints.")
+    state["generations_asked"] = None  # on a budget, or told to stop by itself
+    assert nothing_yet({**report, "status_of_run": {**state, "ended": True}}) == "Nothing is on the front."
     report["failures"]["crash"] = 3
     assert nothing_yet(report) == "Nothing is on the front: none of the evaluations has succeeded."
 
@@ -407,3 +422,16 @@ def test_half_characters_of_a_run_come_out_as_text(tmp_path):
         text.encode("utf-8")
         assert "\x1b" not in text
     assert json.loads(to_json(report))["run"].startswith("a")
+
+
+def test_the_best_so_far_of_one_objective_breaks_no_constraint():
+    records = tuple(Record(f"{k}", 0, k, "ok") for k in range(4))
+    values = np.array([[1.0], [3.0], [2.0], [2.5]])
+    for feasible, drawn in (([0, 1, 1, 1], ([2, 3, 4], [3.0, 2.0, 2.0])), ([0, 0, 0, 0], None)):
+        those = np.array(feasible, dtype=bool)
+        ax = Figure().add_subplot()
+        found = Comparison(("params",), ("min",), records, values, those, those, {}, 0)
+        _progress(ax, found, [{"name": "params", "unit": "", "direction": "min"}])
+        dots, *best = ax.lines
+        assert dots.get_ydata().tolist() == values[:, 0].tolist(), "all that was evaluated"
+        assert [(line.get_xdata().tolist(), line.get_ydata().tolist()) for line in best] == ([drawn] if drawn else [])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from evonas.record import Measure, Record
+from evonas.record import MEASURED_AGAIN, Measure, Record
 from evonas.store import Store, known_from
 
 from .conftest import HEADER, genome
@@ -33,6 +33,20 @@ def test_every_rung_of_a_genome_and_the_time_of_its_architecture(store):
     assert known.measured[g.architecture_id].measures["latency"].value == 1.0
     for outcome in (*known.trained.values(), *known.measured.values()):
         assert not outcome.cost and outcome.provenance["reused"] == "old"
+
+
+def test_a_settled_time_is_not_replaced_by_a_single_one(store):
+    """Whichever of an architecture's genomes comes later in the run."""
+    g = add(store, 0)
+    again = {"latency": Measure(5.0, 0.01, "measured", "a cpu"), "loss": Measure(2.0, 0.01, "0 tokens", "cpu")}
+    store.append(g, Record(g.id, 0, 0, "ok", again, MEASURED_AGAIN, provenance={"times_measured": 4}))
+    assert store.record_of(g.id).times_measured > 1
+    other = g.replace(learning_rate=2 * g.learning_rate)
+    single = {**again, "latency": Measure(9.0, 0.1, "measured", "a cpu")}
+    store.append(other, Record(other.id, 1, 3, "ok", single))
+    assert other.architecture_id == g.architecture_id
+    known = known_from([store], ("latency",), ("loss",), "a cpu")
+    assert known.measured[g.architecture_id].measures["latency"].value == 5.0
 
 
 def test_times_of_another_machine_are_not_taken(store):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import os
+import shlex
+import shutil
 from pathlib import Path
 
 import pytest
@@ -41,6 +43,18 @@ def test_find_run_takes_names_folders_and_files(two, tmp_path):
     assert Store.open(copy).records == [] and Store.open(copy).name == "copy"
     with pytest.raises(EvonasError, match="only be read"):
         Store.open(copy, write=True)
+
+
+def test_a_command_finds_a_run_by_what_names_it(two, tmp_path, monkeypatch):
+    """Its name where it lies in runs/, its path elsewhere; from its own folder too, where it was opened as "."."""
+    assert Store.open(runs_folder() / "one").reference == "one"
+    assert Store.open((runs_folder() / "one").resolve()).reference == "one"
+    elsewhere = tmp_path / "old runs" / "one"
+    shutil.copytree(runs_folder() / "one", elsewhere)
+    named = Store.open(elsewhere).reference
+    assert shlex.split(named) == [str(elsewhere)] and find_run(shlex.split(named)[0]) == elsewhere
+    monkeypatch.chdir(elsewhere)
+    assert Store.open(".").reference == named
 
 
 def test_no_such_run_names_the_nearest(two):
