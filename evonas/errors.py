@@ -42,3 +42,9 @@ def did_you_mean(name: str, allowed: Iterable[str]) -> str:
     allowed = sorted(allowed)
     near = difflib.get_close_matches(str(name), allowed, n=1, cutoff=0.6)
     return f"Did you mean {near[0]!r}?" if near else f"Allowed: {', '.join(allowed)}."
+
+
+def exit_code_of(error: OSError) -> int:
+    """Of a file that can't be written: wrong usage where another place would do, else (a full disk) the run failed."""
+    elsewhere = FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError
+    return EXIT_USAGE if isinstance(error, elsewhere) else EXIT_FAILED

@@ -159,7 +159,7 @@ _CONSTRAINT = re.compile(r"^\s*([A-Za-z_]\w*)\s*(<=|>=)\s*([-+]?[0-9.]+(?:[eE][-
 _SCALES = {
     "latency": {"": 1.0, "ms": 1.0, "us": 1e-3, "µs": 1e-3, "s": 1e3},
     "decode_latency": {"": 1.0, "ms": 1.0, "us": 1e-3, "µs": 1e-3, "s": 1e3},
-    "memory": {"": 1.0, "kb": 1e-3, "mb": 1.0, "gb": 1e3},
+    "memory": {"": 1.0, "b": 1e-6, "kb": 1e-3, "mb": 1.0, "gb": 1e3},
     "params": {"": 1.0, "k": 1e3, "m": 1e6, "b": 1e9},
     "flops": {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12},
     "loss": {"": 1.0, "nats": 1.0},

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import pickle
+from pathlib import Path
 
 import pytest
 
 from evonas.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, EvonasError, did_you_mean
+from evonas.genome import read_genome, write_genome
 
 
 def test_exit_codes_are_the_contract():
@@ -41,3 +44,22 @@ def test_an_error_survives_the_way_from_a_worker():
 )
 def test_hints_name_the_nearest_or_all(name, hint):
     assert did_you_mean(name, iter(["loss", "latency"])) == hint
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (OSError(errno.ENOSPC, "full"), 1),
+        (OSError(errno.ENOENT, "no folder"), 2),
+        (OSError(errno.EACCES, "not ours"), 2),
+    ],
+)
+def test_a_full_disk_is_no_wrong_usage(tmp_path, monkeypatch, error, code):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(Path, "write_bytes", fail)
+    genome = read_genome("nanogpt-cpu").genome
+    with pytest.raises(EvonasError, match="can't be written") as caught:
+        write_genome(tmp_path / "g.json", genome)
+    assert caught.value.exit_code == code

@@ -126,6 +126,7 @@ def test_dict_and_json_and_pickle_are_lossless(found):
         ("params<=2B", "params", "<=", 2e9),
         ("memory<=2GB", "memory", "<=", 2000.0),
         ("memory<=512kb", "memory", "<=", 0.512),
+        ("memory<=2000000000B", "memory", "<=", 2000.0),
         ("flops<=3G", "flops", "<=", 3e9),
         ("loss<=1.47", "loss", "<=", 1.47),
         ("loss<=1.47nats", "loss", "<=", 1.47),

@@ -62,7 +62,8 @@ def _default(name: str) -> str:
     "constraints",
     multiple=True,
     metavar="'NAME<=VALUE'",
-    help="Repeatable, such as 'latency<=5ms'. What breaks it is not trained; one on loss is judged at the last rung.",
+    help="Repeatable, such as 'latency<=5ms' or 'memory<=2GB'; without a unit in ms, MB, parameters, FLOPs. What "
+    "breaks it is not trained; one on loss is judged at the last rung.",
 )
 @click.option(
     "--goal",
@@ -103,8 +104,8 @@ def _default(name: str) -> str:
 @click.option(
     "--timeout",
     metavar="TIME",
-    help="Longest training of one candidate. Default: 15 minutes until five have ended, then 50 times their median, at "
-    "least a minute.",
+    help="Longest training of one candidate. Default: 15 minutes until five of one rung have ended, then 50 times what "
+    "the longest of the generation should take by their median, at least a minute.",
 )
 @click.option("--run", "run_name", metavar="NAME", help="Name of the run, a folder in runs/. Default: task and time.")
 @click.option(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from ..errors import EvonasError
+from ..errors import EvonasError, exit_code_of
 
 
 @click.command()
@@ -47,18 +47,20 @@ def report(run, form, plot_path, html_path) -> None:
     store = Store.open(find_run(run))
     gc.freeze()  # all of it stays until the end: not to be looked through for garbage
     built = build_report(store)
+    # Before what is printed, which whoever reads it may not read to its end.
+    if plot_path:
+        plot(store, Path(plot_path))
+    if html_path:
+        _write(Path(html_path), to_html(built, png(store)))
     if form == "table":
         from .terminal import output
 
         render_table(built, output())
     else:
         click.echo({"json": to_json, "csv": to_csv, "markdown": to_markdown}[form](built).rstrip("\n"))
-    if plot_path:
-        plot(store, Path(plot_path))
-        click.echo(f"Plot: {plot_path}", err=True)
-    if html_path:
-        _write(Path(html_path), to_html(built, png(store)))
-        click.echo(f"Page: {html_path}", err=True)
+    for what, path in (("Plot", plot_path), ("Page", html_path)):
+        if path:
+            click.echo(f"{what}: {path}", err=True)
 
 
 def _check_place(path: Path) -> None:
@@ -74,4 +76,4 @@ def _write(path: Path, text: str) -> None:
     try:
         path.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise EvonasError(f"{path} can't be written: {error.strerror}") from None
+        raise EvonasError(f"{path} can't be written: {error.strerror}", exit_code=exit_code_of(error)) from None

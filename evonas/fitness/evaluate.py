@@ -192,6 +192,7 @@ class ProxyEvaluator:
         import torch
 
         name = torch.cuda.get_device_name() if self.device != "cpu" else platform.machine()
+        threads = threads if self.device == "cpu" else torch.get_num_threads()  # set on a CPU alone
         return {"device": self.device, "device_name": name, "threads": threads, "torch": torch.__version__}
 
 

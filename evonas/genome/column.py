@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from .gene import SIGNIFICANT_DIGITS, Gene
+from .gene import Gene
 from .genome import plain
 
 _BELOW_1 = 1 - 1e-12
@@ -60,7 +60,7 @@ class Column:
         if self.size is not None:
             return np.minimum(np.floor(units * self.size), self.size - 1)
         values = self._low + units * self._extent
-        values = _rounded(np.exp(values) if self.gene.log else values)
+        values = _rounded(np.exp(values) if self.gene.log else values, self.gene.digits)
         if self.gene.is_whole:
             values = np.rint(values)
         return np.clip(values, self.gene.low, self.gene.high)
@@ -105,11 +105,11 @@ class Column:
         return there
 
 
-def _rounded(values: np.ndarray) -> np.ndarray:
-    """To SIGNIFICANT_DIGITS. A whole number times or over a power of ten is the double nearest to the decimal."""
+def _rounded(values: np.ndarray, digits: int) -> np.ndarray:
+    """To so many significant digits. A whole number times or over a power of ten is the double next to the decimal."""
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        digits = SIGNIFICANT_DIGITS - 1 - np.floor(np.log10(np.abs(values)))
-        up, down = 10.0 ** np.maximum(digits, 0), 10.0 ** np.maximum(-digits, 0)
+        places = digits - 1 - np.floor(np.log10(np.abs(values)))
+        up, down = 10.0 ** np.maximum(places, 0), 10.0 ** np.maximum(-places, 0)
         rounded = np.rint(values * up / down) * down / up
     return np.where(np.isfinite(rounded), rounded, values)  # 0, and what lies at the edge of what doubles hold
 

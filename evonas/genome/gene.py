@@ -16,6 +16,7 @@ from .genome import plain
 
 MAX_OPTIONS = 10_000
 MAX_NUMBER = 1e300
+_MOST_DIGITS = 15  # that a double holds in any case
 SIGNIFICANT_DIGITS = 3  # of continuous values: enough to tune by, short enough to read
 
 
@@ -71,6 +72,13 @@ class Gene:
             return None
         count = math.floor((self.high - self.low) / self.step + 1e-9) + 1
         return tuple(_tidy(self.low + k * self.step) for k in range(count))
+
+    @cached_property
+    def digits(self) -> int:
+        """Significant digits of the values of a continuous range: more where it is narrow beside its ends."""
+        width = float(self.high) - float(self.low)
+        narrow = max(abs(self.low), abs(self.high)) / width if width > 0 else 1.0
+        return min(SIGNIFICANT_DIGITS + math.floor(math.log10(max(narrow, 1.0))), _MOST_DIGITS)
 
     def contains(self, value: Any) -> bool:
         """Whether the gene can take ``value``; ``True`` is not 1."""
@@ -129,7 +137,7 @@ class Gene:
             value = math.exp(math.log(self.low) + u * (math.log(self.high) - math.log(self.low)))
         else:
             value = self.low + u * (self.high - self.low)
-        rounded = float(f"{value:.{SIGNIFICANT_DIGITS}g}")
+        rounded = float(f"{value:.{self.digits}g}")
         rounded = min(max(round(rounded) if self.is_whole else rounded, self.low), self.high)
         return plain(rounded)
 

@@ -152,7 +152,8 @@ _JSON = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 def _digest(genes: Mapping) -> str:
     d_model, ratios = genes.get("d_model"), genes.get("ffn_ratio")
-    if isinstance(d_model, int) and isinstance(ratios, tuple):
+    ours = "activation" in genes and "position" in genes  # not of a space of one's own
+    if ours and isinstance(d_model, int) and isinstance(ratios, tuple):
         genes = {**genes, "ffn_ratio": [ffn_hidden(d_model, ratio) for ratio in ratios]}
     return hashlib.sha256(_JSON.encode(genes).encode()).hexdigest()[:12]
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import EvonasError, did_you_mean
+from ..errors import EvonasError, did_you_mean, exit_code_of
 from ..plain_files import open_plain
 from .gene import shown
 from .genome import LAYER_GENES, Genome
@@ -171,6 +171,6 @@ def write_genome(path: str | os.PathLike, genome: Genome, **about: Any) -> None:
     try:
         Path(path).write_bytes(text.encode("utf-8"))
     except OSError as error:
-        raise EvonasError(f"{path} can't be written: {error.strerror}") from None
+        raise EvonasError(f"{path} can't be written: {error.strerror}", exit_code=exit_code_of(error)) from None
     except UnicodeEncodeError:
         raise EvonasError("the genome's name, source or notes hold characters that are not Unicode text") from None

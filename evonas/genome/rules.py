@@ -53,6 +53,7 @@ class Rule:
             raise EvonasError(f"rule {text!r} is not an expression", "For example: d_model % n_heads == 0") from None
         self.text = text
         self.names: frozenset[str] = frozenset(_names(tree, text))
+        self.texts = frozenset(n.value for n in ast.walk(tree) if isinstance(n, ast.Constant) and type(n.value) is str)
         self._evaluate = _compile(tree, text)
 
     def holds(self, values: Mapping[str, Any]) -> bool:

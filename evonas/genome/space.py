@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -29,8 +29,8 @@ class SearchSpace:
     Args:
         genes: scalar and per-layer genes; names are unique.
         rules: conditions every genome meets; one that names a per-layer gene holds in every layer.
-        active: gene name -> condition under which the gene has an effect. An inactive gene is set to its first value.
-            A scalar gene's condition names scalar genes only.
+        active: gene name -> condition under which the gene has an effect. An inactive gene is set to the least of its
+            values (none is the greatest), a categorical one to its first. A scalar gene's condition names such alone.
         length: the gene that counts the layers; needed when there are per-layer genes.
         prior: gene name -> the value an expert would try first, in every layer; of as many genes as are worth a guess.
             Part of the first population begins there, and nothing else depends on it.
@@ -78,6 +78,9 @@ class SearchSpace:
         twice = sorted({n for n in names if names.count(n) > 1})
         if not names or twice:
             raise EvonasError(f"a search space needs genes, each name once; {', '.join(twice) or 'there are none'}")
+        taken = sorted(set(names) & UNWRITTEN.keys() - {"head_dim"}) if self.kind != "transformer" else []
+        if taken:  # a Genome leaves them out where a transformer has them by default
+            raise EvonasError(f"a gene of one's own can't be called {taken[0]}", "Give it another name.")
         for rule in (*self.rules, *self.active.values()):
             unknown = rule.names - set(names) - {"head_dim"}
             if unknown:
@@ -207,8 +210,9 @@ class SearchSpace:
         """``scalars`` and the layers of ``values``, changed as little as the rules ask; None where no way is found.
         Other numbers of layers come last."""
         tries = iter(range(_MAX_TRIES))
-        named = set().union(*(r.names for r in self.rules)) & {g.name for g in self.scalar_genes}
-        for involved in dict.fromkeys((frozenset(named - {self.length}), frozenset(named))):
+        named, scalar = set().union(*(r.names for r in self.rules)), {g.name for g in self.scalar_genes}
+        ways = (named & scalar) - {self.length}, named & scalar, self._with_conditions(named) & scalar
+        for involved in dict.fromkeys(map(frozenset, ways)):
             for candidate in by_distance([self.genes[n] for n in sorted(involved)], scalars, tries):
                 candidate = self._settled(candidate)
                 if self._scalars_hold(candidate):
@@ -235,12 +239,20 @@ class SearchSpace:
         return self._mend_row(scalars, row, iter(range(_MAX_TRIES)))
 
     def _mend_row(self, scalars: dict, row: dict, tries: Iterator[int]) -> dict | None:
-        involved = {n for r in self._layer_rules for n in r.names if n in row}
-        for candidate in by_distance([self.genes[n] for n in sorted(involved)], row, tries):
-            candidate = self._settled(candidate, scalars)
-            if all(r.holds({"head_dim": None, **scalars, **candidate}) for r in self._layer_rules):
-                return candidate
+        named = set().union(*(r.names for r in self._layer_rules))
+        for involved in dict.fromkeys(frozenset(n & row.keys()) for n in (named, self._with_conditions(named))):
+            for candidate in by_distance([self.genes[n] for n in sorted(involved)], row, tries):
+                candidate = self._settled(candidate, scalars)
+                if all(r.holds({"head_dim": None, **scalars, **candidate}) for r in self._layer_rules):
+                    return candidate
         return None
+
+    def _with_conditions(self, names: Collection[str]) -> set[str]:
+        """These genes, and those that say whether they have an effect."""
+        found = set(names)
+        while more := set().union(*(self.active[n].names for n in found if n in self.active)) - found:
+            found |= more
+        return found
 
     def _settled(self, values: dict, others: Mapping | None = None) -> dict:
         """``values`` with inactive genes at their resting value, so that they neither break rules nor tell apart."""
@@ -255,7 +267,7 @@ class SearchSpace:
 
     def _rest(self, name: str, values: Mapping) -> Any:
         # A layer with a latent has a key and value for every head: the form Genome keeps.
-        if name == "n_kv_heads" and "kv_rank" in values:
+        if name == "n_kv_heads" and {"kv_rank", "n_heads"} <= values.keys():
             return values["n_heads"]
         return self.genes[name].from_unit(0.0)
 

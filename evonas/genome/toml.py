@@ -141,6 +141,10 @@ def _rule(text: Any, where: str, genes: list[Gene]) -> Rule:
         rule = Rule(text)
     except EvonasError as error:
         raise EvonasError(f"{where}: {error.message}", error.hint) from None
+    empty = {g.name for g in genes if g.contains(None)} & rule.names
+    if empty and (words := sorted({"none", "full"} & rule.texts)):
+        cure = f"Write it without quotes: {next(iter(sorted(empty)))} is {words[0]}"
+        raise EvonasError(f"{where}: rule {text!r} holds the text {words[0]!r}, which no gene is", cure)
     known = {g.name for g in genes} | {"head_dim"}
     for name in sorted(rule.names - known):
         raise EvonasError(f"{where}: rule {text!r} names unknown gene {name!r}", did_you_mean(name, known))

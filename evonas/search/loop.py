@@ -33,7 +33,8 @@ class Search:
         store: open for writing. Every finished evaluation is on disk before the engine hears of it.
         executor: its target is ``evaluator``.
         constraints: candidates that break one are not trained.
-        timeout: seconds per training; None for 50 times the median of its rung so far, at least a minute.
+        timeout: seconds per training; None for 50 times what the longest of its generation should take, by the median
+            of others, at least a minute.
         labels: genome id -> name, of seed genomes.
         known: results of earlier runs, taken instead of measuring and training again.
         device: what measures here, as a ``Measure`` says it. What was measured on another and not brought here (see
@@ -110,7 +111,7 @@ class Search:
                 return self._ended("budget")
             tries = min(len(self._tries(r.genome_id, r.generation, r.index)) for r in records.values())
             self._verdict.before_commit(generation, list(records.values()), tries)
-            for candidate in candidates:
+            for candidate in sorted(candidates, key=lambda c: c.index):  # as a resumed run is told
                 self.engine.tell(candidate, *self._told_here(records[candidate.index]))
                 self._pay(candidate.rung, records[candidate.index])
             self._begun = []

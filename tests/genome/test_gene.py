@@ -297,3 +297,20 @@ def test_anything_can_be_shown_in_a_message():
         nested = [nested]
     assert shown(nested) == "a list too large to print" and shown(10**5000) == "a int too large to print"
     assert shown("x" * 1000) == "'" + 56 * "x" + "..." and shown(3) == "3"
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "log"),
+    [(0.999, 0.9999, False), (1000.0, 1005.0, False), (0.99, 0.9999, False), (99.9, 100.0, True)],
+)
+def test_a_narrow_range_is_covered(low, high, log):
+    """Three digits would leave its two ends."""
+    gene = Gene("x", low=low, high=high, log=log)
+    rng = np.random.default_rng(0)
+    drawn = {gene.sample(rng) for _ in range(200)}
+    assert len(drawn) > 20 and all(gene.contains(v) and gene.nearest(v) == v for v in drawn)
+    column = Column(gene)
+    units = rng.random(50)
+    assert column.at(units).tolist() == [gene.from_unit(u) for u in units], "one by one or many at a time"
+    wide = Gene("x", low=0.1, high=1.0)
+    assert {len(f"{wide.sample(rng):g}") for _ in range(50)} <= {3, 4, 5}, "others stay short"

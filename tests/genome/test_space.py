@@ -601,3 +601,58 @@ def test_narrower_and_wider_spaces_keep_the_prior():
     assert space_from_dict(data).bounded(100).prior["window"] == 64
     assert space.bounded(32).prior == space.prior
     assert space.widened(space.repair({}).replace(d_model=200)).prior == space.prior
+
+
+@pytest.mark.parametrize("effect", ["b == 0", "b == 1"])
+def test_what_says_whether_a_gene_has_an_effect_gives_way_too(effect):
+    """A rule that names a gene at rest can be met by giving it an effect, and not only by the one default genome."""
+    data = {"kind": "custom", "genes": {"a": [1, 5], "b": [0, 1], "c": {"low": 0, "high": 99}}}
+    space = space_from_dict({**data, "rules": ["a >= 5"], "active": {"a": effect}})
+    drawn = [space.sample(np.random.default_rng(k)) for k in range(40)]
+    assert all(space.check(g) == [] and g.a == 5 for g in drawn)
+    assert len({g.c for g in drawn}) > 20
+    coder = space.coder
+    assert coder.decode(coder.repaired(coder.encode(drawn))) == drawn
+
+
+def test_in_a_layer_too():
+    data = {
+        "kind": "custom",
+        "length": "n",
+        "genes": {"n": [1, 2]},
+        "layers": {"a": [1, 5], "b": [0, 1], "c": [1, 2, 3]},
+    }
+    space = space_from_dict({**data, "rules": ["a >= 5"], "active": {"a": "b == 1"}})
+    drawn = [space.sample(np.random.default_rng(k)) for k in range(40)]
+    assert all(space.check(g) == [] and set(g.a) == {5} for g in drawn) and len(set(drawn)) > 6
+
+
+@pytest.mark.parametrize("ranks", [["none", 8], [8, 16]])
+def test_heads_of_keys_need_not_be_beside_heads_in_a_space_of_ones_own(ranks):
+    data = {"kind": "custom", "length": "n", "genes": {"n": [1, 2]}, "layers": {"n_kv_heads": [1, 2], "kv_rank": ranks}}
+    space = space_from_dict({**data, "active": {"n_kv_heads": "kv_rank is none"}})
+    for k in range(20):
+        assert space.check(space.sample(np.random.default_rng(k))) == []
+
+
+@pytest.mark.parametrize("name", ["conv_width", "block_conv_width", "init"])
+def test_genes_that_a_genome_leaves_out_are_no_names_for_ones_own(name):
+    with pytest.raises(EvonasError, match=f"can't be called {name}"):
+        space_from_dict({"kind": "custom", "genes": {name: [1, 3, 5]}})
+
+
+def test_genomes_of_ones_own_are_told_apart_by_all_their_genes():
+    data = {"kind": "custom", "length": "n", "genes": {"n": [1], "d_model": [8]}}
+    space = space_from_dict({**data, "layers": {"ffn_ratio": ["none", 0.25, 0.5, 1.0]}})
+    assert len({space.sample(np.random.default_rng(k)).id for k in range(40)}) == 4
+
+
+@pytest.mark.parametrize(
+    ("rule", "cure"), [("d == 'none' or x < 1", "d is none"), ("x < 1 or d != 'full'", "d is full")]
+)
+def test_a_rule_that_quotes_what_no_gene_is_is_refused(rule, cure):
+    data = {"kind": "custom", "genes": {"d": ["none", "cosine"], "x": {"low": 0, "high": 9}}}
+    with pytest.raises(EvonasError, match="which no gene is") as error:
+        space_from_dict({**data, "rules": [rule]})
+    assert cure in error.value.hint
+    assert space_from_dict({**data, "rules": ["d == 'cosine' or x < 1"]})
