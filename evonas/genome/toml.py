@@ -141,9 +141,11 @@ def _rule(text: Any, where: str, genes: list[Gene]) -> Rule:
         rule = Rule(text)
     except EvonasError as error:
         raise EvonasError(f"{where}: {error.message}", error.hint) from None
-    empty = {g.name for g in genes if g.contains(None)} & rule.names
-    if empty and (words := sorted({"none", "full"} & rule.texts)):
-        cure = f"Write it without quotes: {next(iter(sorted(empty)))} is {words[0]}"
+    named = [g for g in genes if g.name in rule.names]
+    empty = sorted(g.name for g in named if g.contains(None))
+    words = sorted(w for w in {"none", "full"} & rule.texts if not any(g.contains(w) for g in named))
+    if empty and words:
+        cure = f"Write it without quotes: {empty[0]} is {words[0]}"
         raise EvonasError(f"{where}: rule {text!r} holds the text {words[0]!r}, which no gene is", cure)
     known = {g.name for g in genes} | {"head_dim"}
     for name in sorted(rule.names - known):

@@ -47,8 +47,11 @@ def find_run(name_or_path: str | Path | None = None) -> Path:
 
 def name_for_commands(folder: Path) -> str:
     """What a command line takes to find the run in that folder: its name where that leads there, else its path."""
-    folder = folder.resolve()
-    named = (runs_folder() / folder.name).resolve() == folder
+    try:
+        folder = folder.resolve()
+        named = (runs_folder() / folder.name).resolve() == folder
+    except OSError:  # the working folder is gone
+        named = False
     return shlex.quote(folder.name if named else str(folder))
 
 

@@ -35,8 +35,6 @@ if TYPE_CHECKING:
 MERGE_FROM, MERGE_SHARE = 64, 1 / 16
 MERGE_ALWAYS = 256  # evaluations in all, below which every commit merges: plain h5py then sees every generation
 
-_KEPT = "Every evaluation up to here is kept: free some space and go on with 'evonas resume {run}'."
-
 
 class Store:
     """One run. Get one from ``Store.create`` or ``Store.open``; close it, or use it in a ``with`` block.
@@ -119,7 +117,7 @@ class Store:
             return cls(path, read_state(path / DATA, path / JOURNAL), None, None)
         lock = journal = None
         try:
-            with _disk(f"can't open run {path.name!r} for writing", "Check that its folder can be written."):
+            with _disk(f"can't open run {path.name!r} for writing", lambda: "Check that its folder can be written."):
                 lock = WriterLock(path / LOCK)
                 state = read_state(path / DATA, path / JOURNAL)
                 journal = Journal(path / JOURNAL, state.journal_bytes)
@@ -146,7 +144,7 @@ class Store:
         line = encode_line(journal_row(evaluation, entry))
         if len(line) > MAX_LINE:
             raise EvonasError(f"evaluation of {genome.id} takes {len(line)} bytes; at most {MAX_LINE} are stored")
-        with _disk(f"can't store the evaluation of {genome.id}", _KEPT.format(run=self.reference)):
+        with _disk(f"can't store the evaluation of {genome.id}", self._kept):
             journal.append(line)
         if entry is not None:
             self._state.genomes.add(entry)
@@ -184,7 +182,7 @@ class Store:
             state.generations.append(read_generation(row))
             state.populations[number] = list(population)
 
-        with _disk(f"can't commit generation {number}", _KEPT.format(run=self.reference)):
+        with _disk(f"can't commit generation {number}", self._kept):
             if due or len(line) > MAX_LINE:
                 self._merge([*state.pending, (row, members)], committed)
             else:
@@ -218,7 +216,7 @@ class Store:
         new = {name: value for name, value in new.items() if value != self._state.header[name]}
         if not new:
             return
-        with _disk(f"can't change the settings of run {self.name!r}", _KEPT.format(run=self.reference)):
+        with _disk(f"can't change the settings of run {self.name!r}", self._kept):
             line = encode_line({"header": new})
             if len(line) > MAX_LINE:
                 # Together with the journal: an older line of it must not come after this one.
@@ -268,6 +266,9 @@ class Store:
         from .runs import name_for_commands
 
         return name_for_commands(self._path)
+
+    def _kept(self) -> str:
+        return f"Every evaluation up to here is kept: free some space and go on with 'evonas resume {self.reference}'."
 
     @property
     def folder(self) -> Path:
@@ -416,21 +417,22 @@ def _close(*held: Journal | WriterLock | None) -> None:
 
 
 @contextlib.contextmanager
-def _disk(what: str, hint: str) -> Iterator[None]:
+def _disk(what: str, cure: Callable[[], str]) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOENT, errno.ESTALE):
-            hint = (
-                "The run's folder was moved, removed or written by someone else meanwhile; resume it where it is now."
-            )
+        hint = (
+            "The run's folder was moved, removed or written by someone else meanwhile; resume it where it is now."
+            if error.errno in (errno.ENOENT, errno.ESTALE)
+            else cure()
+        )
         raise EvonasError(f"{what}: {error.strerror or error}", hint, exit_code=EXIT_FAILED) from error
 
 
 def _refuse_existing(folder: Path) -> None:
-    journal = folder / JOURNAL
     from .runs import name_for_commands
 
+    journal = folder / JOURNAL
     try:
         if (folder / DATA).exists() or (journal.exists() and journal.stat().st_size):
             raise EvonasError(

@@ -656,3 +656,5 @@ def test_a_rule_that_quotes_what_no_gene_is_is_refused(rule, cure):
         space_from_dict({**data, "rules": [rule]})
     assert cure in error.value.hint
     assert space_from_dict({**data, "rules": ["d == 'cosine' or x < 1"]})
+    data["genes"]["e"] = ["full", "half"]  # a text of this gene, not of that one
+    assert space_from_dict({**data, "rules": ["d is none or e == 'full'"]})
