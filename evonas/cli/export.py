@@ -114,8 +114,8 @@ def _find_weights(reference: str, found) -> Path:
     from ..store import runs_folder
 
     name, place = "weights.safetensors", Path(reference)
-    beside = [(place if place.is_dir() else place.parent) / name] if exists(place) else []
-    beside = [path for path in beside if exists(path)]
+    path = (place if place.is_dir() else place.parent) / name
+    beside = [path] if exists(place) and exists(path) else []
     trained = sorted(runs_folder().glob(f"train-*/{name}"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
     damaged = ""
     for path in (*beside, *trained):

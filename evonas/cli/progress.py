@@ -38,7 +38,6 @@ class Progress(Listener):
         self.started = time.monotonic()
         self.evaluations = self.generations = 0  # in this session
         self.failures: dict[str, int] = {}  # of the run
-        self.resumed = False
         self.generation, self.done, self.of = 0, 0, 0
         self.row: Mapping = {}
         self.ends: list[tuple[float, int]] = [
@@ -55,7 +54,6 @@ class Progress(Listener):
         s = self.settings
         source = search.evaluator.task.source if hasattr(search.evaluator.task, "source") else s.task
         self.failures = failures(search.store.records)
-        self.resumed = self.resumed or (not self.evaluations and bool(search.store.records))
         if search.store.generations:
             self.row = search.store.generations[-1]
         about = (
@@ -181,7 +179,8 @@ class Progress(Listener):
             text = f"{were} {pairs} could not be told apart by what was measured; after {self.ties.again} more "
             left = f"{are} can't{more}" if are else "all are"
             console.print(f"\n{text}measurements {left}.", highlight=False, soft_wrap=True)
-        evaluations = f"{self.evaluations} evaluations{' of this sitting' if self.resumed else ''} in {spent}"
+        sitting = " of this sitting" if store.evaluated > self.evaluations else ""
+        evaluations = f"{self.evaluations} evaluations{sitting} in {spent}"
         console.print(f"\n{done} generations, {evaluations}.{why[ended]}", highlight=False)
         where = plain(f"Plot: {picture}   Data: {self.folder / 'population.h5'}")
         console.print(where, highlight=False, soft_wrap=True)

@@ -227,7 +227,8 @@ def _note_unreachable(settings: Settings, rungs: int, begun: bool) -> None:
     reached = min(settings.generations, rungs)
     if reached < rungs:
         cure = f"--rungs {reached} trains the best on all of --tokens"
-        cure = f"it takes --generations {rungs} at least" if begun else cure
+        if begun:
+            cure = f"it takes --generations {rungs} at least"
         click.echo(
             f"Note: in {settings.generations} generations nothing can come beyond rung {reached} of {rungs}; {cure}.",
             err=True,
@@ -375,15 +376,9 @@ def _new_run(store: Store) -> Iterator[Store]:
     with store:
         try:
             yield store
-        except EvonasError as error:
-            if store.records:
-                raise
-            store.discard()
-            if f"evonas resume {store.reference}" in (
-                error.hint or ""
-            ):  # what would go on with a run that is not there
-                hint = "Nothing was evaluated, so no run is left: mend the cause, then give the same command again."
-                raise EvonasError(error.message, hint, exit_code=error.exit_code) from error
+        except EvonasError:
+            if not store.records:
+                store.discard()
             raise
 
 

@@ -210,10 +210,8 @@ class SearchSpace:
         """``scalars`` and the layers of ``values``, changed as little as the rules ask; None where no way is found.
         Other numbers of layers come last."""
         tries = iter(range(_MAX_TRIES))
-        named, scalar = set().union(*(r.names for r in self.rules)), {g.name for g in self.scalar_genes}
-        ways = (named & scalar) - {self.length}, named & scalar, self._with_conditions(named) & scalar
-        for involved in dict.fromkeys(map(frozenset, ways)):
-            for candidate in by_distance([self.genes[n] for n in sorted(involved)], scalars, tries):
+        for involved in self._ways:
+            for candidate in by_distance([self.genes[n] for n in involved], scalars, tries):
                 candidate = self._settled(candidate)
                 if self._scalars_hold(candidate):
                     mended = self._mend_layers(candidate, self._layer_rows(values, candidate), tries)
@@ -239,13 +237,28 @@ class SearchSpace:
         return self._mend_row(scalars, row, iter(range(_MAX_TRIES)))
 
     def _mend_row(self, scalars: dict, row: dict, tries: Iterator[int]) -> dict | None:
-        named = set().union(*(r.names for r in self._layer_rules))
-        for involved in dict.fromkeys(frozenset(n & row.keys()) for n in (named, self._with_conditions(named))):
-            for candidate in by_distance([self.genes[n] for n in sorted(involved)], row, tries):
+        for involved in self._ways_in_a_layer:
+            for candidate in by_distance([self.genes[n] for n in involved if n in row], row, tries):
                 candidate = self._settled(candidate, scalars)
                 if all(r.holds({"head_dim": None, **scalars, **candidate}) for r in self._layer_rules):
                     return candidate
         return None
+
+    @cached_property
+    def _ways(self) -> list[list[str]]:
+        """Scalar genes that may be changed to meet the rules, one set after the other."""
+        named = set().union(*(r.names for r in self.rules))
+        return self._each(named - {self.length}, named, self._with_conditions(named), of=self.scalar_genes)
+
+    @cached_property
+    def _ways_in_a_layer(self) -> list[list[str]]:
+        """The same of a layer's own genes."""
+        named = set().union(*(r.names for r in self._layer_rules))
+        return self._each(named, self._with_conditions(named), of=self.layer_genes)
+
+    @staticmethod
+    def _each(*names: Collection[str], of: Sequence[Gene]) -> list[list[str]]:
+        return [list(n) for n in dict.fromkeys(tuple(sorted(g.name for g in of if g.name in some)) for some in names)]
 
     def _with_conditions(self, names: Collection[str]) -> set[str]:
         """These genes, and those that say whether they have an effect."""

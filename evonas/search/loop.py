@@ -322,7 +322,7 @@ class Search:
         tries = {c.index: found for c in candidates if (found := self._tries(c.genome.id, c.generation, c.index))}
         last = {index: found[-1] for index, found in tries.items()}
         anew = len(last) == len(candidates) and all(r.status not in ("ok", "infeasible") for r in last.values())
-        times = {k: sum(not r.revised for r in found) for k, found in tries.items()}
+        times = {k: self._times_tried(r) for k, r in last.items()}
         rounds = max(times.values(), default=0)
         bugs = {id(r) for r in bugs_at_the_end(self.store.records)} if last else set()
         stopped = {k for k, r in last.items() if id(r) in bugs and times[k] < TRIES}

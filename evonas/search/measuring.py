@@ -41,12 +41,13 @@ class Measurements:
             self._of[architecture] = result
 
     def known(self, genome: Genome) -> Outcome | None:
-        """Exact and measured objectives of the genome; None when it should be measured and is not."""
+        """Exact and measured objectives of the genome; None when it should be measured and is not. What measuring took
+        goes to the first that asks."""
         measured = self._of.get(genome.architecture_id) if self._names else Outcome()
         if measured is None:
             return None
         exact = self._evaluator.exact(genome) if self._evaluator.exact_names else {}
-        if measured.cost:  # paid once, however many of its genomes and rungs ask
+        if measured.cost:
             self._of[genome.architecture_id] = replace(measured, cost={})
         return replace(measured, measures={**exact, **measured.measures})
 

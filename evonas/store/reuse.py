@@ -27,14 +27,14 @@ def known_from(stores: Iterable[Store], measured: Collection[str], trained: Coll
     come again.
     """
     known = Known({}, {})
-    times: dict[tuple[str, str], int] = {}  # (run, architecture id) -> how often what is taken over was measured
     for store in stores:
         about = {"reused": store.name}
+        times: dict[str, int] = {}  # architecture id -> how often what is taken over was measured
         for rung, _, record in told_records(store):
             found = _all_of({n: m for n, m in record.measures.items() if m.device == device}, measured)
             architecture = store.genomes[record.genome_id].genome.architecture_id
-            if found and record.times_measured >= times.get((store.name, architecture), 0):
-                times[store.name, architecture] = record.times_measured
+            if found and record.times_measured >= times.get(architecture, 0):
+                times[architecture] = record.times_measured
                 known.measured[architecture] = Outcome(measures=found, provenance={**record.provenance, **about})
             if (outcome := trained_outcome(record, trained)) is not None:
                 known.trained[record.genome_id, rung] = replace(outcome, provenance=about)

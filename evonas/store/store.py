@@ -268,6 +268,8 @@ class Store:
         return name_for_commands(self._path)
 
     def _kept(self) -> str:
+        if not self.records:  # a run that has just begun is not kept
+            return "Nothing was evaluated yet: free some space, then give the same command again."
         return f"Every evaluation up to here is kept: free some space and go on with 'evonas resume {self.reference}'."
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import hashlib
 import json
 import re
@@ -470,11 +471,15 @@ def test_losses_of_other_data_are_not_taken_over_where_a_task_can_not_tell(in_co
             running._check_same(store, dataclasses.replace(settings, data="b.bin"), None)
 
 
-def test_a_disk_that_is_full_at_once_leaves_no_run_to_resume(tmp_path):
+def test_a_disk_that_is_full_at_once_leaves_no_run_to_resume(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "no space left")
+
+    monkeypatch.setattr("evonas.store.journal.Journal.append", full)
     with pytest.raises(EvonasError, match="no space left") as error:
         with running._new_run(Store.create(tmp_path / "run", HEADER)) as store:
-            raise EvonasError("no space left", f"Go on with 'evonas resume {store.reference}'.", exit_code=3)
-    assert "resume" not in error.value.hint and "same command" in error.value.hint and error.value.exit_code == 3
+            store.append(SEED, Record(SEED.id, 0, 0, "crash"))
+    assert "resume" not in error.value.hint and "same command" in error.value.hint and error.value.exit_code == 1
     assert not (tmp_path / "run" / "population.h5").exists()
 
 
