@@ -24,6 +24,7 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import sys
 import tempfile
 import time
 import warnings
@@ -254,13 +255,18 @@ def fidelity(options, space: SearchSpace) -> dict:
     print(f"\nfidelity: Kendall's tau with {factor:g} times the last rung, {len(done)} of {count} genomes")
     for p in predictors:
         if p["tau"] is not None:
-            print(f"  {p['what']:40} {p['tau']:.3f} [{p['low']:.3f}, {p['high']:.3f}], regret {p['regret']:.3f} nats")
+            interval = "[too few]" if p["low"] is None else f"[{p['low']:.3f}, {p['high']:.3f}]"
+            print(f"  {p['what']:40} {p['tau']:.3f} {interval}, regret {p['regret']:.3f} nats")
     return {"factor": factor, "predictors": predictors, "told": told, "final": final}
 
 
 def _losses(executor, genomes, rung: int):
-    for key, outcome in executor.map([Call("train", (g, rung), g.id) for g in genomes]):
-        if not isinstance(outcome, Failure) and outcome.status == "ok":
+    calls = [Call("train", (g, rung), g.id) for g in genomes]
+    for k, (key, outcome) in enumerate(executor.map(calls), 1):
+        good = not isinstance(outcome, Failure) and outcome.status == "ok"
+        said = f"{outcome.measures['loss'].value:.4f} after {outcome.cost['seconds']:.0f} s" if good else "no loss"
+        print(f"  {k} of {len(calls)}: {key} {said}", file=sys.stderr, flush=True)
+        if good:
             yield key, outcome.measures["loss"].value
 
 
