@@ -103,9 +103,13 @@ class Emulator:
         self.timing = float(np.median(timed)) if timed else 0.0
         self._known: dict[str, tuple[float, ...]] = {}
 
+    def work(self, genome: Genome) -> dict[str, float]:
+        """What is known of it before anything is measured."""
+        found = cost(genome, 65, self.settings["context"])
+        return {"flops": float(found.flops), "params": float(found.params)}
+
     def _raw(self, genome: Genome) -> np.ndarray:
-        work = cost(genome, 65, self.settings["context"])
-        return np.concatenate([described(self.space, genome), np.log([work.flops, work.params])])
+        return np.concatenate([described(self.space, genome), np.log(list(self.work(genome).values()))])
 
     def _scaled(self, inputs: np.ndarray) -> np.ndarray:
         return (inputs - self._low) / self._width
@@ -222,11 +226,13 @@ def search(emulator: Emulator, seed: int, seconds: float, workers: int, arm: dic
     """(seconds since the start, loss, latency) of everything trained to the end; how many networks were asked for; the
     share of the workers' time in trainings."""
     of_run = emulator.settings
-    sizes = {f"{name}_size": size for name in ("population", "offspring", "initial") if (size := of_run.get(name))}
+    sizes = {f"{name}_size": size for name in ("population", "offspring") if (size := of_run.get(name))}
     sizes["reduction"] = of_run.get("reduction", REDUCTION)
     settings = {"rungs": len(emulator.tokens), **sizes, **arm, **changes}
+    if settings["rungs"] > 1 and "offspring_size" in settings and "population_size" in settings:  # as ``evolve`` has it
+        settings.setdefault("initial_size", min(settings["offspring_size"], settings["population_size"]))
     objectives = [Objective("loss", "nats"), Objective("latency", "ms")]
-    engine = Engine(emulator.space, objectives, seed=seed, **settings)
+    engine = Engine(emulator.space, objectives, seed=seed, known=emulator.work, **settings)
     evaluator, clock = Evaluator(emulator, settings["rungs"]), Clock()
     executor = Executor(evaluator, workers, clock)
     header = {"objectives": [{"name": o.name, "unit": o.unit, "direction": "min"} for o in objectives]}

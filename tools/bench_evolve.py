@@ -12,7 +12,8 @@ trained in full. evonas runs without the prior too. Every arm pays for measuring
 loop, executor and store; only who proposes differs. Optuna's NSGA-II runs with its own defaults but for the population
 size (evonas', better than its 50 at this many evaluations).
 The figure is the hypervolume of the points in that currency, over wall-clock, within one box per corpus: from the best
-value of each objective over all arms to the 90th percentile of random search's points. Needs optuna.
+value of each objective over all arms to the 90th percentile of the points of random search, or, where that is no arm,
+of the arm named first: the table says which. Needs optuna.
 """
 
 from __future__ import annotations
@@ -212,20 +213,25 @@ def run_arm(arm: str, space: SearchSpace, data: str | None, seconds: float, seed
             count = len(store.records)
         if way == "short":
             trained = _train_front(engine, evaluator_for("full", data, seed, tokens, Path(folder)), workers, end)
-            rows += [(seconds - left, paid[-1] + more, *values) for left, more, values in trained]
+            before = paid[-1] if len(paid) else 0.0
+            rows += [(seconds - left, before + more, *values) for left, more, values in trained]
             count += len(trained)
     return np.array(rows).reshape(-1, 4), count
 
 
 def _train_front(engine: Engine, evaluator: ProxyEvaluator, workers: int, end: float):
-    """The front of short trainings, trained in full: (seconds left, tokens paid, (loss, latency)), as they finish."""
+    """The front of short trainings, trained in full: (seconds left, tokens paid, (loss, latency)), as they finish. The
+    start of these workers is not charged: a search starts its own but once."""
     front = {m.genome.id: m for m in engine.front()}
     calls = [Call("train", (m.genome, 0), i) for i, m in front.items()]
     out, paid = [], 0.0
+    began = time.monotonic()
     with make_executor("processes", evaluator, workers, {"OMP_NUM_THREADS": "1"}) as executor:
+        list(executor.map([Call("known", (m.genome,), i) for i, m in front.items()]))
+        end += time.monotonic() - began
         for key, result in executor.map(calls, deadline=end):
+            paid += 0.0 if isinstance(result, Failure) else result.cost["tokens"]
             if not isinstance(result, Failure) and result.status == "ok":
-                paid += result.cost["tokens"]
                 latency = dict(zip(OBJECTIVES, front[key].told[-1]))["latency"]
                 out.append((end - time.monotonic(), paid, (result.measures["loss"].value, latency)))
     return out
@@ -244,10 +250,11 @@ def compare(arms, data: str | None, seconds: float, seeds: int, first_seed: int,
 
 def _figures(curves: dict[str, list[np.ndarray]], seconds: float) -> dict:
     everything = np.concatenate([rows[:, 2:] for runs in curves.values() for rows in runs])
-    broad = curves.get("random", next(iter(curves.values())))
+    first = "random" if "random" in curves else next(iter(curves))
+    broad = curves[first]
     reference = np.percentile(np.concatenate([rows[:, 2:] for rows in broad]), 90, axis=0)
     ideal = everything.min(axis=0)
-    out: dict = {"ideal": ideal.tolist(), "reference": reference.tolist(), "arms": {}}
+    out: dict = {"ideal": ideal.tolist(), "reference": reference.tolist(), "reference_of": first, "arms": {}}
     optuna = curves.get("optuna NSGA-II") or [None] * len(broad)  # without it nothing reaches what it ends at
     rivals = [np.inf if r is None else hypervolume(r[:, 2:], ideal, reference) for r in optuna]
     for arm, runs in curves.items():
@@ -271,7 +278,8 @@ def _reach(rows: np.ndarray, ideal: np.ndarray, reference: np.ndarray, level: fl
 
 
 def show(name: str, figures: dict) -> None:
-    print(f"\n{name}: hypervolume, median [least - most] over seeds, at shares of the wall-clock")
+    box = f"in a box to the 90th percentile of {figures['reference_of']}"
+    print(f"\n{name}: hypervolume {box}, median [least - most] over seeds, at shares of the wall-clock")
     print(f"{'':34}" + "".join(f"{s:>26.0%}" for s in SHARES) + "   s (trainings in full) to Optuna's final, same seed")
     for arm, found in figures["arms"].items():
         cells = []

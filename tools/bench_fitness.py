@@ -38,6 +38,7 @@ from evonas.evolution import hypervolume, stratified
 from evonas.evolution.rungs import Ladder, described, traits_in
 from evonas.executors import Call, Failure, default_workers, make_executor
 from evonas.fitness import ProxyEvaluator
+from evonas.fitness.schedule import prior_for
 from evonas.fitness.train import Training, steps_for
 from evonas.genome import Genome, SearchSpace, read_space
 from evonas.genome.graph import cost
@@ -93,21 +94,26 @@ def throughput(options, space: SearchSpace) -> dict:
     calls = [Call("train", (g, 0), g.id) for g in sorted(genomes, key=lambda g: -flops[g.id])]
     times: dict[str, list[float]] = {"workers": [], "one by one": [], "and in float32": []}
     seconds: dict[str, list[float]] = {g.id: [] for g in genomes}
+    failed: list[str] = []
     with (
         make_executor("processes", many, options.workers, ONE_THREAD) as pool,
         make_executor("processes", alone, 1) as single,
         make_executor("processes", plain, 1) as in_float32,
     ):
         executors = (pool, single, in_float32)
-        for executor in executors:
-            list(executor.map(calls[-options.workers :]))  # started, warm
+        for executor in executors:  # a whole round: a worker that starts late has nothing to do in a shorter one
+            list(executor.map(calls))
         for _ in range(repeats):
             for name, executor in zip(times, executors):
                 start = time.perf_counter()
                 for key, outcome in executor.map(calls):
-                    if name == "workers" and not isinstance(outcome, Failure):
+                    if _trained(outcome) and name == "workers":
                         seconds[key].append(outcome.cost["seconds"])
+                    elif not _trained(outcome):
+                        failed.append(outcome.reason.partition("\n")[0])
                 times[name].append(time.perf_counter() - start)
+    if failed:
+        print(f"  {len(failed)} trainings failed, which are counted: {'; '.join(dict.fromkeys(failed))}")
     wide = [g for g in genomes if g.d_model >= 64 and seconds[g.id]]
     spent = np.array([np.median(seconds[g.id]) / options.workers for g in wide])
     reached = {
@@ -175,7 +181,7 @@ def latency(options, space: SearchSpace) -> dict:
     with make_executor("processes", timing, options.workers, ONE_THREAD) as executor:
         for _ in range(repeats):  # round by round: what drifts hits all of them
             for key, outcome in executor.map_alone([Call("measure", (g,), g.id) for g in genomes]):
-                if isinstance(outcome, Failure) or outcome.status != "ok":
+                if not _trained(outcome):
                     raise SystemExit(f"network {key} could not be timed: {outcome.status}: {outcome.reason}")
                 found[key].append(outcome.measures["latency"])
     values = np.array([[m.value for m in found[g.id]] for g in genomes])
@@ -196,6 +202,7 @@ def speed(options, space: SearchSpace) -> dict:
     """All arms of one seed share a box: best values of the two that have all of the time, and the 90th percentile of
     the full-length one. A search that is given a fifth closes its front by then, which the others had no reason to."""
     seconds, tokens = (20.0, 8192) if options.quick else (options.seconds, DEFAULTS["tokens"])
+    space = prior_for(space, tokens)
     rungs, full = "evonas, surrogate", "evonas, surrogate, full length"
     found = []
     for seed in range(options.first_seed, options.first_seed + (1 if options.quick else options.seeds)):
@@ -263,11 +270,16 @@ def fidelity(options, space: SearchSpace) -> dict:
 def _losses(executor, genomes, rung: int):
     calls = [Call("train", (g, rung), g.id) for g in genomes]
     for k, (key, outcome) in enumerate(executor.map(calls), 1):
-        good = not isinstance(outcome, Failure) and outcome.status == "ok"
-        said = f"{outcome.measures['loss'].value:.4f} after {outcome.cost['seconds']:.0f} s" if good else "no loss"
+        said = outcome.reason.partition("\n")[0]
+        if _trained(outcome):
+            said = f"{outcome.measures['loss'].value:.4f} after {outcome.cost['seconds']:.0f} s"
         print(f"  {k} of {len(calls)}: {key} {said}", file=sys.stderr, flush=True)
-        if good:
+        if _trained(outcome):
             yield key, outcome.measures["loss"].value
+
+
+def _trained(outcome) -> bool:
+    return not isinstance(outcome, Failure) and outcome.status == "ok"
 
 
 def _entry(genome: Genome, value: float, final: float) -> dict:

@@ -3,13 +3,14 @@
     python tools/bench_inherit.py --data input.txt
     python tools/bench_inherit.py --quick
 
-Parents are the better half of a stratified sample of the default space after the second rung; each gets children by
-the search's own mutations. The truth of a child is its loss after a training from fresh weights to the last rung.
-Against it, Kendall's tau over all children and the mean of those over the children of one parent, of
+Parents are the better half of a stratified sample of the default space after a quarter of the default tokens, which is
+the search's first rung; each gets children by the search's own mutations. The truth of a child is its loss after a
+training from fresh weights on all of the tokens. Against it, Kendall's tau over all children and the mean of those over
+the children of one parent, of
 
-    fresh           the child trained to the first rung
-    fresh, longer   the child trained to the second rung: dearer than inheriting
-    inherited       the child with its parent's weights (after the second rung), trained on as much as the first rung
+    fresh           the child trained on a sixteenth of the tokens
+    fresh, longer   the child trained on a quarter: dearer than inheriting
+    inherited       the child with its parent's weights (after a quarter), trained on a sixteenth
     less parent     the same, less the loss of its parent when that is trained on just so
 
 and how much lower the inherited loss is than the fresh one of the same tokens.
@@ -100,7 +101,7 @@ def measure(options, space) -> dict:
     with tempfile.TemporaryDirectory() as folder:
         evaluator = Inheriting(
             "text", options.data, DEFAULTS["context"], needs=("loss",), tokens=last, checkpoints=folder,
-            validation_tokens=DEFAULTS["validation_tokens"], seed=options.first_seed,
+            validation_tokens=DEFAULTS["validation_tokens"], seed=options.first_seed, horizon=last,
         )  # fmt: skip
         with make_executor("processes", evaluator, options.workers, {"OMP_NUM_THREADS": "1"}) as executor:
             everyone = {p.id: p for p, _ in pairs}

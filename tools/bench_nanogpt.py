@@ -235,8 +235,8 @@ def _pair(value) -> str:
     return f"{value[0]:.3f} nats {value[1]:.3f} ms" + "".join(f" ({share:.2f} of it)" for share in value[2:])
 
 
-def show(figures: dict) -> None:
-    print(f"\nheld-out loss after {ONE_TRAINING:,} tokens, and latency, median [least - most] over seeds")
+def show(figures: dict, full: int) -> None:
+    print(f"\nheld-out loss after {full:,} tokens, and latency, median [least - most] over seeds")
     rows = {"nanogpt-cpu": figures["nanogpt-cpu"]}
     for arm, runs in figures["arms"].items():
         for name in dict.fromkeys(name for run in runs for name in run if name.startswith("at ")):
@@ -270,7 +270,7 @@ def main() -> None:
 
     versions = {"python": platform.python_version(), "torch": torch.__version__, "optuna": optuna.__version__}
     figures = compare(options, tokens, full)
-    show(figures)
+    show(figures, full)
     result = {"benchmark": "nanogpt", "quick": options.quick, "first_seed": options.first_seed, "tokens": tokens}
     print(json.dumps({**result, "full": full, "versions": versions, **figures}))
 

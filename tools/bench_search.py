@@ -5,6 +5,7 @@
     python tools/bench_search.py --population 10000        # what one generation costs, beside DEAP's
     python tools/bench_search.py --quick
 
+Optuna's arms need optuna, which ``.[bench]`` installs.
 The figure is the deficit: one less the share of the known front's hypervolume, after 50, 100, 200, ... evaluations. All
 problems trade f1 = x against f2 = g (1 - sqrt(x / g)), as ZDT1 does (Zitzler et al. 2000), or three objectives as DTLZ2
 (Deb et al. 2002); g is 1 where a penalty over all other genes is 0, and the penalty is what makes a problem hard.
@@ -18,10 +19,12 @@ From tools/, with a benchmark harness that calls ``module:function``:
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import math
 import platform
 import re
+import sys
 import time
 import warnings
 from collections.abc import Callable
@@ -392,11 +395,14 @@ def main() -> None:
     options = parser.parse_args()
     warnings.filterwarnings("ignore")
     if options.population:
-        times = show_generations(100 if options.quick else options.population, 1 if options.quick else options.seeds)
-        print(json.dumps({"benchmark": "search", "population": options.population, "seconds": times}))
+        size = 100 if options.quick else options.population
+        times = show_generations(size, 1 if options.quick else options.seeds)
+        print(json.dumps({"benchmark": "search", "quick": options.quick, "population": size, "seconds": times}))
         return
     budget, seeds = (50, 1) if options.quick else (options.budget, options.seeds)
     problems, algorithms = options.problem or list(PROBLEMS), options.algorithm or list(ALGORITHMS)
+    if any(name.startswith("optuna") for name in algorithms) and importlib.util.find_spec("optuna") is None:
+        sys.exit("bench_search: Optuna is not installed: pip install -e '.[bench]', or name other --algorithm")
     if "misleading" in problems:
         global NK_LEAST
         NK_LEAST = _nk_least()

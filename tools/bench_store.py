@@ -11,7 +11,7 @@ append   ms to make one evaluation durable, median
 commit   ms of a commit, median; then the mean from one merge into population.h5 to a later one, and the longest
 sqlite   ms in which the sqlite3 module makes the same evaluation durable (WAL, synchronous=FULL), and a generation:
          what a database in place of our files would take
-open     s of Store.open for reading; report: s of ``build_report`` on it
+open     s of Store.open for reading, half-way between two merges; report: s of ``build_report`` on it
 files    MB of population.h5 and of the journal at that moment
 
 What is between the sizes is written by the store's own reader and writer as well, in larger generations. The disk is
@@ -65,17 +65,17 @@ class Source:
 
 
 def generation(store: Store, source: Source, number: int, size: int) -> tuple[list[float], float]:
-    """(seconds of each append, seconds of the commit) of one more generation."""
+    """(seconds of each append, seconds of the commit) of one more generation, whose members are the latest genomes."""
     drawn = [source.draw(number, k) for k in range(size)]
-    appends, members = [], []
+    appends, members = [], store.population() if store.generations else []
     for genome, record, parents in drawn:
         started = time.perf_counter()
         store.append(genome, record, parents, "scale")
         appends.append(time.perf_counter() - started)
-        members.append(genome.id)
+    members += [genome.id for genome, *_ in drawn]
     row = {"generation": number, "hypervolume": 0.5, "front_size": 3, "rng": {"seed": 0, "next_generation": number + 1}}
     started = time.perf_counter()
-    store.commit(row, members[:POPULATION])
+    store.commit(row, members[-POPULATION:])
     return appends, time.perf_counter() - started
 
 
@@ -132,7 +132,10 @@ def measure(options) -> list[dict]:
                         commits.append(commit)
                     merges += merged
                     enough = merged and merges > 0 and time.perf_counter() - started > options.seconds
-                # As a reader finds it while the search goes on.
+                # As a reader finds it while the search goes on, half-way from one merge to the next.
+                for _ in range(len(commits) // merges // 2):
+                    generation(store, source, number, OFFSPRING)
+                    number += 1
                 started = time.perf_counter()
                 reader = Store.open(path)
                 opened = time.perf_counter()

@@ -22,9 +22,14 @@ import argparse
 import contextlib
 import datetime
 import json
+import math
+import os
 import platform
 import sys
+import tempfile
 import time
+import traceback
+from pathlib import Path
 
 import numpy as np
 
@@ -36,9 +41,22 @@ from evonas.genome import Genome, SearchSpace, read_space, transformer_genome
 
 DEFAULTS = DEVICE_DEFAULTS["cuda"]
 PARTS = ("step", "throughput", "latency", "memory")
+TIMEOUT = 120.0  # seconds of one call, far more than any takes: what hangs must not take the ten minutes
 
 
-class OpByOp(ProxyEvaluator):
+class Warmed(ProxyEvaluator):
+    """Says when every worker has trained once."""
+
+    def warm(self, genome: Genome, folder: str, workers: int) -> None:
+        """Returns when as many workers have been here, which start one after the other."""
+        self.train(genome)
+        (Path(folder) / str(os.getpid())).touch()
+        began = time.monotonic()
+        while len(os.listdir(folder)) < workers and time.monotonic() - began < TIMEOUT / 2:
+            time.sleep(0.05)
+
+
+class OpByOp(Warmed):
     """Trains without CUDA graphs."""
 
     def train(self, genome: Genome, rung: int = 0):
@@ -55,8 +73,11 @@ class Steps(ProxyEvaluator):
     """Times steps, and says where the training ends."""
 
     def steps(self, genome: Genome, graphed: bool, count: int) -> tuple[float, float, bool]:
-        """(median milliseconds of a step, held-out loss after ``count`` steps, whether they were captured)."""
+        """(median milliseconds of a step, held-out loss after ``count`` steps, NaN where it diverged, whether they were
+        captured)."""
         import torch
+
+        from evonas.fitness.train import DivergenceError
 
         training = self.training(genome)
         training.step.graphed = None if graphed else False
@@ -69,8 +90,12 @@ class Steps(ProxyEvaluator):
             times.append(now - last)
             last = now
 
-        training.run(count * genome.batch_size * self.context, after_step)
-        return float(np.median(times[10:])) * 1e3, training.validate(self.validation_tokens)[0], training.step.graphed
+        try:
+            training.run(count * genome.batch_size * self.context, after_step)
+            loss = training.validate(self.validation_tokens)[0]
+        except DivergenceError:  # the step costs what it costs
+            loss = float("nan")
+        return float(np.median(times[10:] or times)) * 1e3, loss, training.step.graphed
 
 
 def evaluator(options, kind=ProxyEvaluator, tokens: int | None = None, needs=("loss",), **how) -> ProxyEvaluator:
@@ -97,10 +122,11 @@ def step(options, space: SearchSpace) -> dict:
         eager, same_loss, _ = timer.steps(genome, False, count)
         size = f"{genome.n_layers} layers of {genome.d_model}, batch {genome.batch_size}"
         row = {"size": size, "captured": bool(captured), "graphed_ms": graphed, "eager_ms": eager}
-        rows.append({**row, "loss_difference": abs(loss - same_loss)})
+        both = math.isfinite(loss) and math.isfinite(same_loss)
+        rows.append({**row, "loss_difference": abs(loss - same_loss) if both else None})
+        apart = f"losses differ by {abs(loss - same_loss):.4f}" if both else f"losses {loss:.4f}, {same_loss:.4f}"
         print(
-            f"  {size:30} {graphed:7.3f} ms captured, {eager:7.3f} op by op, {eager / graphed:5.2f}x; losses differ by "
-            f"{rows[-1]['loss_difference']:.4f}",
+            f"  {size:30} {graphed:7.3f} ms captured, {eager:7.3f} op by op, {eager / graphed:5.2f}x; {apart}",
             flush=True,
         )
     ratio = np.median([r["eager_ms"] / r["graphed_ms"] for r in rows])
@@ -114,8 +140,8 @@ def throughput(options, space: SearchSpace) -> dict:
     genomes = sample(options, space, count)
     calls = [Call("train", (g, 0), g.id) for g in sorted(genomes, key=lambda g: -_size(g))]
     kinds = {
-        "workers": (evaluator(options, tokens=tokens), options.workers),
-        "one worker": (evaluator(options, tokens=tokens), 1),
+        "workers": (evaluator(options, Warmed, tokens), options.workers),
+        "one worker": (evaluator(options, Warmed, tokens), 1),
         "one by one": (evaluator(options, OpByOp, tokens), 1),
         "and in float32": (evaluator(options, OpByOp, tokens, precision="float32"), 1),
     }
@@ -123,27 +149,30 @@ def throughput(options, space: SearchSpace) -> dict:
     failed, seconds = [], {}
     with contextlib.ExitStack() as stack:
         executors = {name: stack.enter_context(make_executor("processes", *kind)) for name, kind in kinds.items()}
-        for executor in executors.values():
-            list(executor.map(calls[-executor.workers :]))  # started, warm
+        for name, executor in executors.items():
+            folder = stack.enter_context(tempfile.TemporaryDirectory())
+            warm = [Call("warm", (genomes[0], folder, executor.workers), k) for k in range(executor.workers)]
+            failed += [f"{name}: {o.reason}" for _, o in executor.map(warm, timeout=TIMEOUT) if o is not None]
         for done in range(repeats):
             for name, executor in executors.items():
                 if name == "and in float32" and done:
                     continue
                 start = time.perf_counter()
-                outcomes = [outcome for _, outcome in executor.map(calls)]
+                outcomes = [outcome for _, outcome in executor.map(calls, timeout=TIMEOUT)]
                 times[name].append(time.perf_counter() - start)
-                seconds[name] = sorted(o.cost["seconds"] for o in outcomes if not isinstance(o, Failure))
-                failed += [o.reason for o in outcomes if isinstance(o, Failure) or o.status != "ok"]
+                good = [o for o in outcomes if not isinstance(o, Failure) and o.status == "ok"]
+                seconds[name] = sorted(o.cost["seconds"] for o in good)
+                failed += [f"{name}: {o.reason}" for o in outcomes if o not in good]
     per_minute = {name: [len(calls) / t * 60 for t in spent] for name, spent in times.items()}
     ratios = {name: [b / a for a, b in zip(times["workers"], times[name])] for name in list(times)[1:]}
     print(
-        f"  {len(calls)} candidates of {tokens:,} tokens, {options.workers} workers, {repeats} rounds, "
-        f"{len(failed)} failed: {'; '.join(dict.fromkeys(reason[:80] for reason in failed)) or '-'}"
+        f"  {len(calls)} candidates of {tokens:,} tokens, {options.workers} workers, {repeats} rounds; in all of them "
+        f"{len(failed)} trainings failed: {'; '.join(dict.fromkeys(reason[:80] for reason in failed)) or '-'}"
     )
     for name, values in per_minute.items():
         ratio = f", ratio {np.median(ratios[name]):.2f}" if name in ratios else ""
         ratio += "   goal 10" if name == "one by one" else ""
-        low, middle, high = np.percentile(seconds[name], [0, 50, 100])
+        low, middle, high = np.percentile(seconds[name] or [math.nan], [0, 50, 100])
         print(
             f"  {name:15} {np.median(values):8.1f} candidates/min [{min(values):.1f} - {max(values):.1f}]{ratio}; "
             f"seconds each, in the last round: {middle:.2f} [{low:.2f} - {high:.2f}]"
@@ -157,9 +186,15 @@ def latency(options, space: SearchSpace) -> dict:
     timing = evaluator(options, needs=("latency", "decode_latency"))
     out = {}
     with make_executor("processes", timing, 1) as executor:
-        rounds = [
-            dict(executor.map_alone([Call("measure", (g,), g.id) for g in genomes])) for _ in range(repeats)
-        ]  # round by round: what drifts hits all of them
+        calls = [Call("measure", (g,), g.id) for g in genomes]
+        # Round by round: what drifts hits all of them.
+        rounds = [dict(executor.map_alone(calls, timeout=TIMEOUT)) for _ in range(repeats)]
+    failed = {k: o.reason for found in rounds for k, o in found.items() if isinstance(o, Failure) or o.status != "ok"}
+    if failed:
+        print(f"  {len(failed)} of {len(genomes)} could not be timed: {'; '.join(r[:80] for r in failed.values())}")
+    genomes = [g for g in genomes if g.id not in failed]
+    if not genomes:
+        return {"failed": failed}
     for name in timing.measured_names:
         values = np.array([[found[g.id].measures[name].value for found in rounds] for g in genomes])
         variation = values.std(axis=1, ddof=1) / values.mean(axis=1)
@@ -169,7 +204,7 @@ def latency(options, space: SearchSpace) -> dict:
             f"[{low:.2%} - {high:.2%}]   goal 2%"
         )
         out[name] = {"values": values.tolist(), "variation": variation.tolist()}
-    return out
+    return {**out, "failed": failed}
 
 
 def memory(options, space: SearchSpace) -> dict:
@@ -181,7 +216,7 @@ def memory(options, space: SearchSpace) -> dict:
     calls = [Call("train", (g, 0), g.id) for g in (huge, *small)]
     tokens = huge.batch_size * DEFAULTS["context"]  # its whole batch
     with make_executor("processes", evaluator(options, tokens=tokens), 2) as executor:
-        found = {key: outcome.status for key, outcome in executor.map(calls)}
+        found = {key: outcome.status for key, outcome in executor.map(calls, timeout=TIMEOUT)}
     others = [found[g.id] for g in small]
     print(f"  too large: {found[huge.id]} (expected out_of_memory); beside it: {', '.join(others)}")
     return {"too_large": found[huge.id], "others": others}
@@ -221,9 +256,16 @@ def main() -> None:
     for name in options.part or PARTS:
         started = time.perf_counter()
         print(name, flush=True)
-        about[name] = parts[name](options, space)
+        try:
+            about[name] = parts[name](options, space)
+        except Exception as error:  # the other parts' figures are not lost with it
+            traceback.print_exc()
+            about[name] = {"error": f"{type(error).__name__}: {error}"}
         about[name]["seconds"] = time.perf_counter() - started
     print(json.dumps(about))
+    broken = [name for name in PARTS if "error" in about.get(name, {})]
+    if broken:
+        sys.exit(f"gpu_check: {', '.join(broken)} did not come to an end")
 
 
 if __name__ == "__main__":

@@ -139,8 +139,9 @@ class Run:
         try:
             null = os.open(os.devnull, os.O_WRONLY)
             os.dup2(null, 1)
+            listener = Acknowledge(writer)
             before()
-            play(inputs, folder, generations, listener=Acknowledge(writer), **how)
+            play(inputs, folder, generations, listener=listener, **how)
             code = DONE
         except EvonasError as error:
             complaint = f"{error.message} {error.hint}".replace("\n", " ")

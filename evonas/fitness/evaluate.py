@@ -164,13 +164,17 @@ class ProxyEvaluator:
         if path is not None and checkpoint.load(training, path) and training.cycles > rung + 1:
             training = self.training(genome)  # it is ahead of us
         paid = training.tokens
+
+        def cost() -> dict[str, float]:
+            return {"seconds": time.perf_counter() - started, "tokens": float(training.tokens - paid)}
+
         outcome = {"provenance": {**self._provenance(1), "precision": training.precision}}
         try:
             while training.cycles <= rung:
                 training.run(self.rungs[training.cycles])
             found = training.validate(self.validation_tokens)
         except DivergenceError as error:
-            return Outcome("non_finite", reason=str(error), cost={"seconds": time.perf_counter() - started}, **outcome)
+            return Outcome("non_finite", reason=str(error), cost=cost(), **outcome)
         if path is not None and rung < len(self.rungs) - 1:
             # A full disk takes the checkpoint, not the evaluation: the next rung trains this one again.
             with contextlib.suppress(OSError, SafetensorError):
@@ -178,8 +182,7 @@ class ProxyEvaluator:
         if self.device != "cpu":
             outcome["provenance"]["cuda_graph"] = int(bool(training.step.graphed))
         measure = Measure(found.loss, found.spread, f"{self.rungs[rung]} tokens", self.device, found.sketch)
-        cost = {"seconds": time.perf_counter() - started, "tokens": float(training.tokens - paid)}
-        return Outcome(measures={"loss": measure}, cost=cost, **outcome)
+        return Outcome(measures={"loss": measure}, cost=cost(), **outcome)
 
     def retain(self, genome_ids: Collection[str]) -> None:
         """Only these genomes may go on: the checkpoints of all others are removed."""

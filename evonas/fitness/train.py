@@ -96,7 +96,7 @@ class Training:
     ) -> None:
         self.genome, self.task, self.seed, self.device, self.horizon = genome, task, seed, device, horizon
         self.precision = precision_of(genome.d_model, precision, device)
-        self.cycles, self.sequences = 0, 0
+        self.cycles, self.sequences, self._under_way = 0, 0, 0
         self.first_loss: float | None = None
         self.left: Midway | None = None
         self._steps, self._batches = 0, np.random.default_rng((seed, 1, 0))  # of the cycle that runs, or will
@@ -112,7 +112,8 @@ class Training:
 
     @property
     def tokens(self) -> int:
-        return self.sequences * self.task.context
+        """Seen so far, in a cycle that was not finished too."""
+        return (self.sequences + self._under_way) * self.task.context
 
     def run(self, tokens: int, after_step: Callable[[int], None] | None = None) -> int:
         """The next cycle, or the rest of the one that was ``left`` (with the same ``tokens``): until ``tokens`` tokens
@@ -130,6 +131,7 @@ class Training:
         rng = self._batches = np.random.default_rng((self.seed, 1, self.cycles))
         left, self.left = self.left, None
         begin = 0 if left is None else left.steps
+        self._under_way = sum(sizes[:begin])
         self.model.train()
         for optimizer in self.optimizers:
             if isinstance(optimizer, Muon):
@@ -140,13 +142,13 @@ class Training:
                 dropout_generator(self.device).set_state(left.dropout)
             for step in range(begin + 1, len(sizes) + 1):
                 self.step(*self.task.batch(rng, sizes[step - 1]), rates[step - 1])
-                self._steps = step
+                self._steps, self._under_way = step, self._under_way + sizes[step - 1]
                 if step % self._check_every == 0 or step in (1, len(sizes)):
                     self._check(step)
                 if after_step is not None:
                     after_step(step)
         self.cycles += 1
-        self.sequences += sum(sizes)
+        self.sequences, self._under_way = self.sequences + sum(sizes), 0
         return len(sizes)
 
     def midway(self, evaluations: Sequence[tuple[int, float, float]] = ()) -> Midway:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import pickle
+import re
 import subprocess
 import sys
 
@@ -90,9 +91,12 @@ def test_training_says_at_what_fidelity(evaluator, genome):
 
 
 def test_a_divergence_is_an_outcome_with_its_reason(evaluator, genome):
-    outcome = evaluator("loss", tokens=10**6).train(genome(learning_rate=10.0, warmup=0, schedule="constant"))
+    subject, diverging = evaluator("loss", tokens=10**6), genome(learning_rate=10.0, warmup=0, schedule="constant")
+    outcome = subject.train(diverging)
     assert outcome.status == "non_finite" and not outcome.measures
-    assert "step" in outcome.reason and outcome.cost["seconds"] > 0
+    steps = int(re.search(r"step (\d+)", outcome.reason)[1])
+    assert outcome.cost["seconds"] > 0
+    assert outcome.cost["tokens"] == steps * diverging.batch_size * subject.context < 10**6
 
 
 def test_the_seed_of_the_run_decides_and_threads_do_not(evaluator, genome):
