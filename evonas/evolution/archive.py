@@ -58,13 +58,13 @@ class Archive:
             raise EvonasError(f"violation {violation}; it takes a finite number, 0 when all constraints are met")
         if values is None:
             worse = ParetoFitness(self.directions, (), violation)
-            return Individual(candidate.genome, worse, birth) if violation > 0 else None
+            return Individual(candidate.genome, worse, birth, (), violation) if violation > 0 else None
         missing = [name for name in self.names if name not in values]
         if missing:
             raise EvonasError(f"tell needs a value for every objective; missing: {', '.join(missing)}")
         numbers = tuple(finite(name, values[name]) for name in self.names)
         told = (*(before.told if before else ()), numbers)
-        return Individual(candidate.genome, self._fitness(numbers, violation), birth, told)
+        return Individual(candidate.genome, self._fitness(numbers, violation), birth, told, violation)
 
     def _fitness(self, numbers: Sequence[float], violation: float) -> ParetoFitness:
         objectives = numbers[: len(self.objectives)]
@@ -94,6 +94,12 @@ class Archive:
         self._at[individual.rung] += 1
         if individual.feasible:
             self._told_lately.append(individual)
+
+    def _put_in_order(self, children: Sequence[Candidate]) -> None:
+        """Of a generation that is done: archive and failures are by birth, whatever the order of arrival was."""
+        for kept, members in ((self.archive, [c for c in children if not c.rung]), (self.failed, children)):
+            for genome_id in (c.genome.id for c in members if c.genome.id in kept):
+                kept[genome_id] = kept.pop(genome_id)
 
     def _take_in(self) -> None:
         """Bring ranges and best up to date, many at once and never from the beginning: a long run has far too many."""
@@ -128,7 +134,7 @@ class Archive:
         """Whether what was told of it breaks no constraint; below the last rung that is no judgement yet."""
         if individual.rung == self.rungs - 1:
             return individual.feasible
-        return self.broken(dict(zip(self.names, individual.told[-1]))) <= 0
+        return not individual.violation and self.broken(dict(zip(self.names, individual.told[-1]))) <= 0
 
     def points(self, individuals: Sequence[Individual]) -> np.ndarray:
         """Objectives (n, m), minimised, as members are compared: below the last rung what is expected there."""

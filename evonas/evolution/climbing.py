@@ -28,6 +28,7 @@ class Climbing(Archive):
     def __init__(self, *archive: Any) -> None:
         super().__init__(*archive)
         self._promoted: list[Candidate] = []  # of the generation that runs, not asked for yet
+        self._born = 0  # genomes told in finished generations, whatever came of them
         self._climbed: dict[str, int] = {}  # genome id -> the rung it was last asked for, where that is above 0
         self._described: dict[str, np.ndarray] = {}
         self.reserve: list[Individual] = []  # expected on the front, though the population had no place for them
@@ -39,8 +40,11 @@ class Climbing(Archive):
     def _take_promoted(self, count: int) -> list[Candidate]:
         out, self._promoted = self._promoted[:count], self._promoted[count:]
         for candidate in out:
-            self._outstanding.setdefault(candidate.generation, set()).add(candidate.index)
+            self._hand_out(candidate)
         return out
+
+    def _hand_out(self, candidate: Candidate) -> None:
+        self._outstanding.setdefault(candidate.generation, {})[candidate.index] = candidate
 
     def steady(self) -> dict[int, tuple[float, float]]:
         """Places of the objectives that rungs do not change, by most of those that have climbed (none before), with
@@ -78,7 +82,8 @@ class Climbing(Archive):
         if below:
             genomes = [self._description(i.genome) for i in below]
             for individual, values in zip(below, self.ladder().expected([i.told for i in below], genomes)):
-                individual.fitness = self._fitness(values, self.broken(dict(zip(self.names, values))))
+                broken = self.broken(dict(zip(self.names, values)))
+                individual.fitness = self._fitness(values, max(broken, individual.violation))
 
     def close(self, offspring: bool = True, only: Iterable[str] | None = None) -> None:
         """From now on all members that are expected on the front go on, so that they have been trained to the end when
@@ -119,7 +124,8 @@ class Climbing(Archive):
         last = self.rungs - 1
         feasible = [i for i in (*self.population, *self.reserve) if i.feasible]
         if not feasible and not any(i.rung == last for i in self.archive.values()):
-            return sorted(self.population, key=lambda i: i.fitness.violation)[:1]
+            measured = [i for i in self.population if i.rung >= 0]  # the others can't go on
+            return sorted(measured, key=lambda i: i.fitness.violation)[:1]
         gains = self._gains(feasible)
         wanted = [i for i in feasible if i.genome.id in gains]
         prices = self._prices_of(wanted)
@@ -190,7 +196,7 @@ class Climbing(Archive):
             waiting = [i for i in at_rung.values() if self._climbed.get(i.genome.id, 0) == i.rung]
             first = sum(i.genome.id in closing for i in waiting)
             early = min(_EARLY, self._numbers.first // 2) if self._in_parts else 0
-            share = max(due(rung, self._numbers.start(self.generation), self.reduction), early) - there
+            share = max(due(rung, self._born, self.reduction), early) - there
             if not self._offspring_wanted:  # what is left is for the front
                 share = first
             elif self.exhausted:  # nothing new is left to try: what there is may train to the end

@@ -121,7 +121,7 @@ class Engine(Climbing):
         self.seen: set[str] = set()  # every genome ever asked for
         self._numbers = Numbering(min(initial_size, population_size), offspring_size)
         self._asked = 0
-        self._outstanding: dict[int, set[int]] = {}
+        self._outstanding: dict[int, dict[int, Candidate]] = {}  # by generation and index
         self._short: dict[int, int] = {}  # generation -> its size, where the space ran out before it was full
         self._told: dict[int, dict[str, Individual | None]] = {}  # by generation and genome id; None has failed
         self._children: dict[int, list[Candidate]] = {}  # generation -> what was told of it
@@ -155,11 +155,13 @@ class Engine(Climbing):
         offspring = self._numbers.size(self._numbers.place(self._asked)[0]) if self._offspring_wanted else 0
         count = len(self._promoted) + offspring if n is None else n
         out = self._take_promoted(count)
-        if out and not self._offspring_wanted:
-            self._short[out[0].generation] = 0
+        if not self._offspring_wanted:
+            return self._alone(out)
         while len(out) < count:
             generation, index = self._numbers.place(self._asked)
-            candidate = self._propose(generation, index) if generation not in self._short else None
+            if generation in self._short:
+                break
+            candidate = self._propose(generation, index)
             self.exhausted = candidate is None and generation > 0  # the first population may be short without it
             if candidate is None:
                 if generation in self._outstanding:
@@ -167,15 +169,18 @@ class Engine(Climbing):
                     self._finish_generations()
                 elif not self._promoted and generation == self.generation:
                     self._promote()
-                    out += self._take_promoted(len(self._promoted) if n is None else count)
-                    if out:
-                        self._short[generation] = index
-                break
+                return out or self._alone(self._take_promoted(len(self._promoted) if n is None else count))
             self._asked += 1
             self.seen.add(candidate.genome.id)
-            self._outstanding.setdefault(generation, set()).add(index)
+            self._hand_out(candidate)
             out.append(candidate)
         return out
+
+    def _alone(self, promoted: list[Candidate]) -> list[Candidate]:
+        """These make up a generation: nothing new comes with them."""
+        if promoted:
+            self._short[promoted[0].generation] = 0
+        return promoted
 
     @property
     def _in_parts(self) -> bool:
@@ -230,7 +235,8 @@ class Engine(Climbing):
         return self._brood[2][index : index + 1]
 
     def _planned(self, generation: int, index: int) -> list[Proposal]:
-        """What the surrogate proposes for that place, if anything, from what was told when the generation began."""
+        """What the surrogate proposes for that place, if anything, from what had been told when the first such place of
+        the generation was to be filled."""
         if self.screening is None:
             return []
         if self._plan is None or self._plan[0] != generation:
@@ -255,11 +261,12 @@ class Engine(Climbing):
         Raises:
             EvonasError: the candidate is not outstanding, or a number is missing or not finite; nothing has changed.
         """
-        waiting = self._outstanding.get(candidate.generation, set())
-        if candidate.index not in waiting:
+        waiting = self._outstanding.get(candidate.generation, {})
+        asked = waiting.get(candidate.index)
+        if asked is not candidate and asked != candidate:
             raise EvonasError(f"candidate {candidate.genome.id} was not asked for, or told twice")
         individual = self._individual(candidate, self._numbers.number(candidate), values, violation)
-        waiting.discard(candidate.index)
+        del waiting[candidate.index]
         self._told.setdefault(candidate.generation, {})[candidate.genome.id] = individual
         self._children.setdefault(candidate.generation, []).append(candidate)
         self._note(candidate, individual)
@@ -277,7 +284,10 @@ class Engine(Climbing):
         return not waits and asked >= size
 
     def _finish_generation(self) -> None:
-        judge(self, self._children.pop(self.generation, ()))
+        children = sorted(self._children.pop(self.generation, ()), key=lambda c: c.index)
+        self._born += sum(not candidate.rung for candidate in children)
+        self._put_in_order(children)
+        judge(self, children)
         told = self._told.pop(self.generation, {})
         pool = [p for p in self.population if p.genome.id not in told]
         aside = [i for i in self.reserve if i.genome.id not in told]
@@ -329,6 +339,7 @@ class Engine(Climbing):
         """
         self.prepare()  # before credit changes what mutations would be drawn for it
         told, members, children = list(told), {}, []
+        self._born = sum(not candidate.rung for candidate, *_ in told)
         final = None if box is None else (np.array(box[0], float), np.array(box[1], float))
         for candidate, values, violation in told:
             if children and candidate.generation != children[0].generation:
@@ -346,7 +357,7 @@ class Engine(Climbing):
                 members[candidate.genome.id] = individual
         judge(self, children)
         # Not by what was seen: another version may draw another first population.
-        self._drawn = min(sum(not candidate.rung for candidate, *_ in told), len(self._first))
+        self._drawn = min(self._born, len(self._first))
         unknown = [i for i in (*population, *reserve) if i not in members]
         if unknown:
             raise EvonasError(f"population member {unknown[0]} has no evaluation to restore it from")

@@ -8,8 +8,10 @@ from collections.abc import Sequence
 import numpy as np
 from deap import tools
 
-from .fitness import Individual
+from .fitness import Individual, ParetoFitness
 from .selection import crowding_by_rank, pareto_rank
+
+_MOST = 2**24  # numbers in an array of NSGA-III's
 
 Pair = tuple[Individual, Individual]
 
@@ -29,16 +31,28 @@ def select_nsga3(individuals: Sequence[Individual], k: int, rng: np.random.Gener
     implementation); feasible ones first."""
     feasible, infeasible = _split(individuals)
     if len(feasible) > k:
-        m = len(feasible[0].fitness.wvalues)
-        directions = tools.uniform_reference_points(m, p=_partitions(m, k))
+        scaled = _scaled(feasible)
+        m = len(scaled[0].fitness.wvalues)
+        # DEAP makes arrays of this size; with fewer directions several share one.
+        directions = tools.uniform_reference_points(m, p=_partitions(m, min(k, max(m, _MOST // (len(scaled) * m)))))
         # DEAP's niching shuffles with numpy's global generator: lend it a state of ours and give its own back.
         state = np.random.get_state()  # noqa: NPY002
         try:
             np.random.seed(int(rng.integers(2**32)))  # noqa: NPY002
-            feasible = tools.selNSGA3(list(feasible), k, directions)
+            feasible = [feasible[i.index] for i in tools.selNSGA3(scaled, k, directions)]
         finally:
             np.random.set_state(state)  # noqa: NPY002
     return list(feasible) + infeasible[: k - len(feasible)]
+
+
+def _scaled(individuals: Sequence[Individual]) -> list[Individual]:
+    """Stand-ins, numbered by their places, with objectives from 0 to 1. DEAP takes intercepts, which are distances from
+    the ideal point, for points and subtracts the ideal once more: that is right where it is 0 alone."""
+    points = np.negative([i.fitness.wvalues for i in individuals])
+    low, extent = points.min(axis=0), np.ptp(points, axis=0)
+    rows = ((points - low) / np.where(extent > 0, extent, 1.0)).tolist()
+    least = ("min",) * points.shape[1]
+    return [Individual(i.genome, ParetoFitness(least, row), k) for k, (i, row) in enumerate(zip(individuals, rows))]
 
 
 class Tournament:

@@ -49,11 +49,12 @@ class Individual:
     """A genome with its fitness, as DEAP's selection operators expect it.
 
     ``index`` is the order of birth. ``told`` holds the objectives (and what else the engine watches) as they were
-    measured, one row per rung reached so far; ``fitness`` is what they make one expect at the last rung, constraints
-    included, and exactly what was told of one that is there.
+    measured, one row per rung reached so far, and ``violation`` by how much constraints were told to be broken;
+    ``fitness`` is what they make one expect at the last rung, constraints included, and exactly what was told of one
+    that is there.
     """
 
-    __slots__ = ("fitness", "genome", "index", "told")
+    __slots__ = ("fitness", "genome", "index", "told", "violation")
 
     def __init__(
         self,
@@ -61,8 +62,10 @@ class Individual:
         fitness: ParetoFitness,
         index: int,
         told: Sequence[tuple[float, ...]] = (),
+        violation: float = 0.0,
     ) -> None:
         self.genome, self.fitness, self.index, self.told = genome, fitness, index, tuple(told)
+        self.violation = violation
 
     @property
     def feasible(self) -> bool:

@@ -19,6 +19,7 @@ _STRATA_ATTEMPTS = 10
 _WALK_STEPS, _FRUITLESS = 300, 2  # mutations towards the constraints; rounds of eight walks that bring nothing new
 _JITTERS = (0.0, 0.1, 0.25)  # spread of a per-layer gene around its field's level
 _LOOSE = (0.0, 0.05, 0.15)  # spread of ordered genes around the prior, and the share of others that leave it
+_FURTHEST = 7  # mutations besides the first, of a mutant of a seed
 _TWINS = 4  # of what seeds leave of the first population, one in so many is a seed with the prior's way of training
 
 
@@ -114,7 +115,7 @@ def first_population(
         add(with_prior(space, seed), (seed.id,), "prior")
     for k in range(rest // 2 if seeds else 0):
         parent = child = seeds[k % len(seeds)]
-        for _ in range(1 + k // 2):
+        for _ in range(1 + min(k // 2, _FURTHEST)):
             child, name = mutate(child, space, rng)
         add(child, (parent.id,), name)
     prior = bool(space.prior)

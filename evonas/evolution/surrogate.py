@@ -67,7 +67,7 @@ class Surrogate:
 
     Results of lower rungs are points of their own, the rung being one more input. ``skill`` is Kendall's tau between
     what was told lately and what the model says with all of that left out, of the objective it knows least about; 0
-    where there is too little to say.
+    where there is too little to say. An objective that was the same for all is taken to stay so.
 
     Args:
         individuals: told ones. Where they have more than MAX_POINTS results, the oldest of the first rung are left out.
@@ -80,6 +80,7 @@ class Surrogate:
         chosen = self._individuals = sorted(individuals, key=lambda i: i.index)
         self._range = self._known_range(chosen)
         self._models: dict[int, tuple[GaussianProcess, bool, bool]] = {}
+        self._constant: dict[int, float] = {}
         skills = []
         for j, name in enumerate(names):
             if all(name in features.known(i.genome) for i in chosen):
@@ -88,12 +89,16 @@ class Surrogate:
             further = [(i, r) for i in chosen for r in range(1, len(i.told) if changes else 1)][-MAX_POINTS // 2 :]
             points = [(i, 0) for i in chosen][len(further) - MAX_POINTS :] + further
             y = np.array([i.told[r][j] for i, r in points])
+            if not np.ptp(y):
+                self._constant[j] = float(y[0])
+                continue
             logs = bool(y.min() > 0 and y.max() > _LOG_FROM * y.min())
             x = self._inputs([i.genome for i, _ in points], [r for _, r in points] if changes else None)
             model = GaussianProcess(x, np.log(y) if logs else y, self._groups(changes))
             self._models[j] = model, logs, changes
             skills.append(_skill(model, points, np.log(y) if logs else y))
-        self.skill = min(skills, default=1.0)
+        ranked = [skill for skill in skills if skill is not None]
+        self.skill = min(ranked, default=0.0 if skills or self._constant else 1.0)
 
     def _known_range(self, individuals: Sequence[Individual]) -> dict[str, tuple[float, float]]:
         """Of each known value that all have and that is positive: logarithms of the least and the most."""
@@ -131,13 +136,18 @@ class Surrogate:
     def tells_of(self, genome: Genome) -> bool:
         """Whether all that is taken as known is known of this genome."""
         known = self._features.known(genome)
-        return all(name in known for j, name in enumerate(self._names) if j not in self._models)
+        return all(
+            name in known for j, name in enumerate(self._names) if j not in self._models and j not in self._constant
+        )
 
     def predict(self, genomes: Sequence[Genome]) -> tuple[np.ndarray, np.ndarray]:
         """Mean and standard deviation (k, m) of the objectives at the last rung; known ones are exact.
         Of genomes that it ``tells_of`` only."""
         mean, std = np.zeros((len(genomes), len(self._names))), np.zeros((len(genomes), len(self._names)))
         for j, name in enumerate(self._names):
+            if j in self._constant:
+                mean[:, j] = self._constant[j]
+                continue
             if j not in self._models:
                 mean[:, j] = [self._features.known(genome)[name] for genome in genomes]
                 continue
@@ -148,8 +158,9 @@ class Surrogate:
         return mean, std
 
 
-def _skill(model: GaussianProcess, points: Sequence[tuple[Individual, int]], y: np.ndarray) -> float:
-    """How well the latest individuals are ranked at the first rung by a model that has none of their results."""
+def _skill(model: GaussianProcess, points: Sequence[tuple[Individual, int]], y: np.ndarray) -> float | None:
+    """How well the latest individuals are ranked at the first rung by a model that has none of their results; None
+    where they are all alike."""
     latest = sorted({i.index for i, _ in points})[-_JUDGED:]
     if len(latest) < 8 or len(latest) > len(points) // 2:
         latest = latest[-max(len(points) // 3, 1) :]
@@ -157,6 +168,8 @@ def _skill(model: GaussianProcess, points: Sequence[tuple[Individual, int]], y: 
     first = np.array([points[k][1] == 0 for k in rows])
     if first.sum() < 4:
         return 0.0
+    if not np.ptp(y[rows][first]):
+        return None
     from scipy.stats import kendalltau  # a second to import
 
     tau = float(kendalltau(model.left_out(rows)[first], y[rows][first]).statistic)

@@ -175,7 +175,7 @@ def _canonical(out: dict[str, Any]) -> dict[str, Any]:
         for name, value in out.items():
             if isinstance(value, tuple):
                 out[name] = value[:depth]
-    if isinstance(out.get("kv_rank"), tuple) and "n_kv_heads" in out and "n_heads" in out:
+    if all(isinstance(out.get(name), tuple) for name in ("kv_rank", "n_kv_heads", "n_heads")):
         rows = zip(out["kv_rank"], out["n_kv_heads"], out["n_heads"])
         out["n_kv_heads"] = tuple(kv if rank is None else heads for rank, kv, heads in rows)
     if "head_dim" in out:

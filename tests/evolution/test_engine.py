@@ -247,7 +247,16 @@ def test_asking_goes_on_over_the_end_of_a_generation():
     assert engine.generation == 2 and [c.index for c in engine.ask(1)] == [2]
 
 
-@pytest.mark.parametrize("which", ["twice", "never asked", "another run's", "after restore"])
+def test_what_was_told_is_kept_by_birth_whatever_the_order_of_arrival():
+    kept = []
+    for order in (list, lambda candidates: candidates[::-1]):
+        engine = make(population_size=6)
+        run(engine, 5, order)
+        kept.append((list(engine.archive), list(engine.failed)))
+    assert kept[0] == kept[1] and kept[0][1]
+
+
+@pytest.mark.parametrize("which", ["twice", "never asked", "another run's", "another genome", "after restore"])
 def test_only_outstanding_candidates_can_be_told(which):
     engine = make()
     (candidate, *_) = engine.ask()
@@ -258,6 +267,8 @@ def test_only_outstanding_candidates_can_be_told(which):
         candidate = Candidate(candidate.genome, (), "seed", 0, 8)
     elif which == "another run's":
         candidate = Candidate(candidate.genome, (), "seed", 5, 0)
+    elif which == "another genome":  # at the same place of a run with another seed
+        (candidate, *_) = make(seed=4).ask()
     else:
         engine = make()
         engine.restore([(candidate, values, 0.0)], [candidate.genome.id], 1, None)

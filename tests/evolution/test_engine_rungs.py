@@ -476,6 +476,86 @@ def test_closing_may_be_limited_to_some():
     assert e.ask() == []
 
 
+def test_closed_to_offspring_any_number_asked_for_is_of_those_that_go_on():
+    e = engine()
+    play(e, 6)
+    e.close(offspring=False)
+    waiting, seen = len(e.promoted()), len(e.seen)
+    batch = e.ask(waiting + 5)
+    assert waiting and len(batch) == waiting and all(c.rung for c in batch)
+    assert e.ask(3) == [] and len(e.seen) == seen and not e.exhausted
+    for candidate in batch:
+        e.tell(candidate, values(candidate))
+    while batch := e.ask(4):
+        for candidate in batch:
+            e.tell(candidate, values(candidate))
+    assert len(e.seen) == seen and not e.unfinished()
+    e.reopen()
+    assert e.ask() and not e.exhausted
+
+
+def test_reopened_with_a_closed_generation_outstanding_the_space_is_not_exhausted():
+    e = engine()
+    play(e, 6)
+    e.close(offspring=False)
+    batch = e.ask()
+    e.reopen()
+    assert batch and e.ask(2) == [] and not e.exhausted
+    for candidate in batch:
+        e.tell(candidate, values(candidate))
+    assert any(not c.rung for c in e.ask())
+
+
+def test_generations_of_the_closing_let_no_more_go_on_afterwards():
+    e = engine(rungs=2)
+    play(e, 12)
+    e.close(offspring=False)
+    while batch := e.ask():
+        for candidate in batch:
+            e.tell(candidate, values(candidate))
+    e.reopen()
+    play(e, e.generation + 12)
+    born = sum(1 for i in e.archive.values() if i.index < e._numbers.start(e.generation))
+    climbed = e.reached()[1] + len(e.promoted())
+    assert born == e._born and climbed <= max(born // 3, 8) + 8
+
+
+def test_one_by_one_a_space_that_ends_still_trains_what_it_has():
+    genes = {"size": {"low": 1, "high": 4}, "rate": [0.1, 0.2], "kind": ["a", "b"]}
+    tiny = space_from_dict({"kind": "custom", "genes": genes})
+    e = Engine(tiny, GOALS, population_size=6, offspring_size=4, rungs=2, reduction=4, seed=0)
+    while batch := e.ask(1):
+        e.tell(batch[0], values(batch[0]))
+    assert len(e.seen) == 16 and not e.unfinished() and e.reached()[1] >= 6
+
+
+def test_a_violation_that_was_told_below_the_last_rung_is_not_forgotten():
+    e = engine(rungs=2)
+    spoilt = set()
+    for _ in range(8):
+        for candidate in e.ask():
+            if candidate.rung == 0 and candidate.genome.size > 10:
+                spoilt.add(candidate.genome.id)
+                e.tell(candidate, values(candidate), violation=0.5)
+            else:
+                e.tell(candidate, values(candidate))
+            assert not candidate.rung or candidate.genome.id not in spoilt
+    assert spoilt and not spoilt & {m.genome.id for m in e.front()}
+    assert all(not m.feasible for m in e.population if m.genome.id in spoilt)
+
+
+def test_who_has_nothing_measured_is_not_the_closest_to_a_constraint():
+    e = engine(population_size=6, broken=lambda told: 0.3)
+    for k, candidate in enumerate(e.ask()):
+        if k % 2:
+            e.tell(candidate, None, 0.001)
+        else:
+            e.tell(candidate, values(candidate))
+    e.close(offspring=False)
+    (closest,) = e.unfinished()
+    assert closest.rung == 0 and [c.genome for c in e.promoted()] == [closest.genome]
+
+
 def test_closing_keeps_the_offspring_where_asked_to():
     e = engine()
     play(e, 10)

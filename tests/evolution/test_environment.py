@@ -93,6 +93,26 @@ def test_nsga3_spreads_over_the_reference_directions():
     assert len(set(chosen)) == 35 and sum(i >= 150 for i in chosen) >= 30
 
 
+@pytest.mark.parametrize("shift", [1.5, -40.0, 4096.0])
+def test_nsga3_does_not_care_where_an_objective_begins_or_what_its_unit_is(shift):
+    points = rng(4).random((80, 4))
+    points = np.vstack([np.eye(4), points / points.sum(axis=1, keepdims=True)])  # a plane, its ends within the worst
+    points = np.round(points * 2**20) / 2**20
+    chosen = indices(select_nsga3(individuals(points), 20, rng()))
+    assert indices(select_nsga3(individuals(points + np.array([0, shift, 0, -shift])), 20, rng())) == chosen
+    assert indices(select_nsga3(individuals(points * np.array([1, 2.0**20, 1, 2.0**-20])), 20, rng())) == chosen
+
+
+def test_nsga3_of_thousands_takes_as_many_directions_as_there_is_memory_for(monkeypatch):
+    taken = []
+    made = tools.uniform_reference_points
+    monkeypatch.setattr(tools, "uniform_reference_points", lambda m, p: taken.append(made(m, p)) or taken[-1])
+    people = individuals(rng().random((200, 4)))
+    assert len(set(indices(select_nsga3(people, 100, rng())))) == 100 and len(taken[0]) >= 100
+    monkeypatch.setattr(environment, "_MOST", 200 * 4 * 30)
+    assert len(set(indices(select_nsga3(people, 100, rng())))) == 100 and 30 <= len(taken[1]) < 60
+
+
 def test_nsga3_is_a_function_of_its_generator_and_leaves_the_global_ones_alone():
     points = rng(3).random((60, 4))
     found = []

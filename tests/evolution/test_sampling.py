@@ -175,6 +175,18 @@ def test_what_is_known_best_comes_first():
     assert [c.operator for c in best_known_first(draw(space))] == ["prior"] * 8 + ["stratified"] * 8
 
 
+def test_mutants_of_a_seed_are_a_few_mutations_away_in_a_large_population_too():
+    space = deep_space()
+    seed, steps = space.sample(np.random.default_rng(1)), []
+
+    def step(genome, space, rng):
+        steps.append(genome.id)
+        return mutate(genome, space, rng)
+
+    first_population(space, 400, [seed], step, lambda g: 0.0, np.random.default_rng(0))
+    assert len(steps) <= 8 * 200
+
+
 @pytest.mark.parametrize("n", [4, 6, 8, 10])
 def test_many_seeds_leave_room_for_what_they_are_not(n):
     space = read_space("text-cpu").bounded(64)

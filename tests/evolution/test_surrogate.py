@@ -75,6 +75,23 @@ def test_without_anything_known_all_objectives_are_learned():
     assert np.corrcoef(np.log(mean[:, 1]), np.log([cost(g) for g in fresh]))[0, 1] > 0.95
 
 
+def test_an_objective_that_never_varied_is_taken_to_stay_and_says_nothing_of_the_others():
+    told = individuals(60)
+    for individual in told:
+        individual.told = tuple((row[0], 0.25) for row in individual.told)
+    surrogate = Surrogate(Features(LAYERED, None), told, ["error", "time"], 1)
+    fresh = [i.genome for i in individuals(30, seed=1)]
+    mean, std = surrogate.predict(fresh)
+    assert (mean[:, 1] == 0.25).all() and not std[:, 1].any() and all(map(surrogate.tells_of, fresh))
+    assert surrogate.skill > 0.7
+    for individual in told[-40:]:  # lately, it was all the same
+        individual.told = tuple((row[0], 0.25 if individual.index > 25 else 0.5 + row[0]) for row in individual.told)
+    assert Surrogate(Features(LAYERED, None), told, ["error", "time"], 1).skill > 0.7
+    for individual in told:
+        individual.told = ((1.0, 0.25),)
+    assert Surrogate(Features(LAYERED, None), told, ["error", "time"], 1).skill == 0.0, "there is nothing to rank"
+
+
 def test_what_an_evaluation_takes_is_learned_beside_a_typical_one():
     told, new = individuals(60), [i.genome for i in individuals(40, seed=9)]
     surrogate = Surrogate(Features(LAYERED, known), told, ["error", "cost"], 1)

@@ -69,6 +69,11 @@ def test_kv_heads_of_a_layer_with_a_latent_do_not_count():
     assert genome(kv_rank=[8, None], n_kv_heads=[4, 1]) != other
 
 
+def test_kv_heads_of_a_space_of_ones_own_need_not_be_a_transformers():
+    genes = {"n_layers": 2, "n_heads": 4, "kv_rank": (8, None), "n_kv_heads": (1, 2)}
+    assert Genome(genes).n_kv_heads == (1, 2)
+
+
 def test_head_dim_counts_only_where_it_is_not_what_follows_from_the_others():
     assert genome(n_heads=4, n_kv_heads=4, head_dim=16) == genome(n_heads=4, n_kv_heads=4)
     assert genome(n_heads=4, n_kv_heads=4, head_dim=32) != genome(n_heads=4, n_kv_heads=4)
