@@ -358,6 +358,19 @@ def test_a_constraint_that_nothing_meets_ends_the_run_with_the_closest_value(tar
     assert not logged(curve, "begin train")
 
 
+def test_a_constraint_that_nothing_meets_ends_an_interrupted_run_at_the_same_generation(targets, tmp_path, curve):
+    options = {"constraints": [Constraint.parse("latency<=0.05")]}
+    with pytest.raises(EvonasError, match="no candidate has met"):
+        targets.run(tmp_path / "whole", curve, 50, **options)
+    for _ in range(50):
+        with pytest.raises((KeyboardInterrupt, EvonasError)) as caught:
+            targets.run(tmp_path / "run", curve, 50, listener=targets.Stop("generation_finished", 2), **options)
+        if caught.type is EvonasError:
+            break
+    done, whole = (len(Store.open(tmp_path / name).generations) for name in ("run", "whole"))
+    assert done == whole < 50
+
+
 def test_it_says_so_where_what_meets_it_fails(targets, tmp_path, curve):
     """Narrow genomes raise when they are trained: the constraint is not to blame alone."""
     space = targets.space_from_dict(
@@ -957,6 +970,31 @@ def test_what_diverges_whole_is_committed_as_no_repetition_mends_it(targets, tmp
         with pytest.raises(EvonasError, match=f"all 6 candidates of generation {generation} failed .6 non_finite"):
             targets.run(tmp_path / "run", curve, 3, space=space)
     assert len(Store.open(tmp_path / "run").records) == 12
+
+
+def test_divergences_beside_what_can_be_mended_do_not_stop_it_for_ever(targets, tmp_path, curve):
+    space = targets.own_space(("nan", "memory"))
+    for tries in (1, 2, 3):
+        with pytest.raises(EvonasError, match="all 6 candidates of generation 0 failed") as caught:
+            targets.run(tmp_path / "run", curve, 1, space=space)
+        assert ("Mend the cause" in caught.value.hint) == (tries < 3)
+    tried = Counter((r.status, r.genome_id) for r in Store.open(tmp_path / "run").records)
+    assert {(status, n) for (status, _), n in tried.items()} == {("non_finite", 1), ("out_of_memory", 3)}
+    assert len(Store.open(tmp_path / "run").generations) == 1
+
+
+def test_what_was_only_looked_at_again_prices_no_way_to_the_end(targets, tmp_path, curve):
+    folder = tmp_path / "run"
+    targets.run(folder, targets.Curve(curve.folder, rungs=(1, 4)), 4)
+    with Store.open(folder) as store:
+        engine = targets.Engine(targets.own_space(), [targets.objective(n) for n in ("loss", "latency")], rungs=2)
+        search = targets.Search(engine, store, None, targets.Curve(curve.folder, rungs=(1, 4)))
+        record = store.records[0]
+        before = search._pace.to_the_end(record.genome_id, 0)
+        search._note_time(0, replace(record, cost={"seconds": 1e-6, "tokens": 0.0}))
+        assert search._pace.to_the_end(record.genome_id, 0) == before > 0.1
+        search._note_time(0, replace(record, cost={"seconds": 50.0, "tokens": 1.0}))
+        assert search._pace.to_the_end(record.genome_id, 0) > before
 
 
 def test_a_mistake_of_the_user_ends_the_run(targets, tmp_path, curve, text_file):

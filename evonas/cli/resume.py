@@ -78,7 +78,8 @@ def resume(run, generations, timeout, budget, patience, workers, calibrate, exec
         if timeout is not None:
             changes["timeout"] = parse_duration(timeout)
         settings = dataclasses.replace(settings, **changes)
-        if _done(store) >= settings.generations and ended is None:
+        as_told = generations is None and budget is None
+        if _done(store) >= settings.generations and ended is None and not (as_told and _never_ended(store)):
             raise EvonasError(
                 f"run {store.name!r} has done its {_done(store)} generations",
                 f"Extend it: {_further(store)}{_or_calibrate(settings, store)}",
@@ -132,6 +133,13 @@ def _unsettled(store: Store) -> str | None:
         return None
     click.echo(f"The search of run {store.name!r} was done; what follows it is done now.", err=True)
     return notes[ENDED]
+
+
+def _never_ended(store: Store) -> bool:
+    """Whether it was killed before it could note that it had ended. Runs from before budgets were kept noted no end."""
+    from ..store import ENDED, UNSETTLED
+
+    return not {ENDED, UNSETTLED} & set(store.header["notes"]) and "budget" in store.header["settings"]
 
 
 def _check_unfinished(settings: Settings, store: Store, patient: bool) -> None:

@@ -18,7 +18,8 @@ HEARTBEAT = 1.0
 
 
 class Event(NamedTuple):
-    """What a worker reports: "ready", "reply" (bytes), "died" (how, as text) or "unusable" (why, as text)."""
+    """What a worker reports: "hello" on its way to "ready", "reply" (bytes), "died" (how, as text) or "unusable" (why,
+    as text)."""
 
     kind: str
     data: Any = None
@@ -116,12 +117,10 @@ class PoolExecutor(Executor):
         events = [(lane, found[worker]) for worker, lane in live.items() if worker in found]
         for lane in self._lanes:
             if lane.starting and lane.worker not in found and time.monotonic() - lane.since > START_LIMIT:
-                raise EvonasError(
-                    f"a worker was not ready after {START_LIMIT:g} s",
-                    "Ask for fewer workers, or try --executor serial to see where it hangs.",
-                    exit_code=EXIT_FAILED,
-                )
+                self._is_late(lane)
         for lane, event in events:
+            if event.kind == "hello":  # it may have waited for us, not we for it
+                lane.since = time.monotonic()
             if event.kind == "unusable":
                 message, _, trace = event.data.partition("\n")
                 raise EvonasError(
@@ -134,6 +133,18 @@ class PoolExecutor(Executor):
             elif event.kind == "died" and lane.starting:
                 self._count_failed_start(event.data)
         return events
+
+    def _is_late(self, lane: _Lane) -> None:
+        """Begin anew with a worker that does not start, as long as there are others."""
+        if not any(other.ready for other in self._lanes):
+            raise EvonasError(
+                f"a worker was not ready after {START_LIMIT:g} s",
+                "Ask for fewer workers, or try --executor serial to see where it hangs.",
+                exit_code=EXIT_FAILED,
+            )
+        retry = lane.retry
+        self._drop(lane)
+        lane.retry = retry
 
     def _count_failed_start(self, how: str) -> None:
         self._failed_starts += 1

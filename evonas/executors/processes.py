@@ -134,7 +134,7 @@ class _ProcessWorker(Worker):
         if kind == HELLO:
             if not self._sent:
                 self._send_target()
-            return None
+            return Event("hello")
         if kind == READY:
             return Event("ready")
         if kind == UNUSABLE:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import signal
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ..errors import EvonasError
@@ -17,7 +18,8 @@ from .worker import load_target, run_call, stdout_to_stderr, tail
 
 
 class RayExecutor(PoolExecutor):
-    """Runs calls in ``workers`` Ray actors of one CPU each, and an equal share of the cluster's GPUs.
+    """Runs calls in ``workers`` Ray actors of one CPU each, and an equal share of the cluster's GPUs, unless the target
+    says that it uses none (``one_device`` False).
 
     It joins the Ray session of this process or the cluster named by ``RAY_ADDRESS``; otherwise it starts a local
     instance, which ``close`` shuts down again. On a cluster, evonas must be installed on every node.
@@ -32,22 +34,24 @@ class RayExecutor(PoolExecutor):
     """
 
     def __init__(self, target: Any, workers: int | None, env: Mapping[str, str] | None = None) -> None:
-        try:
-            import ray
-        except ImportError as error:
-            raise EvonasError(
-                f"the executor 'ray' needs Ray, which cannot be imported: {error}", "pip install 'evonas[ray]'"
-            ) from error
-        self._ray = ray
-        self._owns_ray = not ray.is_initialized()
-        if self._owns_ray:
-            _init(ray, workers)
+        with _own_sigterm():
+            try:
+                import ray
+            except ImportError as error:
+                raise EvonasError(
+                    f"the executor 'ray' needs Ray, which cannot be imported: {error}", "pip install 'evonas[ray]'"
+                ) from error
+            self._ray = ray
+            self._owns_ray = not ray.is_initialized()
+            if self._owns_ray:
+                _init(ray, workers)
         try:
             resources = ray.cluster_resources()
+            uses_gpu = getattr(target, "one_device", True)
             super().__init__(target, workers or max(1, int(resources.get("CPU", 1))))
             self._options = {
                 "num_cpus": 1,
-                "num_gpus": _share(resources.get("GPU", 0.0), self.workers),
+                "num_gpus": _share(resources.get("GPU", 0.0), self.workers) if uses_gpu else 0,
                 "max_restarts": 0,
                 "max_task_retries": 0,
                 "runtime_env": {"env_vars": dict(env or {})},
@@ -130,6 +134,18 @@ class Actor:
 
     def run(self, call: bytes) -> bytes:
         return run_call(self._target, call)
+
+
+@contextlib.contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """What SIGTERM does stays ours: Ray sets a handler of its own, which exits with no word to anybody."""
+    ours = threading.current_thread() is threading.main_thread()
+    before = signal.getsignal(signal.SIGTERM) if ours else None
+    try:
+        yield
+    finally:
+        if before is not None:
+            signal.signal(signal.SIGTERM, before)
 
 
 def _init(ray: Any, workers: int | None) -> None:

@@ -109,7 +109,8 @@ class Search:
             records = self._evaluate(candidates, deadline)
             if len(records) < len(candidates):
                 return self._ended("budget")
-            tries = min(len(self._tries(r.genome_id, r.generation, r.index)) for r in records.values())
+            mendable = (r for r in records.values() if r.status in MENDABLE)  # no other is ever done again
+            tries = min((len(self._tries(r.genome_id, r.generation, r.index)) for r in mendable), default=TRIES)
             self._verdict.before_commit(generation, list(records.values()), tries)
             for candidate in sorted(candidates, key=lambda c: c.index):  # as a resumed run is told
                 self.engine.tell(candidate, *self._told_here(records[candidate.index]))
@@ -236,6 +237,7 @@ class Search:
             },
             "best": best,
             "asked": [[c.index, c.genome.id] for c in candidates],
+            "hopeless": self._verdict.hopeless(),
         }
         if self.engine.rungs > 1:
             row |= {"rungs": self.engine.reached(), "expected": self._expectations()}
@@ -365,11 +367,11 @@ class Search:
     def _note_time(self, rung: int, record: Record) -> None:
         # A training that diverged soon says nothing of how long others take.
         seconds = record.cost.get("seconds", 0.0) if record.status != "non_finite" else 0.0
-        if seconds > 0:
+        # Nor does one that was only looked at again, or trained on another machine.
+        trained = record.cost.get("tokens", 1.0) > 0 and record.generation >= moved_at(self.store)
+        if seconds > 0 and trained:
             self._pace.note(record.genome_id, rung, seconds)
-            # One that was only looked at again, or trained on another machine, says nothing.
-            trained = record.cost.get("tokens", 1.0) > 0 and record.generation >= moved_at(self.store)
-            if rung == 0 and trained:
+            if rung == 0:
                 self.engine.prices[record.genome_id] = seconds
 
     def _timeout(self, rung: int = 0) -> float:

@@ -24,7 +24,9 @@ class Verdict:
 
     def __init__(self, engine: Engine, store: Store, constraints: Sequence[Constraint]) -> None:
         self.engine, self.store, self.constraints = engine, store, constraints
-        self._hopeless = 0
+        before = store.generations[-1].get("hopeless") if store.generations else 0
+        # One that was stopped for it and is resumed all the same has as many again.
+        self._hopeless = before if type(before) is int and 0 <= before < _HOPELESS_GENERATIONS else 0
         self._bug: tuple[str, str] | None = None
         self._in_a_row = 0
 
@@ -52,13 +54,17 @@ class Verdict:
             hint = f"Mend the cause, then do them again: evonas resume {self.store.reference}{time_too}"
             raise self._all_failed(generation, records, hint)
 
+    def hopeless(self) -> int:
+        """After a generation was told: how many there are in a row, with it, in which nothing meets the constraints."""
+        self._hopeless = 0 if any(i.feasible for i in self.engine.archive.values()) else self._hopeless + 1
+        return self._hopeless
+
     def after_commit(self, generation: int, records: list[Record]) -> None:
         """All have failed for good, or nothing has met the constraints for several generations."""
         if not any(r.status in ("ok", "infeasible") for r in records) and self._stuck(records):
             further = f"evonas resume {self.store.reference} --generations {self.engine.generation + 10}"
             hint = f"Give the space gentler values, or try the next generations: {further}"
             raise self._all_failed(generation, records, hint)
-        self._hopeless = 0 if any(i.feasible for i in self.engine.archive.values()) else self._hopeless + 1
         # With rungs few come to where a loss is judged: a handful of generations says little then.
         judged = self.store.failures.get("infeasible", 0)
         if self._hopeless >= _HOPELESS_GENERATIONS and judged >= 2 * self.engine.population_size:

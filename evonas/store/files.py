@@ -130,8 +130,9 @@ def extend_data(data: Path, state: State, pending: Pending, header: Mapping[str,
     """Replace ``population.h5`` by a copy with this header and all of ``state`` and ``pending`` that it lacks. It says
     itself what it has: an interrupt may have come between an earlier call and what was to be noted of that in
     ``state``. Raises OSError and leaves the old file."""
-    # HDF5 works in memory: a disk that fails under it leaves half-closed files, and tracebacks nobody can catch.
-    with h5py.File(data, "r+", driver="core", backing_store=False) as file:
+    # HDF5 works in memory: a disk that fails under it leaves half-closed files, and tracebacks nobody can catch. It
+    # need not lock what it only reads, which anybody may have open: the lock of the run is another file.
+    with h5py.File(data, "r+", driver="core", backing_store=False, locking=False) as file:
         evaluations, genomes = len(file["evaluations/sequence"]), len(file["genomes/id"])
         numbers = file["generations/generation"]
         last = int(numbers[-1]) if len(numbers) else -1

@@ -55,7 +55,7 @@ class JournalReader:
             self._file = io.BytesIO()
         except OSError as error:
             raise EvonasError(f"{path} can't be read: {error.strerror}", exit_code=EXIT_FAILED) from error
-        size = self._file.seek(0, io.SEEK_END)
+        size = self._left = self._file.seek(0, io.SEEK_END)  # beyond it, a writer is at work
         self._file.seek(0)
         if size > MAX_BYTES:
             self._file.close()
@@ -74,10 +74,11 @@ class JournalReader:
     def __iter__(self) -> Iterator[dict[str, Any]]:
         lines = 0
         try:
-            while line := self._file.readline(MAX_LINE + 1):
+            while line := self._file.readline(min(MAX_LINE + 1, self._left)):
+                self._left -= len(line)
                 row = decode_line(line) if len(line) <= MAX_LINE else None
                 if row is None:
-                    if len(line) > MAX_LINE or self._file.read(1):
+                    if len(line) > MAX_LINE or self._left:
                         raise EvonasError(
                             f"{self.path}: line {lines + 1} is damaged and more lines follow",
                             f"Delete that line and those after it to go on from the evaluations before it; "

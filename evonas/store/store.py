@@ -22,7 +22,7 @@ from ..genome import Genome
 from ..record import Record
 from .files import DATA, JOURNAL, LOCK, State, create_data, extend_data, read_generation, read_state
 from .journal import MAX_LINE, Journal, encode_line, sync_folder
-from .layout import HEADER, TABLES, checked_header, clean_text, dumps, plain
+from .layout import HEADER, MAX_ROWS, TABLES, checked_header, clean_text, dumps, plain
 from .lock import WriterLock, writer
 from .rows import Entries, Entry, Evaluation, check_id, journal_row, storable
 from .runs import find_run
@@ -174,6 +174,12 @@ class Store:
         row = self._generation_columns(generation_row)
         ranks = self._ranks(population)
         members = [{"generation": number, "genome_id": i, "rank": r} for i, r in zip(population, ranks)]
+        if sum(map(len, state.populations.values())) + len(members) > MAX_ROWS:
+            raise EvonasError(
+                f"run {self.name!r} has {MAX_ROWS:,} members in its generations, and no more could be read again",
+                "It ends here. Another one with a smaller --population may --reuse what it has trained.",
+                exit_code=EXIT_FAILED,
+            )
         line = encode_line({"generation": plain(row), "members": members})
         waiting = len(state.evaluations) - state.merged[0]
         due = waiting >= max(MERGE_FROM, MERGE_SHARE * state.merged[0]) or len(state.evaluations) < MERGE_ALWAYS

@@ -228,6 +228,19 @@ def test_what_was_calibrated_by_hand_is_not_again(cli, in_copy, monkeypatch):
     assert not asked
 
 
+def test_killed_before_it_noted_its_end_a_run_gets_what_follows_it(cli, in_copy, monkeypatch):
+    with Store.open("runs/first", write=True) as store:
+        note_end(store, None)
+    asked = []
+    monkeypatch.setattr("evonas.search.Search._evaluate", lambda *_: asked.append("a search"))
+    monkeypatch.setattr("evonas.search.Search.settle", lambda *_: asked.append("settling") or Settled(0, 0, 0))
+    done = cli("resume", "first", "--executor", "serial")
+    assert asked == ["settling"] and "Next:" in done.out
+    notes = Store.open("runs/first").header["notes"]
+    assert notes[ENDED] == "generations" and UNSETTLED not in notes
+    cli("resume", "first", "--executor", "serial", code=2)
+
+
 def test_a_calibration_that_fails_is_not_tried_for_ever(cli, in_copy, monkeypatch):
     with Store.open("runs/first", write=True) as store:
         store.set_header(settings={**store.header["settings"], "calibrate": 0.9})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import itertools
+import multiprocessing.connection
 import os
 import pickle
 import signal
@@ -502,6 +503,50 @@ def test_a_worker_killed_while_idle_costs_no_attempt(make):
     again = results(executor, [Call("pid", (), "pid")])["pid"]
     assert again != pid
     assert executor.restarts == 1
+
+
+def test_a_worker_that_was_ready_before_anybody_looked_is_not_late(make):
+    """As after a Ctrl-Z, or where the first call comes long after the executor was made."""
+    executor = make("processes", 1)
+    (lane,) = executor._lanes
+    assert multiprocessing.connection.wait([lane.worker.connection], PATIENCE)
+    lane.since -= 1e6
+    assert results(executor, [Call("square", (3,), "k")]) == {"k": 9}
+
+
+def test_a_worker_that_does_not_start_keeps_no_other_from_working(make, monkeypatch):
+    executor = make("processes", 2)
+    results(executor, [Call("pid", (), k) for k in range(8)])
+    lane = executor._lanes[1]
+    executor._drop(lane)
+    executor._start(lane)
+    os.kill(lane.worker.process.pid, signal.SIGSTOP)
+    monkeypatch.setattr("evonas.executors.pool.START_LIMIT", 0.5)
+    monkeypatch.setattr("evonas.executors.pool.HEARTBEAT", 0.1)
+    assert dict(executor.map_alone([Call("square", (3,), "k")], timeout=PATIENCE)) == {"k": 9}
+
+
+def test_where_no_worker_starts_it_is_said(make, monkeypatch):
+    executor = make("processes", 1)
+    os.kill(executor._lanes[0].worker.process.pid, signal.SIGSTOP)
+    monkeypatch.setattr("evonas.executors.pool.START_LIMIT", 0.5)
+    monkeypatch.setattr("evonas.executors.pool.HEARTBEAT", 0.1)
+    with pytest.raises(EvonasError, match=r"a worker was not ready after 0\.5 s"):
+        results(executor, [Call("square", (3,), "k")])
+
+
+def test_what_sigterm_does_is_not_rays_to_say():
+    from evonas.executors.ray import _own_sigterm
+
+    def ours(*_): ...
+
+    before = signal.signal(signal.SIGTERM, ours)
+    try:
+        with _own_sigterm():
+            signal.signal(signal.SIGTERM, lambda *_: sys.exit(15))
+        assert signal.getsignal(signal.SIGTERM) is ours
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_results_larger_than_a_pipe_come_through(make):

@@ -241,6 +241,17 @@ def test_an_overlong_line_is_refused(run, monkeypatch):
         Store.open(run)
 
 
+def test_a_line_that_is_written_while_a_reader_is_at_it_is_no_damage(tmp_path):
+    from evonas.store.journal import JournalReader
+
+    path, line = tmp_path / "journal.jsonl", encode_line({"k": 1})
+    path.write_bytes(line + line[:10])
+    with JournalReader(path) as reader:
+        with open(path, "ab") as writer:
+            writer.write(line[10:] + line)
+        assert list(reader) == [{"k": 1}] and reader.good == len(line)
+
+
 def test_a_journal_without_end_is_refused_before_it_is_read(run):
     os.truncate(run / "journal.jsonl", 2**31)  # a hole: it takes no disk
     with pytest.raises(EvonasError, match=r"journal\.jsonl has 2147483648 bytes; at most 268435456 are read"):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
+import sys
 
 import h5py
 import numpy as np
@@ -182,6 +184,28 @@ def test_a_reader_follows_a_live_writer(store, folder):
     assert Store.open(folder / "population.h5").records == store.records
     with pytest.raises(EvonasError, match="reading only"):
         Store.open(folder).append(genome(0), record(0))
+
+
+def test_plain_h5py_may_have_it_open_while_the_search_commits(store, folder):
+    held = "import h5py, sys; file = h5py.File(sys.argv[1]); print(len(file), flush=True); sys.stdin.read()"
+    command = [sys.executable, "-c", held, str(folder / "population.h5")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as reader:
+        assert reader.stdout.readline()
+        fill(store, 0, 2)
+        store.commit({"generation": 0}, [genome(0).id])
+        reader.stdin.close()
+    assert reader.returncode == 0 and len(Store.open(folder).generations) == 1
+
+
+def test_a_run_ends_before_it_holds_more_than_is_read_again(store, folder, monkeypatch):
+    fill(store, 0, 3)
+    store.commit({"generation": 0}, [genome(k).id for k in range(3)])
+    monkeypatch.setattr("evonas.store.store.MAX_ROWS", 5)
+    with pytest.raises(EvonasError, match="run 'one' has 5 members in its generations") as caught:
+        store.commit({"generation": 1}, [genome(k).id for k in range(3)])
+    assert "--population" in caught.value.hint
+    store.commit({"generation": 1}, [genome(k).id for k in range(2)])
+    assert len(Store.open(folder).generations) == 2
 
 
 def test_a_commit_between_the_two_reads_loses_nothing(store, folder, monkeypatch):
