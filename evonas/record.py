@@ -175,35 +175,34 @@ class Constraint:
     bound: float
 
     @classmethod
-    def parse(cls, text: str) -> Constraint:
-        """Read ``latency<=5ms``, ``params<=1.5M``, ``memory<=2GB``; raises EvonasError saying what is allowed."""
+    def parse(cls, text: str, what: str = "constraint") -> Constraint:
+        """Read ``latency<=5ms``, ``params<=1.5M``, ``memory<=2GB``; raises EvonasError saying what is allowed of
+        ``what`` it is."""
         match = _CONSTRAINT.match(text)
         if not match:
             raise EvonasError(
-                f"constraint {text!r:.80} is not of the form NAME<=NUMBER[UNIT]",
-                "For example: --constraint 'latency<=5ms'",
+                f"{what} {text!r:.80} is not of the form NAME<=NUMBER[UNIT]",
+                f"For example: --{what} 'latency<=5ms'",
             )
         name, op, number, unit = match.groups()
         objective(name)
         scales = _SCALES[name]
         if unit.lower() not in scales:
             units = ", ".join(u for u in scales if u) or "none"
-            raise EvonasError(
-                f"constraint {text!r:.80}: unit {unit!r:.80} does not fit {name}", f"Allowed units: {units}."
-            )
+            raise EvonasError(f"{what} {text!r:.80}: unit {unit!r:.80} does not fit {name}", f"Allowed units: {units}.")
         try:
             bound = float(number) * scales[unit.lower()]
         except ValueError:
             bound = math.nan
         if not math.isfinite(bound):
-            raise EvonasError(f"constraint {text!r:.80}: {number!r:.80} is not a finite number")
+            raise EvonasError(f"{what} {text!r:.80}: {number!r:.80} is not a finite number")
         return cls(name, op, bound)
 
     @classmethod
     def parse_goal(cls, text: str) -> Constraint:
         """Read ``latency<=2ms`` as a goal: what is better than that counts as no better. Raises EvonasError as
         ``parse``, and where the bound is on the wrong side."""
-        goal = cls.parse(text)
+        goal = cls.parse(text, "goal")
         if goal.op != ("<=" if objective(goal.name).direction == "min" else ">="):
             raise EvonasError(
                 f"goal {text!r:.80} is on the wrong side: less {goal.name} is better",

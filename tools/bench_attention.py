@@ -5,9 +5,9 @@
 
 Networks of the same width and depth that differ in their attention alone, on the CPU, batch 1, one thread.
 
-memory   MB (10^6 bytes) at the peak of one forward pass that fills the KV cache: weights, KV cache and live tensors,
-         as ``evonas.fitness.latency.forward_memory`` counts them for the search, and the buffers it leaves out (rotary
-         tables, the mask of a window). Full attention runs through torch's fused kernel, which never holds T x T
+memory   MB (10^6 bytes) at the peak of one forward pass that fills the KV cache: weights, buffers (rotary tables, the
+         mask of a window), KV cache and live tensors, as ``evonas.fitness.latency.forward_memory`` counts them for the
+         search. Full attention runs through torch's fused kernel, which never holds T x T
          scores: nothing here is won against a matrix that nobody makes. "without weights" is the same less the
          parameters.
 resident the growth of the process's resident memory over that pass, at its peak, from Linux: the cache, activations,
@@ -69,8 +69,8 @@ def memory(model: Transformer) -> dict[str, float]:
         "cache": model.new_cache(1).bytes / 1e6,
     }
     total = forward_memory(model, "cpu").value
-    size["activations"] = total - size["weights"] - size["cache"]
-    size["total"] = total + size["buffers"]
+    size["activations"] = total - size["weights"] - size["buffers"] - size["cache"]
+    size["total"] = total
     size["without_weights"] = size["total"] - size["weights"]
     resident = [grown for _ in range(3) if (grown := _resident_growth(model)) is not None]
     size["resident"] = float(np.median(resident)) if resident else None

@@ -52,8 +52,10 @@ def calibrate(run, genomes, factor, repeats, budget, workers) -> None:
     from ..config import Settings
     from ..report.calibration import lines
     from ..store import Store, find_run
+    from .running import check_workers, interrupts
     from .trust import check_task_of_run
 
+    check_workers(workers)
     if not 1 < factor <= MAX_FACTOR:
         raise EvonasError(f"--factor {factor:g}; it takes a number above 1, up to {MAX_FACTOR:g}")
     deadline = end_of(budget, time.monotonic())
@@ -66,5 +68,6 @@ def calibrate(run, genomes, factor, repeats, budget, workers) -> None:
         )
     settings = Settings.from_dict(store.header["settings"])
     check_task_of_run(settings.task, store.folder)
-    summary = calibrated(store, settings, genomes, factor, repeats, deadline, workers)
+    with interrupts():
+        summary = calibrated(store, settings, genomes, factor, repeats, deadline, workers)
     click.echo("\n".join(lines(summary)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from ..store import Store
 
 DEFAULT_FACTOR, DEFAULT_REPEATS = 4.0, 8
+LOCK = "calibration.lock"
 _SAMPLES = (4, 6, 8, 12, 16, 24, 32, 48, 64)  # how many genomes a search may end with
 _MARGIN, _START_SECONDS = 1.2, 5.0  # of what trainings should take, and for workers to start
 
@@ -28,14 +30,33 @@ def calibrated(
     workers: int | None,
 ) -> dict:  # fmt: skip
     """Train the sample longer and some of it with another seed, keep what comes of it in the run's folder, and tell on
-    stderr what is missing; the summary."""
+    stderr what is missing; the summary. One at a time: another would lose what this one writes."""
+    from ..store.lock import WriterLock
+
+    try:
+        lock = WriterLock(store.folder / LOCK, "the calibration of run")
+    except OSError as error:
+        raise EvonasError(f"{store.folder} can't be written: {error.strerror}", exit_code=EXIT_FAILED) from None
+    with contextlib.closing(lock):
+        return _calibrated(store, settings, genomes, factor, repeats, deadline, workers)
+
+
+def _calibrated(
+    store: Store, settings: Settings, genomes: int, factor: float, repeats: int, deadline: float | None,
+    workers: int | None,
+) -> dict:  # fmt: skip
     from ..fitness.evaluate import resolve_device, rung_tokens
     from ..report.calibration import AS_LONG, begin, read_calibration
     from ..report.sample import choose, choose_again
     from ..tasks import fingerprint
     from .running import check_data
 
-    resolve_device(settings.device)
+    try:
+        resolve_device(settings.device)
+    except EvonasError as error:
+        raise EvonasError(
+            f"run {store.name!r} trains on {settings.device}: {error.message}", "Calibrate it on such a machine."
+        ) from None
     evaluator = _longer(settings, factor)
     data = fingerprint(evaluator.task)
     check_data(store, settings, data, "Calibrate")
@@ -155,7 +176,7 @@ class _Sitting:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-        from ..executors import Call, Failure, make_executor
+        from ..executors import Call, Failure, default_workers, make_executor
         from ..report.calibration import note, write_calibration
 
         waiting = {e["id"]: e for e in _waiting(entries)}
@@ -164,10 +185,12 @@ class _Sitting:
         largest_first = sorted(waiting, key=lambda i: -waiting[i]["params"])
         calls = [Call("train", (self.genes[i], len(evaluator.rungs) - 1), i) for i in largest_first]
         env = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"} if evaluator.device == "cpu" else None
+        lanes = worker_count(self.workers, evaluator.device)
+        lanes = default_workers() if lanes is None else lanes
         console = Console(stderr=True)
         columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         with (
-            make_executor("auto", evaluator, worker_count(self.workers, evaluator.device), env) as executor,
+            make_executor("auto", evaluator, min(lanes, len(calls)), env) as executor,
             Progress(*columns, console=console, transient=True) as bar,
         ):
             row = bar.add_task("", total=len(waiting))

@@ -242,6 +242,7 @@ def _read_seed(reference: str, tokens: int) -> tuple[Genome, int | None, str]:
     from .reference import read_and_tell
 
     found = read_and_tell(reference)
+    found.check_buildable()
     return found.genome_for(max(1, tokens), "--tokens differ"), found.context, found.name
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from pathlib import Path
 
 import click
@@ -108,7 +109,8 @@ def _fresh(found, context: int | None, vocab: int | None):
 
 
 def _find_weights(reference: str, found) -> Path:
-    """Weights of this very genome: beside its file, or in the folder written last by ``evonas train``."""
+    """Weights of this very genome: beside its file, or in the folder written last by ``evonas train``; else of the
+    genome with the learning rate that ``evonas train`` takes over from it to another length."""
     from ..convert.weights import are_of
     from ..genome.io import exists
     from ..store import runs_folder
@@ -118,14 +120,15 @@ def _find_weights(reference: str, found) -> Path:
     beside = [path] if exists(place) and exists(path) else []
     trained = sorted(runs_folder().glob(f"train-*/{name}"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
     damaged = ""
-    for path in (*beside, *trained):
-        fits = are_of(path, _as_trained(found, path)[0])
-        if fits:
-            if damaged:
-                click.echo(f"Note: passed over{damaged}", err=True)
-            return path
-        if fits is None and not damaged:
-            damaged = f" {path}, of which can't be told what it holds: --weights {path} says why"
+    for genome_at in (lambda path: found.genome, lambda path: _taken_over(found, path)):
+        for path in (*beside, *trained):
+            fits = are_of(path, genome_at(path))
+            if fits:
+                if damaged:
+                    click.echo(f"Note: passed over{damaged}", err=True)
+                return path
+            if fits is None and not damaged:
+                damaged = f" {path}, of which can't be told what it holds: --weights {path} says why"
     raise EvonasError(
         f"there are no trained weights of {found.name} ({found.genome.id}) in {runs_folder()}/train-*"
         + (damaged and f"; there is{damaged}"),
@@ -141,7 +144,7 @@ def _as_trained(found, path: Path):
     from ..genome import bounded_windows, read_genome
     from ..genome.io import exists
 
-    beside = path.with_name("genome.json")
+    beside = path.parent / "genome.json"
     if "learning_rate" in found.genome and exists(beside):
         with contextlib.suppress(EvonasError):
             trained = read_genome(beside)
@@ -149,6 +152,17 @@ def _as_trained(found, path: Path):
             if trained.genome == bounded_windows(same, trained.context or MAX_CONTEXT):
                 return trained.genome, trained.tokens
     return found.genome, found.tokens
+
+
+def _taken_over(found, path: Path):
+    """The genome as trained there, if its rate is the one that is taken over to that length; else as it is."""
+    from ..fitness.schedule import rate_share
+
+    genome, length = _as_trained(found, path)
+    if found.tokens is None or length is None or genome is found.genome:
+        return found.genome
+    rate = found.genome.learning_rate * rate_share(found.genome.optimizer, length, found.tokens)
+    return genome if math.isclose(genome.learning_rate, rate, rel_tol=1e-6) else found.genome
 
 
 def _write(folder: Path, names, write) -> None:

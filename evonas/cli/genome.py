@@ -142,6 +142,7 @@ def diff(first, second) -> None:
     """
     from rich.table import Table
 
+    from ..genome import check_transformer
     from ..genome.genome import UNWRITTEN
     from ..report.short import gene_text
     from .reference import read_and_tell
@@ -159,7 +160,8 @@ def diff(first, second) -> None:
         if values[0] != values[1]:
             table.add_row(plain(name), *(plain(gene_text(name, v)) for v in values))
     output().print(table)
-    click.echo(_cost_line(a, b))
+    if not any(check_transformer(r.genome) for r in (a, b)):  # a space of one's own has no such costs
+        click.echo(_cost_line(a, b))
 
 
 def _cost_line(a, b) -> str:

@@ -61,6 +61,7 @@ def resume(run, generations, timeout, budget, patience, workers, calibrate, exec
         settings = Settings.from_dict(store.header["settings"])
         check_task_of_run(settings.task, folder)
         _check_device(settings, store)
+        _check_calibrating(store)
         _tell_machine(settings, store, executor)
         earlier, ended = 0.0, None
         if generations is None and budget is None:
@@ -100,6 +101,18 @@ def _check_device(settings: Settings, store: Store) -> None:
             f"run {store.name!r} measures on {settings.device}: {error.message}",
             f"Resume it on such a machine, or start a run here: evonas evolve --seed-genome {store.reference}:ID",
         ) from None
+
+
+def _check_calibrating(store: Store) -> None:
+    from ..store.lock import writer
+    from .calibrating import LOCK
+
+    if (who := writer(store.folder / LOCK)) is not None:
+        raise EvonasError(
+            f"run {store.name!r} is being calibrated by process {who.get('pid', '?')} on {who.get('host', '?')}; the "
+            "times that are measured beside it would be spoilt",
+            "Wait for it, or stop it: what it has trained is kept.",
+        )
 
 
 def _tell_machine(settings: Settings, store: Store, executor: str) -> None:

@@ -48,7 +48,7 @@ def run_search(
     from ..tasks import fingerprint
     from .progress import Progress
 
-    _check_workers(workers)
+    check_workers(workers)
     constraints = tuple(Constraint.parse(text) for text in settings.constraints)
     evaluator = _evaluator(settings, constraints, folder)
     data = fingerprint(evaluator.task)  # a data file that can't be used is found now
@@ -101,13 +101,16 @@ def run_search(
             click.echo(f"\nInterrupted; every finished evaluation is kept. Go on with: {again}", err=True)
             raise SystemExit(EXIT_INTERRUPTED) from None
         executor.close()
+        failed = None
         try:
             _check_found(store, progress, ended)
             if sample and settled:
-                _calibrate(store, settings, sample, deadline, began, workers)
+                failed = _calibrate(store, settings, sample, deadline, began, workers)
         finally:  # what fails, or is interrupted, has said how to go on; what is killed resume goes on with
             note_settled(store)
         progress.summary(store, ended)
+        if failed is not None:
+            raise failed
         if not settled:
             _exit_unsettled(store.reference, settings)
 
@@ -200,18 +203,25 @@ def _calibration_seconds(deadline: float | None, began: float, share: float) -> 
 
 
 def _sample(store: Store, settings: Settings, deadline: float | None, began: float, workers: int | None) -> int:
-    """How many genomes a calibration has time for; 0 also where there is nothing to calibrate."""
+    """How many genomes a calibration has time for; 0 also where there is nothing to calibrate, or no way to, which is
+    told."""
     from .calibrating import sample_within
 
     if not any(r.ok for r in store.records):
         return 0
     seconds = _calibration_seconds(deadline, began, settings.calibrate)
-    return sample_within(store, settings, seconds, workers)
+    try:
+        return sample_within(store, settings, seconds, workers)
+    except EvonasError as error:
+        again = f"At any time: evonas calibrate {store.reference}"
+        click.echo(f"Not calibrated: {error.message}. {again}", err=True)
+        return 0
 
 
 def _calibrate(
     store: Store, settings: Settings, genomes: int, deadline: float | None, began: float, workers: int | None
-) -> None:
+) -> EvonasError | None:
+    """Calibrate; what to raise in the end where that failed, as the search is done all the same."""
     from .calibrating import calibrate_within
 
     seconds = _calibration_seconds(deadline, began, settings.calibrate)
@@ -220,6 +230,10 @@ def _calibrate(
     except KeyboardInterrupt:
         click.echo(f"\nInterrupted; the search is done. Go on with: evonas calibrate {store.reference}", err=True)
         raise SystemExit(EXIT_INTERRUPTED) from None
+    except EvonasError as error:
+        what = f"the search is done; its calibration failed: {error.message}"
+        return EvonasError(what, f"At any time: evonas calibrate {store.reference}", exit_code=error.exit_code)
+    return None
 
 
 def _note_unreachable(settings: Settings, rungs: int, begun: bool) -> None:
@@ -284,7 +298,7 @@ def _check_same(store: Store, settings: Settings, data: str | None) -> None:
         )
 
 
-def _check_workers(workers: int | None) -> None:
+def check_workers(workers: int | None) -> None:
     from ..config import MAX_WORKERS
 
     if workers is not None and workers > MAX_WORKERS:

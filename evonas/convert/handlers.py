@@ -125,8 +125,9 @@ def architectures(draft: Draft, key: str) -> None:
 def rope(draft: Draft, key: str) -> None:
     """``rope_theta`` with ``rope_scaling`` (transformers 4) or all of it in ``rope_parameters`` (transformers 5)."""
     parameters, scaling = draft.mapping("rope_parameters"), draft.mapping("rope_scaling")
-    if parameters and parameters.get("rope_theta") is not None:
-        draft.values[key] = parameters["rope_theta"]
+    for settings in (scaling, parameters):  # transformers 5 takes either for all of it
+        if settings and settings.get("rope_theta") is not None:
+            draft.values[key] = settings["rope_theta"]
     theta = draft.number(key, 1e-3, 1e15)
     if theta != 10000:
         draft.note(f"{key} {theta:g}: the genome's rope has base 10000")

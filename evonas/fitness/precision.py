@@ -27,7 +27,7 @@ def precision_of(width: int, precision: str, device: str) -> str:
 
 def autocast(device: str, precision: str) -> AbstractContextManager:
     """Matrix products in ``precision`` within the block; weights and sums stay in float32, and on a CPU what lies
-    between products (see ``model.narrow``)."""
+    between products (see ``model.narrow``), but for the hidden layer of a feed-forward."""
     import torch
 
     return nullcontext() if precision == "float32" else torch.autocast(device, dtype=torch.bfloat16)

@@ -87,7 +87,8 @@ class GraphedStep(Step):
 
     def __call__(self, x: np.ndarray, y: np.ndarray, rate: float) -> None:
         shape = x.shape, y.shape
-        self._shape = self._shape or shape
+        if self._graph is None and shape != self._shape:  # a training shorter than a batch may have come before
+            self._shape, self._steps = shape, 0
         if shape != self._shape or self.graphed is False:
             super().__call__(x, y, rate)
             return

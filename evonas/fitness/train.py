@@ -297,7 +297,7 @@ def _optimizers(
         torch.optim.AdamW(
             [g for g in groups if g["params"]],
             lr=rate,
-            betas=(0.9, genome.beta2),
+            betas=(0.9, float(genome.beta2)),
             fused=True,
             capturable=device != "cpu",
         )

@@ -85,6 +85,8 @@ class LatentAttention(nn.Module):
         q, rope, c = self.down(x_BTD).split(self._widths, 2)
         c_BTR = self.latent_norm(c)
         batch, length = x_BTD.shape[:2]
+        if self.rotary is None and q.is_cuda:
+            q = q.contiguous()  # attention kernels want rows to begin at multiples of 16 bytes
         q_BTHE = q.view(batch, length, self.n_heads, self.head_dim)
         if self.rotary is None:
             return q_BTHE, None, c_BTR

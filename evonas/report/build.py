@@ -38,9 +38,10 @@ def build_report(store: Store) -> dict[str, Any]:
         value, spread (null where it was trained so long)}, else null, ``seeds`` [the same
         for seed genomes, with what was last measured of them], ``ties`` [[id, id]] (pairs on the front, see
         ``near_ties``), ``against_seed`` (see ``against_seeds``),
-        ``fidelity`` {name: text} of the front, ``left_out`` (ok records of another fidelity or device),
-        ``other_device`` (genomes of the front's fidelity among them), ``constraints`` [{text, name, unit}] (those that
-        are no objectives have their values in a member's ``constraints``, as in ``objectives``), ``goals`` [text],
+        ``fidelity`` {name: text} of the front, of what is constrained too, ``left_out`` (ok records of another fidelity
+        or device), ``other_device`` (genomes of the front's fidelity among them), ``constraints`` [{text, name, unit}]
+        (those that are no objectives have their values in a member's ``constraints``, as in ``objectives``), ``goals``
+        [text],
         ``created``, ``seconds``, ``versions``, ``status_of_run`` {generations_asked, generations_done, ended},
         ``rungs`` (see ``_rungs``), ``calibration`` (the last one, see ``summarise``, or null).
     """
@@ -132,12 +133,26 @@ def _seeds(store: Store, comparison: Comparison, ahead: Mapping[str, Any]) -> li
         if record is None:
             continue
         if record.ok:
-            record = comparison.record_of(seed["id"]) or record
+            record = comparison.record_of(seed["id"]) or _elsewhere(record, comparison)
         else:  # what it failed to get is told of the rungs below
             before = store.record_of(seed["id"])
-            record = replace(record, measures={**before.measures, **record.measures})
+            record = _elsewhere(replace(record, measures={**before.measures, **record.measures}), comparison)
         out.append(_member(store, record, comparison.names, ahead))
     return out
+
+
+def _elsewhere(record: Record, comparison: Comparison) -> Record:
+    """With what another device has measured than the front's named so: there is no percentage between two machines."""
+    front = comparison.records[0].measures if comparison.records else {}
+    return replace(
+        record,
+        measures={
+            name: replace(m, fidelity=f"measured on {m.device}")
+            if m.fidelity == "measured" and name in front and front[name].device != m.device
+            else m
+            for name, m in record.measures.items()
+        },
+    )
 
 
 def _ties(comparison: Comparison) -> list[list[str]]:

@@ -195,7 +195,7 @@ def _ahead_lines(ahead: Mapping[str, Any] | None) -> list[str]:
             f"Nothing is extrapolated: of those at the last rung {ahead['genomes']:.0f} were trained longer, it takes "
             f"{TO_EXTRAPOLATE}."
         ]
-    error = f"standard error {number(ahead['error'], 2)} nats, each genome left out in turn"
+    error = f"standard error {number(ahead['error'], 2)} nats, each genome told by others"
     return [f"Extrapolated to {ahead['tokens']:,.0f} tokens from the last rung and the genes: {error}."]
 
 

@@ -23,7 +23,8 @@ class Comparison:
     """The records of the highest fidelity, one per genome, in the order they finished.
 
     ``values`` (n, m) holds their objectives as measured, ``front`` (n,) marks the non-dominated ones (equal rows
-    all), ``feasible`` (n,) those that break no constraint, ``fidelity`` names how each objective was obtained,
+    all), ``feasible`` (n,) those that break no constraint, ``fidelity`` names how each objective, and what else is
+    constrained, was obtained,
     ``left_out`` counts ok records of other fidelity, ``constraints`` are those of the run.
     """
 
@@ -77,7 +78,7 @@ def compare(store: Store) -> Comparison:
     records = tuple(groups[key].values())
     values = np.array([[r.measures[name].value for name in names] for r in records])
     left_out = len(latest) - len(records)
-    fidelity = {name: fidelity for name, (fidelity, _) in zip(names, key)}
+    fidelity = {name: fidelity for name, (fidelity, _) in zip(measured, key) if name in records[0].measures}
     feasible = np.array([total_violation(constraints, r) == 0 for r in records])
     front = feasible.copy()
     front[feasible] = non_dominated(minimised(values[feasible], directions))

@@ -52,7 +52,7 @@ def _rich_table(table: Table) -> RichTable:
 
 
 def _cells(row: Row, table: Table, sized: bool) -> list[Text]:
-    below = [f"* {row.label}"] if row.is_seed else [row.probability] if row.probability else []
+    below = [text for text in (row.is_seed and f"* {row.label}", row.probability) if text]
     cells = [Text("\n".join([row.id[:SHORT_ID], *below]))]
     cells += [Text(f"{value}\n{change}" if change else value) for value, change in row.objectives]
     if sized:

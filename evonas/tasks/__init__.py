@@ -47,6 +47,11 @@ def load_task(name: str, data: str | None, context: int) -> Task:
     missing = [m for m in ("name", "vocab_size", "context", "batch", "validation", "loss") if not hasattr(made, m)]
     if missing:
         raise EvonasError(f"task {name!r} lacks {', '.join(missing)}", "See evonas.tasks.base.Task for the contract.")
+    if made.context != context:  # networks of one length would be measured, and others trained
+        raise EvonasError(
+            f"task {name!r} has a context of {made.context}, asked for {context}",
+            f"It has to take the one it is given; or give --context {made.context}.",
+        )
     return made
 
 

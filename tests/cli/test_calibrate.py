@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 
 import pytest
+import torch
 
+from evonas.errors import EvonasError
 from evonas.record import Measure, Outcome
 from evonas.search import Search
 from evonas.store import Store
@@ -28,6 +32,35 @@ def test_a_run_that_is_being_searched_is_left_alone(cli, in_copy):
     with Store.open(in_copy / "runs/first", write=True):
         done = cli("calibrate", "first", "--genomes", 5, code=2)
     assert "is being searched by process" in done.err and "evonas resume" in done.err and "Traceback" not in done.err
+
+
+def test_two_calibrations_of_one_run_do_not_meet(cli, in_copy):
+    from evonas.store.lock import WriterLock
+
+    lock = WriterLock(in_copy / "runs/first/calibration.lock")
+    try:
+        done = cli("calibrate", "first", "--genomes", 5, code=1)
+        assert "the calibration of run 'first' is being written by process" in done.sentence
+        done = cli("resume", "first", "--generations", 3, code=2)
+        assert "run 'first' is being calibrated by process" in done.sentence and "is kept" in done.sentence
+    finally:
+        lock.close()
+    cli("resume", "first", "--generations", 3, "--executor", "serial")
+
+
+def test_a_signal_is_an_interruption(cli, in_copy, monkeypatch):
+    monkeypatch.setattr("evonas.cli.calibrating._calibrated", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    assert "Interrupted" in cli("calibrate", "first", code=130).err
+
+
+def test_a_run_of_a_device_that_is_not_here(cli, in_copy):
+    if torch.cuda.is_available():
+        pytest.skip("a GPU is here")
+    with Store.open("runs/first", write=True) as store:
+        store.set_header(settings={**store.header["settings"], "device": "cuda"})
+    said = cli("calibrate", "first", code=2).sentence
+    assert "run 'first' trains on cuda" in said and "Calibrate it on such a machine" in said
+    assert "--device" not in said
 
 
 def held(folder) -> dict:
@@ -217,6 +250,27 @@ def test_what_was_kept_for_a_calibration_that_is_too_short_goes_to_the_search(ev
     assert sum(r.generation < len(rows) for r in store.records if not r.revised) == 4 * len(rows)
 
 
+def test_a_calibration_that_fails_takes_nothing_of_the_search(evolve, training, monkeypatch):
+    def fails(*_):
+        raise EvonasError("no genome of the sample could be trained", "Give it a smaller --factor.", exit_code=1)
+
+    monkeypatch.setattr("evonas.cli.calibrating.sample_within", lambda *_: 4)
+    monkeypatch.setattr("evonas.cli.calibrating.calibrate_within", fails)
+    done = evolve("--calibrate", "5%", code=1)
+    assert "2 generations" in done.out and "Next:" in done.out
+    assert "the search is done; its calibration failed: no genome of the sample" in done.sentence
+    assert "evonas calibrate run" in done.sentence and "--factor" not in done.err
+
+
+def test_one_that_can_not_be_sized_takes_nothing_either(evolve, monkeypatch):
+    def fails(*_):
+        raise EvonasError("--data: no such file: gone.txt")
+
+    monkeypatch.setattr("evonas.cli.calibrating.sample_within", fails)
+    done = evolve("--calibrate", "5%")
+    assert "Not calibrated: --data: no such file: gone.txt" in done.err and "Next:" in done.out
+
+
 def test_interrupted_in_it_the_search_is_done(evolve, training, monkeypatch):
     monkeypatch.setattr("evonas.cli.calibrating.sample_within", lambda *_: 4)
     monkeypatch.setattr("evonas.cli.calibrating.calibrate_within", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
@@ -243,6 +297,7 @@ def test_the_share_comes_out_of_the_budget():
         (("--budget", "soon"), "duration 'soon'"),
         (("--budget", "1s"), "too little"),
         (("--workers", "0"), "0 workers"),
+        (("--workers", "5000"), "5000 workers"),
     ],
 )
 def test_what_it_refuses(cli, in_copy, options, said):

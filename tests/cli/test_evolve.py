@@ -218,6 +218,11 @@ def test_the_rate_of_the_spaces_prior_is_taken_over_to_the_tokens_of_the_run(evo
     assert 2e-3 in rates and 4e-3 not in rates
 
 
+def test_a_goal_that_is_none_is_told_as_a_goal(cli, in_tmp_path):
+    said = cli("evolve", "--goal", "latency 2ms", code=2).sentence
+    assert "goal 'latency 2ms' is not of the form" in said and "--goal 'latency<=5ms'" in said
+
+
 def test_goals_and_precision_are_kept_with_the_run(evolve):
     _, store = evolve("--objective", "latency", "--goal", "latency<=0.2ms", "--precision", "float32")
     assert store.header["settings"]["goals"] == ["latency<=0.2ms"]

@@ -94,21 +94,42 @@ def test_a_genome_of_a_run(cli, in_copy):
     assert read_genome("out/genome.json").genome.id == best and "context 16" in run(in_copy / "out")
 
 
-def test_weights_trained_at_a_rate_that_was_taken_over_are_those_of_the_run_s_genome(cli, in_copy):
-    """As ``evonas train`` does for Muon; everything else has to be the same."""
+def test_weights_trained_at_a_rate_that_was_taken_over_are_those_of_the_genome(cli, in_tmp_path, text_file):
+    """As ``evonas train`` does for Muon."""
+    genome = SEED.replace(optimizer="muon", learning_rate=4e-3)
+    write_genome("mine.json", genome, name="mine", context=16, tokens=256)
+    cli("train", "mine.json", "--data", text_file, "--tokens", 1024, "--device", "cpu")
+    done = cli("export", "mine.json", "-o", "out")
+    assert "runs/train-mine/weights.safetensors" in done.out
+    assert read_genome("out/genome.json").genome == genome.replace(learning_rate=2e-3)
+    cli("train", "mine.json", "--data", text_file, "--tokens", 1024, "--device", "cpu", "--rate-as-found", "-o", "own")
+    Path("own").rename("runs/train-as-found")
+    assert "runs/train-as-found/" in cli("export", "mine.json", "-o", "again").out, "this very genome comes first"
+
+
+def test_weights_of_another_rate_or_another_network_are_taken_where_they_are_named_alone(cli, in_copy):
     store = Store.open("runs/first")
     best = store.front_ids()[0]
     genome, context = store.genomes[best].genome, 16
     for name, other in (("deeper", genome.replace(beta2=0.5)), ("rate", genome.replace(learning_rate=1.5e-3))):
         folder = in_copy / "runs" / f"train-{name}"
         folder.mkdir()
-        write_genome(folder / "genome.json", other, name=name, context=context)
+        write_genome(folder / "genome.json", other, name=name, context=context, tokens=4096)
         save_weights(build(other, 256, context), folder / "weights.safetensors")
-        done = cli("export", f"first:{best[:8]}", "-o", f"out-{name}", code=2 if name == "deeper" else 0)
-    assert "runs/train-rate/weights.safetensors" in done.out
-    assert read_genome("out-rate/genome.json").genome.learning_rate == 1.5e-3
+        cli("export", f"first:{best[:8]}", "-o", f"out-{name}", code=2)
     done = cli("export", f"first:{best}", "--weights", "runs/train-rate/weights.safetensors", "-o", "again")
-    assert "context 16" in done.out
+    assert "context 16" in done.out and read_genome("again/genome.json").genome.learning_rate == 1.5e-3
+    cli("export", f"first:{best}", "--weights", "runs/train-deeper/weights.safetensors", "-o", "no", code=2)
+
+
+def test_of_a_sweep_of_rates_each_finds_its_own_weights(cli, in_tmp_path, text_file):
+    for name, rate in (("slow", 1e-3), ("fast", 2e-3), ("untrained", 3e-3)):
+        write_genome(f"{name}.json", SEED.replace(learning_rate=rate), name=name, context=16)
+        if name != "untrained":
+            cli("train", f"{name}.json", "--data", text_file, "--tokens", 256, "--device", "cpu")
+    assert "weights from runs/train-slow/" in cli("export", "slow.json", "-o", "out").out
+    assert read_genome("out/genome.json").genome.learning_rate == 1e-3
+    assert "no trained weights of untrained" in cli("export", "untrained.json", "-o", "no", code=2).sentence
 
 
 def test_the_genome_file_beside_the_weights_finds_them(cli, trained, in_tmp_path):
@@ -295,3 +316,12 @@ def test_a_genome_of_a_space_of_ones_own_is_shown_and_nothing_else(cli, in_tmp_p
     for command in (("train",), ("export", "--untrained", "--vocab", 9), ("export",)):
         said = cli(command[0], f"own:{genome.id}", *command[1:], code=2).sentence
         assert "is no network that can be built" in said and "evonas genome show" in said
+    said = cli("evolve", "--seed-genome", f"own:{genome.id}", "--run", "new", code=2).sentence
+    assert "is no network that can be built" in said and not Path("runs/new").exists()
+    diff = cli("genome", "diff", f"own:{genome.id}", "nanogpt-cpu").out
+    assert "n_layers" in diff and "parameters" not in diff
+
+
+def test_a_folder_is_no_file_of_weights(cli, in_tmp_path, seed_file):
+    for named in (".", "/", ""):
+        assert "bug" not in cli("export", seed_file, "--weights", named, "-o", "out", code=(1, 2)).err

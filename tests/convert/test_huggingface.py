@@ -252,6 +252,7 @@ def test_latent_widths_that_differ_are_noted():
         ("llama", {"intermediate_size": 100}, "100 wide becomes 96"),
         ("llama", {"rope_scaling": {"type": "linear", "factor": 2.0}}, '"linear"'),
         ("llama", {"rope_parameters": {"rope_theta": 5e5, "rope_type": "default"}}, "rope_theta 500000"),
+        ("llama", {"rope_scaling": {"rope_theta": 5e5, "rope_type": "default"}}, "rope_theta 500000"),
         ("llama", {"architectures": ["LlamaForSequenceClassification"]}, "LlamaForSequenceClassification"),
         ("gpt2", {"architectures": ["GPT2DoubleHeadsModel"]}, "GPT2DoubleHeadsModel"),
         ("gpt2", {"activation_function": "relu"}, "gelu stands in"),

@@ -261,3 +261,11 @@ def test_several_results_of_one_operation_each_count():
     with LiveTensors() as live:
         values, indices = torch.zeros(KB).sort()
         assert live.bytes == values.nbytes + indices.nbytes
+
+
+def test_memory_holds_the_tables_of_a_network(model):
+    """The mask of a window and the rotations are there in every pass."""
+    made = model()
+    before = megabytes(made)
+    made.register_buffer("table", torch.zeros(10**6), persistent=False)
+    assert megabytes(made) - before == pytest.approx(4.0)

@@ -92,3 +92,20 @@ def test_dropout_differs_from_replay_to_replay(genome, task):
         training.step(*batch, 0.0)
         losses.append(training.step.loss.item())
     assert len(set(losses[WARM_UP:])) == 4
+
+
+@gpu
+def test_a_first_cycle_shorter_than_a_batch_keeps_no_later_one_from_being_captured(genome, task):
+    training = Training(genome(batch_size=8), task, seed=0, device="cuda")
+    training.run(16 * 5)
+    training.run(16 * (5 + 8 * (WARM_UP + 4)))
+    assert training.step.graphed is True
+
+
+@gpu
+@pytest.mark.parametrize(("kv_rank", "precision"), [(5, "float32"), (10, "float32"), (12, "bfloat16")])
+def test_latents_of_any_rank_train_without_rotations(genome, task, kv_rank, precision):
+    g = genome(kv_rank=kv_rank, position="learned", d_model=64, n_heads=4)
+    training = Training(g, task, seed=0, device="cuda", precision=precision)
+    training.run(16 * 8 * 4)
+    assert np.isfinite(training.validate(160)[0])

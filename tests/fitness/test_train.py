@@ -278,3 +278,8 @@ def test_every_genome_of_the_space_trains(space, space_file, wide_task):
         assert trained.steps == 2 and math.isfinite(trained.loss) and trained.spread >= 0
 
     trains()
+
+
+def test_a_beta2_of_zero_is_a_beta2(genome, task):
+    training = Training(genome(beta2=0.0, learning_rate=1e-4), task, seed=0)
+    assert training.run(16 * 8 * 6) and math.isfinite(training.validate(160).loss)

@@ -125,6 +125,33 @@ def test_latencies_of_two_devices_are_not_compared(store):
     assert "1 evaluations of another fidelity are not compared." in lines
 
 
+def test_a_seed_that_was_timed_elsewhere_has_no_percentage_between_two_machines(store):
+    add(store, 0, 1.0, 1.0, device="laptop")
+    add(store, 1, 2.0, 0.5, device="laptop")
+    add(store, 2, 2.5, 2.0, device="server", genome=SEED)  # while a run that has moved is measured again
+    report = build_report(store)
+    (seed,) = report["seeds"]
+    assert seed["objectives"]["latency"]["fidelity"] == "measured on server"
+    table = table_of(report)
+    assert [change for row in table.front for _, change in row.objectives[1:]] == ["", ""]
+    assert table.seeds[0].objectives[1][1] == "measured on server"
+    assert all(change for row in table.front for _, change in row.objectives[:1]), "losses are compared"
+
+
+def test_what_is_only_constrained_has_the_fidelity_of_the_front_too(tmp_path):
+    with Store.create(tmp_path / "run", header(("latency", "params"), constraints=["loss<=3"])) as store:
+        for genome, tokens, k in ((variant(0), 4096, 0), (SEED, 1024, 1)):
+            measures = {
+                "loss": Measure(2.0, 0.0, f"{tokens} tokens", "cpu"),
+                "latency": Measure(1.0 + k, 0.0, "measured", "cpu"),
+                "params": Measure(9.0 - k),
+            }
+            store.append(genome, Record(genome.id, 0, k, "ok", measures))
+        report = build_report(store)
+    assert report["fidelity"] == {"latency": "measured", "params": "exact", "loss": "4096 tokens"}
+    assert "1,024 tokens" in [change for _, change in table_of(report).seeds[0].objectives]
+
+
 def test_with_rungs_too_it_says_who_was_timed_elsewhere(store):
     for k, device in enumerate(("laptop", "laptop", "server", "server", "server")):
         add(store, k, 2.0, 2.0, "1024 tokens", device)

@@ -87,6 +87,13 @@ def test_table(tmp_path):
     )
 
 
+def test_a_seed_on_the_front_says_how_likely_it_stays_there(tmp_path):
+    report = small(tmp_path)
+    seed = {**report["seeds"][0], "probability": 0.42}
+    text = rendered({**report, "front": [*report["front"], seed]})
+    assert "p 0.42" in text and "without, it is above 0.95" in " ".join(text.split())
+
+
 @pytest.mark.parametrize("width", [80, 100, 120])
 def test_a_large_table_fits_and_loses_nothing(run, width):
     report = build_report(run)

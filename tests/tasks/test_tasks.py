@@ -89,6 +89,17 @@ def arrays(batches):
     return [np.concatenate(part) for part in zip(*batches)]
 
 
+def test_a_task_of_another_context_than_it_was_asked_for_is_refused(own_package, in_tmp_path):
+    (in_tmp_path / "own_package" / "fixed.py").write_text(
+        OWN_TASK
+        + "\n\nclass Fixed(Counting):\n    def __init__(self, data, context):\n        super().__init__(data, 128)\n"
+    )
+    with pytest.raises(EvonasError, match="has a context of 128, asked for 16") as caught:
+        load_task("own_package.fixed:Fixed", None, CONTEXT)
+    assert "--context 128" in caught.value.hint
+    assert load_task("own_package.fixed:Fixed", None, 128).context == 128
+
+
 def test_it_keeps_the_protocol(task):
     assert isinstance(task, Task)
     assert task.context == CONTEXT and task.vocab_size >= 2 and task.name
