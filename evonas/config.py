@@ -78,6 +78,7 @@ class Settings:
     goals: tuple[str, ...] = ()
     scaled_rates: bool = False
     sparing_muon: bool = False
+    whole_memory: bool = False
     budget: float | None = None
     patience: int | None = None
     calibrate: float = 0.0
@@ -118,7 +119,7 @@ class Settings:
         for name in ("objectives", "constraints", "reuse", "goals"):
             value = getattr(self, name)
             _expect(name, isinstance(value, tuple) and all(isinstance(v, str) for v in value), "a list of texts")
-        for name in ("surrogate", "scaled_rates", "sparing_muon"):
+        for name in ("surrogate", "scaled_rates", "sparing_muon", "whole_memory"):
             _expect(name, isinstance(getattr(self, name), bool), "true or false")
         for name in ("timeout", "budget"):
             value = getattr(self, name)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import random
 from pathlib import Path
 
 import hypothesis
 import pytest
+
+# What the caller's terminal has is no business of the tests'.
+for _name in ("EVONAS_DEBUG", "FORCE_COLOR", "NO_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE", "COLUMNS"):
+    os.environ.pop(_name, None)
 
 # No deadline: how long an example takes says nothing on a busy machine.
 hypothesis.settings.register_profile("evonas", deadline=None, print_blob=True)

@@ -175,7 +175,7 @@ class Stop(Listener):
 def run(
     folder, evaluator, generations, *, space=None, objectives=("loss", "latency"), population=6, seed=1, seeds=(),
     executor="serial", workers=1, deadline=None, tokens=None, patience=None, screen=None, offspring=None,
-    initial=None, **options,
+    initial=None, surrogate=False, known=None, **options,
 ) -> str:  # fmt: skip
     """Start the run in ``folder``, or go on with it."""
     goals = [o if isinstance(o, Objective) else objective(o) for o in objectives]
@@ -190,6 +190,8 @@ def run(
         seed_genomes=seeds,
         screen=screen,
         rungs=len(evaluator.rungs),
+        surrogate=surrogate,
+        known=known,
         watched=[c.name for c in after if c.name not in [g.name for g in goals]],
         broken=(lambda values: sum(c.violation(values[c.name]) for c in after)) if after else None,
     )

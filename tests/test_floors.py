@@ -242,6 +242,10 @@ def test_setup_lists_the_packages_on_disk(setup):
     assert all((folder / "__init__.py").is_file() for folder in folders)
 
 
+def test_the_command_is_the_one_that_makes_messages_of_errors(setup):
+    assert setup["options.entry_points"]["console_scripts"].split() == ["evonas", "=", "evonas.cli:main"]
+
+
 def test_genomes_are_installed_as_data(setup):
     patterns = setup["options.package_data"]["evonas.genomes"].split()
     assert sorted(patterns) == ["*.json", "*.toml"]

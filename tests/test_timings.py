@@ -61,6 +61,19 @@ def test_what_was_chosen_for_its_times_does_not_say_how_fast_the_machine_is():
         assert value == pytest.approx(0.95 * t if a in lucky else t)  # between what it seemed and what it is
 
 
+def test_a_single_measurement_is_weighed_by_how_far_single_ones_lie_apart():
+    """Of ten six are measured again, 5% off now and then: the others are known no better than by one of these."""
+    records = {f"a{k}": record(f"a{k}", 1.0 + k) for k in range(10)}
+    timings = Timings(list(records.items()), ["latency"])
+    assert timings.weighed("a9", records["a9"]) is records["a9"]
+    for off in (1, -1, 1):
+        timings.add(measured({f"a{k}": (1.0 + k) * (1 + 0.05 * off * (-1) ** k) for k in range(6)}))
+    single, many = (timings.weighed(a, records[a]).measures["latency"] for a in ("a9", "a4"))
+    assert single.value == 10.0 and single.spread > 0.03 * 10.0
+    assert many == timings.revised("a4", records["a4"]).measures["latency"] and many.spread / 5.0 < single.spread / 10.0
+    assert timings.revised("a9", records["a9"]) is records["a9"], "it is not stored so"
+
+
 def test_a_mean_of_several_weighs_as_many():
     """As runs of earlier versions have it, without what each of them gave; how far they lay apart, nobody knows."""
     old = record("a", 1.0, times_measured=4)

@@ -113,7 +113,7 @@ def play(
     space = read_space(str(inputs / "tiny.toml")).bounded(CONTEXT)
     engine = Engine(
         space, [objective(n) for n in GOALS], population_size=6, offspring_size=4, seed=1, rungs=RUNGS,
-        known=evaluator.known,
+        known=evaluator.known, surrogate=True,
     )  # fmt: skip
     header = {"objectives": [vars(o) for o in engine.objectives], "space": space_to_dict(space), "seed": 1}
     exists = (folder / "population.h5").exists()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import click
 
 from ..errors import EvonasError
-from .calibrating import DEFAULT_FACTOR, DEFAULT_REPEATS, calibrated
-from .options import end_of, workers_option
+from .calibrating import DEFAULT_FACTOR, DEFAULT_REPEATS, calibrated, calibrating
+from .options import data_option, end_of, moved_data, workers_option
 
 DEFAULT_GENOMES, MAX_FACTOR = 16, 1e6
 
@@ -33,8 +35,9 @@ DEFAULT_GENOMES, MAX_FACTOR = 16, 1e6
     help="Train up to so many of those at the last rung with another seed, as long; 4 are needed.",
 )
 @click.option("--budget", metavar="TIME", help="Wall-clock limit: 90s, 30m, 2h. What is done by then is kept.")
+@data_option
 @workers_option
-def calibrate(run, genomes, factor, repeats, budget, workers) -> None:
+def calibrate(run, genomes, factor, repeats, budget, data, workers) -> None:
     """Train a sample of RUN's genomes much longer and tell how well the short trainings rank them. Default: newest run.
 
     The sample is taken evenly from the front, the dominated and those that stopped at each rung, small to large. Each
@@ -60,14 +63,14 @@ def calibrate(run, genomes, factor, repeats, budget, workers) -> None:
         raise EvonasError(f"--factor {factor:g}; it takes a number above 1, up to {MAX_FACTOR:g}")
     deadline = end_of(budget, time.monotonic())
     store = Store.open(find_run(run))
-    if (who := store.writer()) is not None:
-        raise EvonasError(
-            f"run {store.name!r} is being searched by process {who.get('pid', '?')} on {who.get('host', '?')}; "
-            "training beside it would spoil the times it measures",
-            "Wait for it, or stop it and go on with 'evonas resume' afterwards.",
-        )
-    settings = Settings.from_dict(store.header["settings"])
+    settings = dataclasses.replace(Settings.from_dict(store.header["settings"]), **moved_data(data))
     check_task_of_run(settings.task, store.folder)
-    with interrupts():
-        summary = calibrated(store, settings, genomes, factor, repeats, deadline, workers)
+    with calibrating(store.folder), interrupts() as check:
+        if (who := store.writer()) is not None:
+            raise EvonasError(
+                f"run {store.name!r} is being searched by process {who.get('pid', '?')} on {who.get('host', '?')}; "
+                "training beside it would spoil the times it measures",
+                "Wait for it, or stop it and go on with 'evonas resume' afterwards.",
+            )
+        summary = calibrated(store, settings, genomes, factor, repeats, deadline, workers, check)
     click.echo("\n".join(lines(summary)))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -25,26 +27,26 @@ _SAMPLES = (4, 6, 8, 12, 16, 24, 32, 48, 64)  # how many genomes a search may en
 _MARGIN, _START_SECONDS = 1.2, 5.0  # of what trainings should take, and for workers to start
 
 
-def calibrated(
-    store: Store, settings: Settings, genomes: int, factor: float, repeats: int, deadline: float | None,
-    workers: int | None,
-) -> dict:  # fmt: skip
-    """Train the sample longer and some of it with another seed, keep what comes of it in the run's folder, and tell on
-    stderr what is missing; the summary. One at a time: another would lose what this one writes."""
+@contextlib.contextmanager
+def calibrating(folder: Path) -> Iterator[None]:
+    """Within the block no other process calibrates the run: it would lose what this one writes. Raises EvonasError
+    where one does."""
     from ..store.lock import WriterLock
 
     try:
-        lock = WriterLock(store.folder / LOCK, "the calibration of run")
+        lock = WriterLock(folder / LOCK, "the calibration of run")
     except OSError as error:
-        raise EvonasError(f"{store.folder} can't be written: {error.strerror}", exit_code=EXIT_FAILED) from None
+        raise EvonasError(f"{folder} can't be written: {error.strerror}", exit_code=EXIT_FAILED) from None
     with contextlib.closing(lock):
-        return _calibrated(store, settings, genomes, factor, repeats, deadline, workers)
+        yield
 
 
-def _calibrated(
+def calibrated(
     store: Store, settings: Settings, genomes: int, factor: float, repeats: int, deadline: float | None,
-    workers: int | None,
+    workers: int | None, check: Callable[[], None] = lambda: None,
 ) -> dict:  # fmt: skip
+    """Train the sample longer and some of it with another seed, keep what comes of it in the run's folder, and tell on
+    stderr what is missing; the summary. For who holds ``calibrating``; ``check`` is called between trainings."""
     from ..fitness.evaluate import resolve_device, rung_tokens
     from ..report.calibration import AS_LONG, begin, read_calibration
     from ..report.sample import choose, choose_again
@@ -64,7 +66,7 @@ def _calibrated(
     chosen = choose(store, genomes, len(rungs), evaluator.task.vocab_size, settings.context)
     again = choose_again(chosen, len(rungs), repeats)
     about = begin(chosen, factor, rungs, data, read_calibration(store.folder), again)
-    sitting = _Sitting(store, about, {c.genome.id: c.genome for c in chosen}, deadline, workers)
+    sitting = _Sitting(store, about, {c.genome.id: c.genome for c in chosen}, deadline, workers, check)
     sitting.train(evaluator, about["sample"], factor, "calibrating")
     _check_found(about["sample"])
     if _waiting(about["again"]):
@@ -111,7 +113,8 @@ def sample_within(store: Store, settings: Settings, seconds: float, workers: int
 
 def calibrate_within(store: Store, settings: Settings, genomes: int, seconds: float, workers: int | None) -> None:
     """So many genomes, as far as that many seconds allow."""
-    calibrated(store, settings, genomes, DEFAULT_FACTOR, DEFAULT_REPEATS, time.monotonic() + seconds, workers)
+    with calibrating(store.folder):
+        calibrated(store, settings, genomes, DEFAULT_FACTOR, DEFAULT_REPEATS, time.monotonic() + seconds, workers)
 
 
 def _longer(settings: Settings, factor: float) -> ProxyEvaluator:
@@ -159,6 +162,7 @@ class _Sitting:
     genes: dict[str, Genome]
     deadline: float | None
     workers: int | None
+    check: Callable[[], None]
 
     def tell(self) -> dict[str, Any]:
         """Write down what all that is trained says; the summary."""
@@ -195,6 +199,7 @@ class _Sitting:
         ):
             row = bar.add_task("", total=len(waiting))
             for genome_id, result in executor.map(calls, None, self.deadline):
+                self.check()
                 if isinstance(result, Failure) and result.status == "deadline":
                     continue
                 found = waiting[genome_id]

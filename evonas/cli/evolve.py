@@ -17,8 +17,11 @@ from .options import end_of, generations_to_do, precision_option, search_options
 from .running import run_search
 
 if TYPE_CHECKING:
+    from ..config import Settings
     from ..genome import Genome, SearchSpace
 
+_FEW_STEPS, _FEWEST_STEPS = 30, 8  # of a seed's whole training, of any other's first rung: below, it is said
+_LONG_PASS, _ANY_VOCABULARY = 2e10, 256  # FLOPs of a forward pass: seconds on a core
 
 DEFAULT_OBJECTIVES = ("loss", "latency")
 
@@ -158,6 +161,7 @@ def evolve(
     defaults = DEVICE_DEFAULTS[device]
     tokens = defaults["tokens"] if tokens is None else tokens
     seeds = [_read_seed(reference, tokens) for reference in seed_genomes]
+    context_of_seed = context is None and any(c for _, c, _ in seeds)
     if context is None:
         context = next((c for _, c, _ in seeds if c), defaults["context"])
     wanted_space = _read_space(defaults["space"] if space is None else space).bounded(context)
@@ -189,11 +193,13 @@ def evolve(
         precision=resolve_precision(precision, device),
         scaled_rates=True,
         sparing_muon=device == "cpu",
+        whole_memory=True,
         reuse=tuple(str(find_run(name).resolve()) for name in reuse),
         budget=None if deadline is None else deadline - started,
         patience=patience,
         calibrate=share_of(calibrate),
     )
+    _note_lengths(settings, wanted_space, genomes, context_of_seed)
     run_search(settings, wanted_space, folder, None, deadline, workers, executor)
 
 
@@ -262,6 +268,37 @@ def _fit_seeds(space: SearchSpace, seeds, references, context: int, widen: bool)
         space = _widened(space, genome, _named(label, given)) if problems else space
         genomes.append((genome, label))
     return space, [(_at_rest(space, genome, label), label) for genome, label in genomes]
+
+
+def _note_lengths(settings: Settings, space: SearchSpace, seeds, context_of_seed: bool) -> None:
+    """Say before the search where its trainings are of a few steps, and where a seed has brought a long context."""
+    from ..fitness.evaluate import rung_tokens
+    from ..genome.graph import cost
+
+    context, rungs = settings.context, rung_tokens(settings.tokens, settings.rungs, GROWTH)
+    cure = f"--tokens N for more, or a smaller --context than {context:,}"
+    for genome, label in seeds:
+        steps = _steps(genome.batch_size, rungs[-1], context)
+        if steps < _FEW_STEPS:
+            click.echo(
+                f"Note ({label}): {settings.tokens:,} tokens are {steps} steps of its batch of {genome.batch_size}, "
+                f"after which its loss says little; {cure}.",
+                err=True,
+            )
+        flops = cost(genome, _ANY_VOCABULARY, context).flops
+        if context_of_seed and flops > _LONG_PASS and settings.device == "cpu":
+            click.echo(
+                f"Note ({label}): the context of {context:,} is a seed's (--context for another); one pass of this "
+                f"network takes {flops / 1e9:,.0f} GFLOP, and each network is timed by some twenty.",
+                err=True,
+            )
+    largest = max(option for option in space.genes["batch_size"].options if isinstance(option, int))
+    if (steps := _steps(largest, rungs[0], context)) < _FEWEST_STEPS:
+        click.echo(f"Note: the first rung is {steps} steps at a batch of {largest}, which is few; {cure}.", err=True)
+
+
+def _steps(batch_size: int, tokens: int, context: int) -> int:
+    return -(-max(1, tokens // context) // batch_size)
 
 
 def _named(label: str, given: str) -> str:

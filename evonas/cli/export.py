@@ -98,19 +98,20 @@ def _fresh(found, context: int | None, vocab: int | None):
     from ..config import DEVICE_DEFAULTS
     from ..genome import bounded_windows
     from ..model import build
-    from ..tasks import load_task
+    from ..tasks import TASKS, load_task
 
     context = context or found.context or DEVICE_DEFAULTS["cpu"]["context"]
     vocab = vocab or found.vocabulary
     if vocab is None:  # that of its task, whatever the context: a short text may be too short for a long one
-        vocab = load_task(*found.task_and_data(), min(context, 64)).vocab_size
+        name, data = found.task_and_data()
+        vocab = load_task(name, data, min(context, 64) if name in TASKS else context).vocab_size
     genome = bounded_windows(found.genome, context)
     return build(genome, vocab, context, generator=torch.Generator().manual_seed(0)).eval()
 
 
 def _find_weights(reference: str, found) -> Path:
-    """Weights of this very genome: beside its file, or in the folder written last by ``evonas train``; else of the
-    genome with the learning rate that ``evonas train`` takes over from it to another length."""
+    """Weights of this genome, or of it with the rate that ``evonas train`` takes over to another length: beside its
+    file, or in the folder written last by ``evonas train``."""
     from ..convert.weights import are_of
     from ..genome.io import exists
     from ..store import runs_folder
@@ -120,15 +121,14 @@ def _find_weights(reference: str, found) -> Path:
     beside = [path] if exists(place) and exists(path) else []
     trained = sorted(runs_folder().glob(f"train-*/{name}"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
     damaged = ""
-    for genome_at in (lambda path: found.genome, lambda path: _taken_over(found, path)):
-        for path in (*beside, *trained):
-            fits = are_of(path, genome_at(path))
-            if fits:
-                if damaged:
-                    click.echo(f"Note: passed over{damaged}", err=True)
-                return path
-            if fits is None and not damaged:
-                damaged = f" {path}, of which can't be told what it holds: --weights {path} says why"
+    for path in (*beside, *trained):
+        fits = are_of(path, found.genome) or are_of(path, _taken_over(found, path))
+        if fits:
+            if damaged:
+                click.echo(f"Note: passed over{damaged}", err=True)
+            return path
+        if fits is None and not damaged:
+            damaged = f" {path}, of which can't be told what it holds: --weights {path} says why"
     raise EvonasError(
         f"there are no trained weights of {found.name} ({found.genome.id}) in {runs_folder()}/train-*"
         + (damaged and f"; there is{damaged}"),

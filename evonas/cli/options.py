@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import click
 
@@ -39,6 +40,17 @@ def worker_count(workers: int | None, device: str) -> int | None:
     from ..fitness import gpu_workers
 
     return gpu_workers(default_workers()) if workers is None and device != "cpu" else workers
+
+
+def data_option(command):
+    """--data of commands that go on with a run."""
+    text = "Where the run's data lies now. It has to be the same. Default: where it lay."
+    return click.option("--data", type=click.Path(), metavar="PATH", help=text)(command)
+
+
+def moved_data(data: str | None) -> dict[str, str]:
+    """The change of a run's settings that ``--data`` makes."""
+    return {} if data is None else {"data": str(Path(data).resolve())}
 
 
 def search_options(command):

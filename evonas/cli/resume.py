@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ..errors import EvonasError
-from .options import end_of, generations_to_do, search_options, share_of
+from .options import data_option, end_of, generations_to_do, moved_data, search_options, share_of
 from .running import run_search
 
 if TYPE_CHECKING:
@@ -34,8 +34,9 @@ _ENDS = {  # why a search ended -> what is said of the run
     help="Go on until N generations are done in all. Default: as the run was told; with --budget, no limit.",
 )
 @click.option("--timeout", metavar="TIME", help="Longest training of one candidate from now on. Default: the run's.")
+@data_option
 @search_options
-def resume(run, generations, timeout, budget, patience, workers, calibrate, executor) -> None:
+def resume(run, generations, timeout, data, budget, patience, workers, calibrate, executor) -> None:
     """Continue an interrupted RUN, or extend a finished one. Default: the newest run.
 
     Without options an interrupted search ends as it was told to: after its generations, with what was left of its
@@ -76,6 +77,7 @@ def resume(run, generations, timeout, budget, patience, workers, calibrate, exec
             whole = None if deadline is None else store.seconds + deadline - started
             goal = generations_to_do(generations, budget)
             changes = {"generations": goal, "budget": whole, "patience": patience, "calibrate": share}
+        changes |= moved_data(data)
         if timeout is not None:
             changes["timeout"] = parse_duration(timeout)
         settings = dataclasses.replace(settings, **changes)
@@ -104,15 +106,12 @@ def _check_device(settings: Settings, store: Store) -> None:
 
 
 def _check_calibrating(store: Store) -> None:
-    from ..store.lock import writer
-    from .calibrating import LOCK
+    """Raise EvonasError where the run is being calibrated: that would spoil the times measured beside it."""
+    from .calibrating import LOCK, calibrating
 
-    if (who := writer(store.folder / LOCK)) is not None:
-        raise EvonasError(
-            f"run {store.name!r} is being calibrated by process {who.get('pid', '?')} on {who.get('host', '?')}; the "
-            "times that are measured beside it would be spoilt",
-            "Wait for it, or stop it: what it has trained is kept.",
-        )
+    if (store.folder / LOCK).exists():
+        with calibrating(store.folder):
+            pass
 
 
 def _tell_machine(settings: Settings, store: Store, executor: str) -> None:

@@ -50,7 +50,7 @@ def run_search(
 
     check_workers(workers)
     constraints = tuple(Constraint.parse(text) for text in settings.constraints)
-    evaluator = _evaluator(settings, constraints, folder)
+    evaluator = evaluator_of(settings, _needs(settings), checkpoints=str(folder.resolve() / CHECKPOINTS))
     data = fingerprint(evaluator.task)  # a data file that can't be used is found now
     if store is not None:
         check_data(store, settings, data)
@@ -163,9 +163,11 @@ def _exit_unsettled(run: str, settings: Settings) -> None:
     raise SystemExit(EXIT_INTERRUPTED)
 
 
-def _evaluator(settings: Settings, constraints: Sequence[Constraint], folder: Path) -> ProxyEvaluator:
-    needs = (*settings.objectives, *(c.name for c in constraints))
-    return evaluator_of(settings, needs, checkpoints=str(folder.resolve() / CHECKPOINTS))
+def _needs(settings: Settings) -> tuple[str, ...]:
+    """What has to be known of every genome."""
+    from ..record import Constraint
+
+    return (*settings.objectives, *(Constraint.parse(text).name for text in settings.constraints))
 
 
 def evaluator_of(settings: Settings, needs: Sequence[str], **changes: Any) -> ProxyEvaluator:
@@ -182,6 +184,7 @@ def evaluator_of(settings: Settings, needs: Sequence[str], **changes: Any) -> Pr
         "precision": settings.precision,
         "horizon": settings.horizon,
         "sparing_muon": settings.sparing_muon,
+        "whole_memory": settings.whole_memory,
     }
     return ProxyEvaluator(settings.task, settings.data, settings.context, needs=needs, **{**how, **changes})
 
@@ -280,7 +283,8 @@ def _check_same(store: Store, settings: Settings, data: str | None) -> None:
                 f"run {store.name!r} can't be reused: its {key.replace('_', ' ')} is {other[key]}, not {mine[key]}",
                 hint,
             )
-    if differ := [key for key in _SAME_VERSION if other[key] != mine[key]]:
+    version = (*_SAME_VERSION, *(("whole_memory",) if "memory" in _needs(settings) else ()))
+    if differ := [key for key in version if other[key] != mine[key]]:
         raise EvonasError(
             f"run {store.name!r} can't be reused: an earlier version made it, which trained otherwise "
             f"({', '.join(differ)})",
@@ -397,17 +401,18 @@ def _new_run(store: Store) -> Iterator[Store]:
 
 
 def _check_found(store: Store, progress: Progress, ended: str) -> None:
-    """A budget that was spent without any success is none."""
-    if ended != "budget":
-        return
+    """A search that has ended without any success is none."""
     seconds = time.monotonic() - progress.started
-    if not store.records:
+    if ended == "budget" and not store.records:
         raise EvonasError(f"no candidate finished in {seconds:.0f} s", "Give a longer --budget.", exit_code=EXIT_FAILED)
     if not any(r.ok for r in store.records):
         first = next(iter(store.records[0].reason.splitlines()), "")
+        hint = f"Mend the cause or give it more time: evonas resume {store.reference} --budget 10m"
+        if any(r.status == "timeout" for r in store.records):
+            hint = f"Give each more time (--timeout 2h), or start anew with a smaller --context or seed. {hint}"
         raise EvonasError(
             f"none of {len(store.records)} candidates has succeeded so far; the first: {first}",
-            f"Mend the cause or give it more time: evonas resume {store.reference} --budget 10m",
+            hint,
             exit_code=EXIT_FAILED,
         )
 

@@ -29,7 +29,7 @@ _LOOK_AFTER, _BUSY = 5.0, 0.65  # seconds of training; share of its threads' tim
 @click.argument("reference", metavar="FILE|RUN:ID")
 @click.option(
     "--tokens",
-    type=click.IntRange(1),
+    type=click.IntRange(1, 10**11),
     metavar="N",
     help=f"Training tokens. Default: {DEFAULT_TOKENS}, and for a RUN:ID at least {LONGER} times the run's.",
 )
@@ -221,7 +221,7 @@ def _train(genome, task, tokens: int, seed: int, device: str, precision: str, un
         except DivergenceError as error:
             unfinished.check()
             unfinished.kept.unlink(missing_ok=True)  # it would diverge again
-            hint = "Lower learning_rate in the genome."
+            hint = "Lower learning_rate in the genome's file; 'evonas genome show RUN:ID --json' prints one of a run's."
             if best[0] < math.log(task.vocab_size):
                 hint += f" Its best weights so far, of loss {best[0]:.4f}, are kept in {folder}."
             else:  # worse than guessing: nothing to keep, and in the way of the next try

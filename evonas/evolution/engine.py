@@ -152,11 +152,13 @@ class Engine(Climbing):
     def ask(self, n: int | None = None) -> list[Candidate]:
         """The next ``n`` candidates: those that go on to a higher rung, then genomes never asked for before. By
         default the former and a generation of the latter. Fewer, even none, when the space is exhausted."""
+        if n is not None and n < 0:
+            raise EvonasError(f"{n} candidates asked for; it takes a whole number from 0")
         offspring = self._numbers.size(self._numbers.place(self._asked)[0]) if self._offspring_wanted else 0
         count = len(self._promoted) + offspring if n is None else n
         out = self._take_promoted(count)
         if not self._offspring_wanted:
-            return self._alone(out)
+            return self._alone(out) if out else self._end_generation(n)
         while len(out) < count:
             generation, index = self._numbers.place(self._asked)
             if generation in self._short:
@@ -164,17 +166,23 @@ class Engine(Climbing):
             candidate = self._propose(generation, index)
             self.exhausted = candidate is None and generation > 0  # the first population may be short without it
             if candidate is None:
-                if generation in self._outstanding:
-                    self._short[generation] = index
-                    self._finish_generations()
-                elif not self._promoted and generation == self.generation:
-                    self._promote()
-                return out or self._alone(self._take_promoted(len(self._promoted) if n is None else count))
+                further = self._end_generation(n)
+                return out or further
             self._asked += 1
             self.seen.add(candidate.genome.id)
             self._hand_out(candidate)
             out.append(candidate)
         return out
+
+    def _end_generation(self, n: int | None) -> list[Candidate]:
+        """Nothing more comes to what was begun: those that go on after it, if it has been told."""
+        generation, index = self._numbers.place(self._asked)
+        if generation in self._outstanding:
+            self._short.setdefault(generation, index)
+            self._finish_generations()
+        elif not self._promoted and generation == self.generation:
+            self._promote()
+        return self._alone(self._take_promoted(len(self._promoted) if n is None else n))
 
     def _alone(self, promoted: list[Candidate]) -> list[Candidate]:
         """These make up a generation: nothing new comes with them."""
@@ -284,7 +292,7 @@ class Engine(Climbing):
         return not waits and asked >= size
 
     def _finish_generation(self) -> None:
-        children = sorted(self._children.pop(self.generation, ()), key=lambda c: c.index)
+        children = sorted(self._children.pop(self.generation, ()), key=lambda candidate: candidate.index)
         self._born += sum(not candidate.rung for candidate in children)
         self._put_in_order(children)
         judge(self, children)

@@ -48,7 +48,7 @@ def select_nsga3(individuals: Sequence[Individual], k: int, rng: np.random.Gener
 def _scaled(individuals: Sequence[Individual]) -> list[Individual]:
     """Stand-ins, numbered by their places, with objectives from 0 to 1. DEAP takes intercepts, which are distances from
     the ideal point, for points and subtracts the ideal once more: that is right where it is 0 alone."""
-    points = np.negative([i.fitness.wvalues for i in individuals])
+    points = np.negative([i.fitness.wvalues for i in individuals]) / 2  # no range is too large for a number so
     low, extent = points.min(axis=0), np.ptp(points, axis=0)
     rows = ((points - low) / np.where(extent > 0, extent, 1.0)).tolist()
     least = ("min",) * points.shape[1]

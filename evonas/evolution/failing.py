@@ -21,11 +21,13 @@ _SKILL = 0.7  # share of pairs of a failure and another that it tells apart, eac
 class Soundness:
     """How likely a genome is not to fail, by a Gaussian process on what has failed and what has not.
 
-    Of both the last ones count. It says 1 of everything until there are some failures, and as long as it does not tell
-    them from the rest.
+    Of both the last ones are learned from, and count as often as there are ``of`` them in all (sound, failed). It says
+    1 of everything until there are some failures, and as long as it does not tell them from the rest.
     """
 
-    def __init__(self, features: Features, sound: Sequence[Genome], failed: Sequence[Genome]) -> None:
+    def __init__(
+        self, features: Features, sound: Sequence[Genome], failed: Sequence[Genome], of: tuple[int, int] | None = None
+    ) -> None:
         self._features, self._model = features, None
         # By id: the order of arrival must not change the last digits.
         groups = [sorted(list(genomes)[-_LATEST:], key=lambda g: g.id) for genomes in (sound, failed)]
@@ -38,10 +40,14 @@ class Soundness:
         told_apart = (expected[y == 1][:, None] > expected[y == 0][None]).mean()
         if told_apart >= _SKILL:
             self._model = model
+        seen = len(groups[0]), len(groups[1])
+        weights = [n / k for n, k in zip(of or (len(sound), len(failed)), seen)]
+        self._odds = weights[0] / weights[1]
 
     def of(self, genomes: Sequence[Genome]) -> np.ndarray:
         """Probability (k,) that each does not fail."""
         if self._model is None or not len(genomes):
             return np.ones(len(genomes))
         mean, _ = self._model.predict(self._features.of(genomes))
-        return np.clip(mean, 0.0, 1.0)
+        there = np.clip(mean, 0.0, 1.0)
+        return self._odds * there / (self._odds * there + 1 - there)  # as often as in all, not as in what was learned

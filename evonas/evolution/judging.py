@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 SCREENED = "screened+"  # before the operator of a candidate that a surrogate has chosen
 
 
-def judge(engine: Engine, children: Iterable[Candidate]) -> None:
-    """Note in the engine's credit and trust what a generation's candidates, all of them told, have shown."""
-    children = sorted(children, key=lambda c: c.index)
+def judge(engine: Engine, children: Sequence[Candidate]) -> None:
+    """Note in the engine's credit and trust what a generation's candidates, all of them told, in order of index, have
+    shown."""
     _give_credit(engine, children)
     if engine.screening is not None and engine.rungs == 1:
         _give_trust(engine, children)

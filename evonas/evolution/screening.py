@@ -65,7 +65,8 @@ class Screening:
         if not pool:
             return []
         kept = [entry for entry in pool if not _breaks(engine, entry[1])] or pool
-        sound = Soundness(self._features, [i.genome for i in reversed(latest)], list(engine.failed.values()))
+        told = [i.genome for i in reversed(latest)], list(engine.failed.values())
+        sound = Soundness(self._features, *told, of=(len(archive), len(engine.failed)))
         genomes = [proposal.genome for proposal, *_ in kept]
         worth = sound.of(genomes) / surrogate.prices(genomes, engine.prices if engine.frugal else {})
         expected = [(mean, std) for _, mean, std in kept]

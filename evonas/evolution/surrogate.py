@@ -80,17 +80,22 @@ class Surrogate:
         chosen = self._individuals = sorted(individuals, key=lambda i: i.index)
         self._range = self._known_range(chosen)
         self._models: dict[int, tuple[GaussianProcess, bool, bool]] = {}
+        self._exact: list[int] = []
         self._constant: dict[int, float] = {}
         skills = []
         for j, name in enumerate(names):
             if all(name in features.known(i.genome) for i in chosen):
+                self._exact.append(j)
                 continue
             changes = any(row[j] != i.told[0][j] for i in chosen for row in i.told)
             further = [(i, r) for i in chosen for r in range(1, len(i.told) if changes else 1)][-MAX_POINTS // 2 :]
             points = [(i, 0) for i in chosen][len(further) - MAX_POINTS :] + further
             y = np.array([i.told[r][j] for i, r in points])
-            if not np.ptp(y):
-                self._constant[j] = float(y[0])
+            with np.errstate(over="ignore", invalid="ignore"):
+                spread = y.std()
+            if not (np.isfinite(spread) and np.ptp(y)):  # all alike, or too far apart for the model's numbers
+                self._constant[j] = float(np.median(y))
+                skills += [] if np.isfinite(spread) else [0.0]
                 continue
             logs = bool(y.min() > 0 and y.max() > _LOG_FROM * y.min())
             x = self._inputs([i.genome for i, _ in points], [r for _, r in points] if changes else None)
@@ -136,22 +141,17 @@ class Surrogate:
     def tells_of(self, genome: Genome) -> bool:
         """Whether all that is taken as known is known of this genome."""
         known = self._features.known(genome)
-        return all(
-            name in known for j, name in enumerate(self._names) if j not in self._models and j not in self._constant
-        )
+        return all(self._names[j] in known for j in self._exact)
 
     def predict(self, genomes: Sequence[Genome]) -> tuple[np.ndarray, np.ndarray]:
         """Mean and standard deviation (k, m) of the objectives at the last rung; known ones are exact.
         Of genomes that it ``tells_of`` only."""
         mean, std = np.zeros((len(genomes), len(self._names))), np.zeros((len(genomes), len(self._names)))
-        for j, name in enumerate(self._names):
-            if j in self._constant:
-                mean[:, j] = self._constant[j]
-                continue
-            if j not in self._models:
-                mean[:, j] = [self._features.known(genome)[name] for genome in genomes]
-                continue
-            model, logs, changes = self._models[j]
+        for j in self._exact:
+            mean[:, j] = [self._features.known(genome)[self._names[j]] for genome in genomes]
+        for j, value in self._constant.items():
+            mean[:, j] = value
+        for j, (model, logs, changes) in self._models.items():
             rungs = [self._rungs - 1] * len(genomes) if changes else None
             mu, sigma = model.predict(self._inputs(genomes, rungs))
             mean[:, j], std[:, j] = (np.exp(mu), -np.exp(mu) * np.expm1(-sigma)) if logs else (mu, sigma)

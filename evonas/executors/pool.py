@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from abc import ABC, abstractmethod
 from collections import deque
@@ -55,6 +56,7 @@ class _Lane:
 
     def __init__(self) -> None:
         self.worker: Worker | None = None
+        self.given_up = False  # its worker did not start, others did
         self.used = False
         self.ready = False
         self.since = 0.0  # start of the worker, or of the task
@@ -102,7 +104,7 @@ class PoolExecutor(Executor):
 
     def _start_missing(self, lanes: list[_Lane]) -> None:
         for lane in lanes:
-            if lane.worker is None:
+            if lane.worker is None and not lane.given_up:
                 self._start(lane)
 
     def _drop(self, lane: _Lane) -> None:
@@ -115,9 +117,9 @@ class PoolExecutor(Executor):
         live = {lane.worker: lane for lane in self._lanes if lane.worker is not None}
         found = self._wait(list(live), max(0.0, min(seconds, HEARTBEAT)))
         events = [(lane, found[worker]) for worker, lane in live.items() if worker in found]
-        for lane in self._lanes:
+        for lane in list(self._lanes):
             if lane.starting and lane.worker not in found and time.monotonic() - lane.since > START_LIMIT:
-                self._is_late(lane)
+                self._give_up(lane)
         for lane, event in events:
             if event.kind == "hello":  # it may have waited for us, not we for it
                 lane.since = time.monotonic()
@@ -134,17 +136,19 @@ class PoolExecutor(Executor):
                 self._count_failed_start(event.data)
         return events
 
-    def _is_late(self, lane: _Lane) -> None:
-        """Begin anew with a worker that does not start, as long as there are others."""
+    def _give_up(self, lane: _Lane) -> None:
+        """Go on without a worker that does not start, as long as there are others."""
         if not any(other.ready for other in self._lanes):
             raise EvonasError(
                 f"a worker was not ready after {START_LIMIT:g} s",
                 "Ask for fewer workers, or try --executor serial to see where it hangs.",
                 exit_code=EXIT_FAILED,
             )
+        print(f"evonas: a worker was not ready after {START_LIMIT:g} s; it goes on without", file=sys.stderr)
         retry = lane.retry
         self._drop(lane)
-        lane.retry = retry
+        lane.retry, lane.given_up = retry, True
+        self._lanes.sort(key=lambda each: each.given_up)  # the first one does what is done alone
 
     def _count_failed_start(self, how: str) -> None:
         self._failed_starts += 1
@@ -163,10 +167,13 @@ class _Run:
         self, pool: PoolExecutor, calls: list[Call], timeout: Timeout, deadline: float | None, alone: bool
     ) -> None:
         self.pool, self._limit, self.deadline, self.alone = pool, timeout, deadline, alone
-        self.lanes = pool._lanes[:1] if alone else pool._lanes
         self.queue = deque(_Task(call) for call in calls)
         self.lonely: deque[_Task] = deque()  # ran out of memory once: run again with nothing else running
         self.finished: deque[tuple[Any, Any]] = deque()
+
+    @property
+    def lanes(self) -> list[_Lane]:
+        return self.pool._lanes[:1] if self.alone else self.pool._lanes
 
     @property
     def timeout(self) -> float | None:
@@ -213,6 +220,10 @@ class _Run:
         settled = not any(lane.starting for lane in self.pool._lanes)
         if self.alone and not settled:
             return  # a worker that starts somewhere would disturb the measurement
+        for lane in self.pool._lanes:
+            if lane.given_up and lane.retry is not None:
+                self.queue.appendleft(lane.retry)
+                lane.retry = None
         for lane in self.lanes:
             if lane.idle and (lane.retry is not None or self.queue):
                 task, lane.retry = lane.retry or self.queue.popleft(), None

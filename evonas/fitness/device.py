@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import platform
+import subprocess
+import sys
 from functools import cache
 from pathlib import Path
 
+_ARM = ("CPU implementer", "CPU architecture", "CPU variant", "CPU part", "CPU revision")
 _GPU_WORKERS, _GPU_SHARE = 8, 8 * 10**9  # at most; bytes of the device's memory for each
 
 
@@ -34,4 +37,23 @@ def _cpu_model(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
     except OSError:
         text = ""
     names = (line.partition(":")[2] for line in text.splitlines() if line.startswith("model name"))
-    return next(names, "") or platform.processor() or platform.machine()
+    return next(names, "") or _apples() or _arms(text) or platform.processor() or platform.machine()
+
+
+def _apples() -> str:
+    """The model on macOS, where the processor of all of Apple's is "arm"."""
+    if sys.platform != "darwin":
+        return ""
+    try:
+        return subprocess.run(
+            ["sysctl", "-n", "machdep.cpu.brand_string"], capture_output=True, text=True, timeout=10
+        ).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return ""
+
+
+def _arms(cpuinfo: str) -> str:
+    """The numbers by which Linux tells models of ARM apart."""
+    found = dict(line.split(":", 1) for line in cpuinfo.splitlines() if line.startswith("CPU ") and ":" in line)
+    numbers = [f"{key.strip()[4:]} {value.strip()}" for key, value in found.items() if key.strip() in _ARM]
+    return f"{platform.machine()} {', '.join(numbers)}" if numbers else ""

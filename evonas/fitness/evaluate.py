@@ -44,6 +44,7 @@ class ProxyEvaluator:
         precision: of the matrix products of a training; see ``resolve_precision``.
         horizon: tokens of the trainings that learning rates are meant for; None: for any. See ``rate_share``.
         sparing_muon: as ``Training`` takes it.
+        whole_memory: whether ``memory`` counts a network's tables, as ``forward_memory`` has it.
         latency_seconds: time spent on the repeats of one timing; None: 0.05 on a CPU, 0.1 on a GPU. From one timing to
             the next a time varies by 1% there, however long each is.
     """
@@ -65,6 +66,7 @@ class ProxyEvaluator:
         precision: str = "auto",
         horizon: int | None = None,
         sparing_muon: bool = True,
+        whole_memory: bool = True,
         latency_seconds: float | None = None,
     ) -> None:
         self.task_name, self.data, self.context = task, data, context
@@ -72,7 +74,7 @@ class ProxyEvaluator:
         self.seed, self.device = seed, device
         usual = 0.05 if device == "cpu" else 0.1
         self.latency_seconds = usual if latency_seconds is None else latency_seconds
-        self.horizon, self.sparing_muon = horizon, sparing_muon
+        self.horizon, self.sparing_muon, self.whole_memory = horizon, sparing_muon, whole_memory
         self.one_device = device != "cpu"
         # "auto" is asked where it trains: this process may do without torch.
         self.precision = precision if precision == "auto" else resolve_precision(precision, device)
@@ -134,7 +136,7 @@ class ProxyEvaluator:
         if "decode_latency" in self.measured_names:
             measures["decode_latency"] = latency.decode_latency(model, self.device, self.latency_seconds)
         if "memory" in self.measured_names:
-            measures["memory"] = latency.forward_memory(model, self.device)
+            measures["memory"] = latency.forward_memory(model, self.device, self.whole_memory)
         spent = {"measure_seconds": time.perf_counter() - started}
         return Outcome(measures=measures, cost=spent, provenance=self._provenance(latency.CPU_THREADS))
 

@@ -50,12 +50,12 @@ def decode_latency(model: Transformer, device: str, seconds: float) -> Measure:
 
 
 @torch.inference_mode()
-def forward_memory(model: Transformer, device: str) -> Measure:
+def forward_memory(model: Transformer, device: str, tables: bool = True) -> Measure:
     """Peak megabytes (10^6 bytes) while one forward pass over the context fills the KV cache: weights, tables (masks of
     windows, rotations), cache and activations. From the allocator on a GPU; on a CPU the sum of live tensors, without
-    what a kernel uses inside."""
+    what a kernel uses inside. Without ``tables`` as runs have it that began before these were counted."""
     model.eval()
-    weights = sum(p.numel() * p.element_size() for p in (*model.parameters(), *model.buffers()))
+    weights = sum(p.nbytes for p in (*model.parameters(), *(model.buffers() if tables else ())))
     tokens, cache = _tokens(model, model.context, device), model.new_cache(1)
     if device != "cpu":
         model.prefill(tokens, model.new_cache(1))  # libraries take memory of their own at the first product

@@ -14,7 +14,7 @@ from .genome import ARCHITECTURE_GENES, LAYER_GENES, TRAINING_GENES, UNWRITTEN
 from .io import exists, read_text, shipped_file, shipped_names
 from .rules import Rule
 from .space import SearchSpace
-from .transformer import LIMITS, TRAINING_DEFAULTS, value_problem
+from .transformer import CHOICES, LIMITS, TRAINING_DEFAULTS, value_problem
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -147,6 +147,11 @@ def _rule(text: Any, where: str, genes: list[Gene]) -> Rule:
     if empty and words:
         cure = f"Write it without quotes: {empty[0]} is {words[0]}"
         raise EvonasError(f"{where}: rule {text!r} holds the text {words[0]!r}, which no gene is", cure)
+    texts = {option for g in named for option in g.choices or () if isinstance(option, str)}
+    texts |= {option for g in named for option in CHOICES.get(g.name, ())}  # the space need not have all of them
+    for word in sorted(rule.texts - texts - {"none", "full"}):
+        names = ", ".join(g.name for g in named) or "no gene"
+        raise EvonasError(f"{where}: rule {text!r} holds {word!r}, which {names} never is", did_you_mean(word, texts))
     known = {g.name for g in genes} | {"head_dim"}
     for name in sorted(rule.names - known):
         raise EvonasError(f"{where}: rule {text!r} names unknown gene {name!r}", did_you_mean(name, known))

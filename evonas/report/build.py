@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -31,12 +31,12 @@ def build_report(store: Store) -> dict[str, Any]:
 
     Returns:
         ``run``, ``task``, ``device``, ``seed``, ``objectives`` [{name, unit, direction}], ``generations`` (committed),
-        ``evaluations``, ``failures`` {status: count}, ``hypervolume`` [one per generation], ``front`` [{id,
-        generation (from 0), parents, objectives {name: {value, spread, fidelity}}, genome}] over all ok records of the
-        highest fidelity, each with the ``probability`` that it stays there given the spreads (and, once calibrated,
-        what another seed changes) and, once calibrated, its loss ``extrapolated`` to the long trainings {tokens,
-        value, spread (null where it was trained so long)}, else null, ``seeds`` [the same
-        for seed genomes, with what was last measured of them], ``ties`` [[id, id]] (pairs on the front, see
+        ``evaluations``, ``failures`` {status: count}, ``failed_last`` (see ``_failed_last``), ``hypervolume`` [one per
+        generation], ``front`` [{id, generation (from 0), parents, objectives {name: {value, spread, fidelity}},
+        genome}] over all ok records of the highest fidelity, each with the ``probability`` that it stays there given
+        the spreads (and, once calibrated, what another seed changes) and, once calibrated, its loss ``extrapolated``
+        to the long trainings {tokens, value, spread (null where it was trained so long)}, else null, ``seeds`` [the
+        same for seed genomes, with what was last measured of them], ``ties`` [[id, id]] (pairs on the front, see
         ``near_ties``), ``against_seed`` (see ``against_seeds``),
         ``fidelity`` {name: text} of the front, of what is constrained too, ``left_out`` (ok records of another fidelity
         or device), ``other_device`` (genomes of the front's fidelity among them), ``constraints`` [{text, name, unit}]
@@ -63,6 +63,7 @@ def build_report(store: Store) -> dict[str, Any]:
         "generations": len(generations),
         "evaluations": store.evaluated,
         "failures": dict(Counter(r.status for r in records if not r.ok).most_common()),
+        "failed_last": _failed_last(records),
         "hypervolume": [g["hypervolume"] for g in generations],
         "front": [
             {**_member(store, record, comparison.names, ahead), "probability": probabilities[record.genome_id]}
@@ -87,6 +88,15 @@ def build_report(store: Store) -> dict[str, Any]:
         },
         "rungs": _rungs(store, generations[-1]) if generations else [],
         "calibration": calibration["summary"],
+    }
+
+
+def _failed_last(records: Sequence[Record]) -> dict[str, dict[str, str]]:
+    """Of each kind of failure the last: {status: {id, reason (its first line)}}."""
+    return {
+        r.status: {"id": r.genome_id, "reason": _text(next(iter(r.reason.splitlines()), ""))}
+        for r in records
+        if not r.ok and r.status != "infeasible"
     }
 
 

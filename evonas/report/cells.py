@@ -24,6 +24,7 @@ from .short import (
     with_spread,
 )
 
+SHORT_ID = 8  # digits of an id in a table
 _DECIMALS = {"loss": 3}  # at least
 _SURE = 0.95  # above it a place on the front is not in doubt
 _UNCALIBRATED = (
@@ -169,6 +170,8 @@ def summary_lines(report: Mapping[str, Any], table: Table) -> list[str]:
     if report["failures"]:
         counts = ", ".join(f"{count:,} {status}" for status, count in report["failures"].items())
         lines.append(f"Failed: {counts} (of {report['evaluations']:,} evaluations).")
+    for status, last in report["failed_last"].items():
+        lines.append(f"The last {status}: {last['id'][:SHORT_ID]}, {clean(last['reason']) or 'no reason given'}.")
     lines += _rung_lines(report)
     elsewhere = report["other_device"]
     if report["left_out"] > elsewhere and not report["rungs"]:
@@ -213,7 +216,7 @@ def _notation_lines(table: Table) -> list[str]:
 
 
 def _doubt_lines(report: Mapping[str, Any], table: Table) -> list[str]:
-    """What ``p`` is: on the careful side, as a draw adds errors to values that hold one already."""
+    """What ``p`` is."""
     if not any(row.probability for row in table.front):
         return []
     about = "p: probability that it stays on the front when all values are drawn again within their errors"

@@ -10,11 +10,10 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from .cells import Row, Table, nothing_yet, summary_lines, table_of, title_line
+from .cells import SHORT_ID, Row, Table, nothing_yet, summary_lines, table_of, title_line
 
 _NAMED = ("heads", "window", "kv rank", "ffn")  # cells that need their column's name beside them in a line
 _NOTHING = {"window": "full", "kv rank": "·"}  # not worth a word
-SHORT_ID = 8
 
 
 def render_table(report: Mapping[str, Any], console: Console) -> None:

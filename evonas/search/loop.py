@@ -237,7 +237,7 @@ class Search:
             },
             "best": best,
             "asked": [[c.index, c.genome.id] for c in candidates],
-            "hopeless": self._verdict.hopeless(),
+            "hopeless": self._verdict.count_generation(),
         }
         if self.engine.rungs > 1:
             row |= {"rungs": self.engine.reached(), "expected": self._expectations()}

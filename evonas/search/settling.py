@@ -78,10 +78,10 @@ def settle(
             break  # before it told how fast the machine is
         again += len(good.keys() & own)
         timings.add(good, good.keys() - unchosen)
-        records = [timings.revised(g.architecture_id, r) for (g, r) in rows]
-        pairs = tied_records(records, names, directions, measured_names)
-    for (genome, old), record in zip(rows, records):
-        if record is not old:
+        weighed = [timings.weighed(genome.architecture_id, record) for genome, record in rows]
+        pairs = tied_records(weighed, names, directions, measured_names)
+    for genome, old in rows:
+        if (record := timings.revised(genome.architecture_id, old)) is not old:
             store.append(genome, record)
     return Settled(_measured_apart(before, genomes), _measured_apart(pairs, genomes), again)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from ..errors import EXIT_FAILED, EvonasError
 from ..evolution import Engine
@@ -13,6 +13,7 @@ from ..store import Store
 _FEW, _MANY = 4, 8  # candidates of a generation, failures in a row
 TRIES = 3  # times that a generation, or a candidate whose error has stopped the run, is done again
 _HOPELESS_GENERATIONS = 5  # in a row without a candidate that meets the constraints
+_SHOWN = 8  # lines of a traceback
 _BUGS = 3  # the same error in so many records in a row
 _PLACE = re.compile(r'File "([^"]+)", line (\d+)')
 # Failures that may have a cause outside the genome (a full disk, too little time, a bug of the task).
@@ -24,9 +25,14 @@ class Verdict:
 
     def __init__(self, engine: Engine, store: Store, constraints: Sequence[Constraint]) -> None:
         self.engine, self.store, self.constraints = engine, store, constraints
-        before = store.generations[-1].get("hopeless") if store.generations else 0
-        # One that was stopped for it and is resumed all the same has as many again.
-        self._hopeless = before if type(before) is int and 0 <= before < _HOPELESS_GENERATIONS else 0
+        last = store.generations[-1] if store.generations else {}
+        before = last.get("hopeless")
+        self._hopeless = before if type(before) is int and before > 0 else 0
+        failures = last.get("failures")
+        if isinstance(failures, Mapping) and self._is_hopeless(
+            failures
+        ):  # it was stopped for that, and is resumed all the same
+            self._hopeless = 0
         self._bug: tuple[str, str] | None = None
         self._in_a_row = 0
 
@@ -40,24 +46,30 @@ class Verdict:
             first = next(iter(record.reason.splitlines()), "")
             raise EvonasError(
                 f"{_BUGS} candidates in a row failed with the same error, {first} ({bug[1] or 'no traceback'})",
-                f"Their records keep the traceback. Mend it, then do them again: evonas resume {self.store.reference}",
+                f"{_at_its_end(record.reason)}Mend it, then do them again: evonas resume {self.store.reference}",
                 exit_code=EXIT_FAILED,
             )
 
     def before_commit(self, generation: int, records: list[Record], tries: int) -> None:
         """All have failed: before the commit, so that a resume does again what can be mended. ``tries`` is how often
-        each of them has been tried."""
+        each of these has been tried, TRIES where there is nothing to mend."""
         if any(r.status in ("ok", "infeasible") for r in records) or not self._stuck(records):
             return
-        if tries < TRIES and any(r.status in MENDABLE for r in records):
+        if tries < TRIES:
             time_too = " --timeout 2h" if any(r.status == "timeout" for r in records) else ""
             hint = f"Mend the cause, then do them again: evonas resume {self.store.reference}{time_too}"
             raise self._all_failed(generation, records, hint)
 
-    def hopeless(self) -> int:
-        """After a generation was told: how many there are in a row, with it, in which nothing meets the constraints."""
-        self._hopeless = 0 if any(i.feasible for i in self.engine.archive.values()) else self._hopeless + 1
+    def count_generation(self) -> int:
+        """After one was told: how many there are in a row, with it, after which no member meets the constraints."""
+        self._hopeless = 0 if any(i.feasible for i in self.engine.population) else self._hopeless + 1
         return self._hopeless
+
+    def _is_hopeless(self, failures: Mapping[str, int]) -> bool:
+        # With rungs few come to where a loss is judged: a handful of generations says little then.
+        found = failures.get("infeasible", 0)
+        judged = found if type(found) is int else 0
+        return self._hopeless >= _HOPELESS_GENERATIONS and judged >= 2 * self.engine.population_size
 
     def after_commit(self, generation: int, records: list[Record]) -> None:
         """All have failed for good, or nothing has met the constraints for several generations."""
@@ -65,9 +77,7 @@ class Verdict:
             further = f"evonas resume {self.store.reference} --generations {self.engine.generation + 10}"
             hint = f"Give the space gentler values, or try the next generations: {further}"
             raise self._all_failed(generation, records, hint)
-        # With rungs few come to where a loss is judged: a handful of generations says little then.
-        judged = self.store.failures.get("infeasible", 0)
-        if self._hopeless >= _HOPELESS_GENERATIONS and judged >= 2 * self.engine.population_size:
+        if self._is_hopeless(self.store.failures):
             self.empty()
 
     def _stuck(self, failed: list[Record]) -> bool:
@@ -112,6 +122,12 @@ class Verdict:
             "Loosen the constraint or widen the space, then start anew.",
             exit_code=EXIT_FAILED,
         )
+
+
+def _at_its_end(reason: str) -> str:
+    """The last lines of a traceback, if there is one, and a line break."""
+    lines = reason.splitlines()[1:]
+    return "\n".join(["The end of its traceback:", *lines[-_SHOWN:], ""]) if lines else ""
 
 
 def bug_of(record: Record) -> tuple[str, str] | None:

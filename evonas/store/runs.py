@@ -21,7 +21,8 @@ def newest_run() -> Path:
     """The folder of the run written to last; raises EvonasError where there is none."""
     runs = _runs()
     if not runs:
-        raise EvonasError(f"there is no run in {runs_folder()}/", "Start one with: evonas evolve")
+        where = f"{runs_folder()}/ of {Path.cwd()}"
+        raise EvonasError(f"there is no run in {where}", "Start one with: evonas evolve")
     return max(runs, key=_written)
 
 
@@ -41,8 +42,13 @@ def find_run(name_or_path: str | Path | None = None) -> Path:
         return given.parent if given.name == DATA else given
     names = [path.name for path in _runs()]
     what = "holds no run" if given.is_dir() or named.is_dir() else "names no run"
-    hint = did_you_mean(str(name_or_path), names) if names else "Start one with: evonas evolve --run NAME"
-    raise EvonasError(f"{str(name_or_path)!r} {what} in {runs_folder()}/ nor a run's folder", hint)
+    hint = (
+        did_you_mean(str(name_or_path), names)
+        if names
+        else "Give its path, or go where it was begun. To start one: evonas evolve --run NAME"
+    )
+    where = f"{runs_folder()}/ of {Path.cwd()} nor a run's folder"
+    raise EvonasError(f"{str(name_or_path)!r} {what} in {where}", hint)
 
 
 def name_for_commands(folder: Path) -> str:
@@ -58,8 +64,8 @@ def name_for_commands(folder: Path) -> str:
 def load_genome_ref(reference: str) -> tuple[Genome, str]:
     """The genome that ``RUN:ID`` names, and ``RUN:ID`` in full as its label.
 
-    RUN is whatever ``find_run`` takes (nothing: the newest run), ID an id, its unique beginning, or a seed
-    genome's label. Raises EvonasError listing the ids on the front where ID is none of these.
+    RUN is whatever ``find_run`` takes (nothing: the newest run), ID a seed genome's label, an id, or its unique
+    beginning. Raises EvonasError listing the ids on the front where ID is none of these.
     """
     from .store import Store
 
@@ -67,8 +73,8 @@ def load_genome_ref(reference: str) -> tuple[Genome, str]:
     if not colon or not wanted:
         raise EvonasError(f"{reference!r} is not of the form RUN:ID", "'evonas report RUN' lists the ids of its front.")
     store = Store.open(find_run(run or None))
-    matches = [i for i in store.genomes if i.startswith(wanted.lower())]
-    matches = matches or [i for i, entry in store.genomes.items() if entry.label == wanted]
+    matches = [i for i, entry in store.genomes.items() if entry.label == wanted]
+    matches = matches or [i for i in store.genomes if i.startswith(wanted.lower())]
     if len(matches) == 1:
         return store.genomes[matches[0]].genome, f"{store.name}:{matches[0]}"
     if matches:

@@ -50,7 +50,7 @@ def load_task(name: str, data: str | None, context: int) -> Task:
     if made.context != context:  # networks of one length would be measured, and others trained
         raise EvonasError(
             f"task {name!r} has a context of {made.context}, asked for {context}",
-            f"It has to take the one it is given; or give --context {made.context}.",
+            f"It has to take the one that it is given; a new search may give --context {made.context}.",
         )
     return made
 

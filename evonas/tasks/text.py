@@ -130,7 +130,7 @@ def _file(path: Path) -> np.ndarray:
             )
         return np.memmap(path, dtype=np.uint8, mode="r")
     except FileNotFoundError:
-        hint = "A run that began with it needs it there again to be resumed or calibrated."
+        hint = "Check the path. Where the data of a run has moved, --data PATH says where to."
         raise EvonasError(f"--data: no such file: {path}", hint) from None
     except (OSError, ValueError) as error:
         raise EvonasError(f"--data {path} can't be read: {error}") from None

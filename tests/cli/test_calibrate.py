@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import signal
@@ -41,15 +42,15 @@ def test_two_calibrations_of_one_run_do_not_meet(cli, in_copy):
     try:
         done = cli("calibrate", "first", "--genomes", 5, code=1)
         assert "the calibration of run 'first' is being written by process" in done.sentence
-        done = cli("resume", "first", "--generations", 3, code=2)
-        assert "run 'first' is being calibrated by process" in done.sentence and "is kept" in done.sentence
+        done = cli("resume", "first", "--generations", 3, code=1)
+        assert "the calibration of run 'first' is being written by process" in done.sentence
     finally:
         lock.close()
     cli("resume", "first", "--generations", 3, "--executor", "serial")
 
 
 def test_a_signal_is_an_interruption(cli, in_copy, monkeypatch):
-    monkeypatch.setattr("evonas.cli.calibrating._calibrated", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    monkeypatch.setattr("evonas.fitness.evaluate.rung_tokens", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
     assert "Interrupted" in cli("calibrate", "first", code=130).err
 
 
@@ -151,6 +152,19 @@ def test_an_interrupted_one_loses_neither_what_it_trained_nor_the_last_summary(c
     assert "trained 3 times longer" in cli("report", "first").out
 
 
+def test_at_the_budgets_end_what_is_done_is_kept(cli, in_copy, training, monkeypatch):
+    class Over:
+        def __le__(self, now):
+            return len(training.done) >= 2
+
+    with monkeypatch.context() as patch:
+        patch.setattr(importlib.import_module("evonas.cli.calibrate"), "end_of", lambda *_: Over())
+        done = cli("calibrate", "first", "--genomes", 6, "--repeats", 0, "--budget", "1h")
+    assert len(training.done) == 2 and "4 are still to be trained" in done.err
+    cli("calibrate", "first", "--genomes", 6, "--repeats", 0)
+    assert len(training.done) == 6
+
+
 def test_a_failure_is_tried_again_a_divergence_is_not(cli, in_copy, training):
     outcomes = {2: Outcome("non_finite", reason="loss is nan at step 3\nmore"), 3: Outcome("error", reason="disk\nx")}
     training.fails = lambda done: outcomes.get(done, Outcome(measures={"loss": Measure(2.0 + done)}))
@@ -241,7 +255,8 @@ def test_what_was_kept_for_a_calibration_that_is_too_short_goes_to_the_search(ev
     monkeypatch.setattr(Search, "run", counting)
     monkeypatch.setattr("evonas.cli.options.CLOSING_SECONDS", 0.5)
     monkeypatch.setattr("evonas.report.sample.seconds_per_token", lambda store: dict.fromkeys(store.genomes, 1.0))
-    done = evolve("--calibrate", "50%", "--budget", "8s", "--generations", 10**6)
+    nothing_timed = "--objective", "loss", "--objective", "flops"
+    done = evolve("--calibrate", "50%", "--budget", "8s", "--generations", 10**6, *nothing_timed)
     assert "Not calibrated" in done.err and "The time budget is spent." in done.out
     assert len(searched) == 2 and searched[1] - searched[0] > 2.5
     store = Store.open("runs/run")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import errno
 import hashlib
+import itertools
 import json
 import re
 import shutil
@@ -12,7 +13,7 @@ import shutil
 import pytest
 
 from evonas.cli import running
-from evonas.config import Settings
+from evonas.config import REDUCTION, Settings
 from evonas.errors import EvonasError
 from evonas.fitness import device_text
 from evonas.genome import Genome, genome_to_dict, read_space, space_from_dict, transformer_genome, write_genome
@@ -256,10 +257,39 @@ def test_a_seed_that_breaks_a_constraint_is_told_of_at_once(evolve, seed_file):
     assert re.search(r"Note: seed hand-tuned is infeasible \(flops<=\S+ is broken: \S+\): the report will", done.err)
 
 
-def test_near_ties_are_measured_again_and_said(evolve):
+def test_trainings_of_a_few_steps_and_long_passes_of_a_seed_are_said_before(cli, in_tmp_path, monkeypatch, text_file):
+    monkeypatch.setattr("evonas.search.Search.run", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+    done = cli("evolve", "--seed-genome", "gpt2", "--widen", "--device", "cpu", "--run", "a", code=130)
+    said = " ".join(done.err.split())
+    assert "131,072 tokens are 1 steps of its batch of 480" in said and "--tokens N for more" in said
+    assert "the context of 1,024 is a seed's" in said and "GFLOP" in said and "the first rung is 1 steps" in said
+    for options in (("--seed-genome", "nanogpt-cpu"), ()):
+        done = cli("evolve", *options, "--device", "cpu", "--run", f"b{len(options)}", code=130)
+        assert "steps of its batch" not in done.err and "the first rung" not in done.err and "GFLOP" not in done.err
+
+
+def test_what_is_stored_reaches_the_search(evolve, monkeypatch):
+    seen = []
+
+    def run(self, *_, **__):
+        seen.append((self.timeout, self.engine.goals, self.engine.screening, self.engine.reduction))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("evonas.search.Search.run", run)
+    evolve("--objective", "latency", "--goal", "latency<=0.2ms", "--timeout", "2m", "--no-surrogate", code=130)
+    assert seen == [(120.0, {"latency": 0.2}, None, REDUCTION)]
+
+
+def test_near_ties_are_measured_again_and_said(evolve, monkeypatch):
+    times = itertools.count()
+
+    def nearly_alike(*_, **__):
+        return Measure(1 + 1e-4 * next(times), 0.5, "measured", device_text("cpu"))
+
+    monkeypatch.setattr("evonas.fitness.latency.forward_latency", nearly_alike)
     done, store = evolve("--objective", "latency")
     again = [r for r in store.records if r.revised]
-    assert bool(again) == ("could not be told apart by what was measured" in done.out)
+    assert again and "could not be told apart by what was measured" in done.out
     for record in again:
         assert record.times_measured > 1 and not record.cost and record.generation <= 1
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
+import time
 from types import SimpleNamespace
 
 import pytest
+from rich.console import Console
 
 from evonas.cli.progress import Progress
 from evonas.config import Settings
@@ -70,3 +73,17 @@ def test_it_begins_with_how_long_candidates_are_trained(progress, capsys, traine
     with progress.showing(search):
         pass
     assert said in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize("left", [None, 60.0])
+def test_what_a_terminal_shows_from_the_beginning_to_the_end(progress, left):
+    progress.deadline = None if left is None else time.monotonic() + left
+    progress.console = Console(file=io.StringIO(), force_terminal=True, width=100)
+    progress.console.print(progress._panel())
+    progress.generation_started(0, 4)
+    progress.console.print(progress._panel())
+    progress.generation_finished({"generation": 0, "front_size": 3, "hypervolume": 0.5, "best": {"loss": 2.0}})
+    progress.settling(0, 3)
+    progress.console.print(progress._panel())
+    shown = progress.console.file.getvalue()
+    assert "1/2, candidate 0/4" in shown and "3 architectures, round 1" in shown and "2 nats" in shown

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import re
@@ -151,7 +152,7 @@ def test_a_killed_run_goes_on_with_what_is_left_of_its_budget(cli, in_copy, monk
         return "generations"
 
     monkeypatch.setattr("evonas.search.Search.run", run)
-    cli("resume", "first")
+    cli("resume", "first", "--executor", "serial")
     ((generations, left, patience),) = asked
     assert (generations, patience) == (50, 7) and least < left < most, "a minute at least"
 
@@ -239,6 +240,23 @@ def test_killed_before_it_noted_its_end_a_run_gets_what_follows_it(cli, in_copy,
     notes = Store.open("runs/first").header["notes"]
     assert notes[ENDED] == "generations" and UNSETTLED not in notes
     cli("resume", "first", "--executor", "serial", code=2)
+
+
+def test_a_run_in_which_all_has_failed_is_no_success_when_resumed(cli, in_copy):
+    with Store.open("runs/first") as store:
+        header, genomes = store.header, store.genomes
+    settings = {**header["settings"], "generations": 1}
+    with Store.create(
+        "runs/bad", {**header, "settings": settings, "reference": None, "notes": header["notes"]}
+    ) as store:
+        failed = [r for r in Store.open("runs/first").records if r.generation == 0]
+        for record in failed:
+            entry = genomes[record.genome_id]
+            store.append(entry.genome, dataclasses.replace(record, status="non_finite", measures={}, reason="nan"))
+        store.commit({"generation": 0, "rng": {"seed": 0, "next_generation": 1}}, [])
+        note_end(store, None)
+    done = cli("resume", "bad", "--executor", "serial", code=1)
+    assert "none of " in done.sentence and "has succeeded" in done.sentence
 
 
 def test_a_calibration_that_fails_is_not_tried_for_ever(cli, in_copy, monkeypatch):
@@ -402,6 +420,18 @@ def own_data(cli, in_tmp_path, small, text_file):
     cli("evolve", *small, "--data", "own.txt", "--generations", 1, "--objective", "loss", "--run", "own",
         "--executor", "serial")  # fmt: skip
     return in_tmp_path / "own.txt"
+
+
+def test_data_that_has_moved_is_found_where_it_is_said_to_be(cli, own_data):
+    moved = own_data.rename(own_data.with_name("moved.txt"))
+    said = cli("resume", "own", "--generations", 3, "--executor", "serial", code=2).sentence
+    assert "no such file" in said and "--data PATH says where to" in said
+    cli("resume", "own", "--generations", 3, "--executor", "serial", "--data", moved)
+    assert Store.open("runs/own").header["settings"]["data"] == str(moved)
+    other = moved.with_name("other.txt")
+    other.write_text(moved.read_text().upper())
+    assert "is not what run" in cli("resume", "own", "--generations", 4, "--data", other, code=2).sentence
+    cli("calibrate", "own", "--genomes", 4, "--repeats", 0, "--data", moved)
 
 
 def test_other_data_of_that_name_is_refused(cli, own_data):

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from evonas.convert import from_config
+from evonas.genome import bounded_windows, read_space
 from evonas.genome.io import read_genome, shipped_names
 
 CONFIGS = runpy.run_path(str(Path(__file__).with_name("configs.py")))["CONFIGS"]
@@ -28,3 +29,11 @@ def test_file_and_importer_agree(name):
     assert file.context == imported.context or any(f"context {file.context}" in note for note in file.notes)
     missing = [note for note in imported.notes if note not in file.notes]
     assert [note for note in missing if "evonas's defaults" not in note] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "space", "context"),
+    [("nanogpt-cpu", "text-cpu", 64), ("nanogpt-cpu", "text-gpu", 64), ("nanogpt-gpu", "text-gpu", 256)],
+)
+def test_nanogpts_models_lie_in_the_default_spaces(name, space, context):
+    assert read_space(space).bounded(context).check(bounded_windows(read_genome(name).genome, context)) == []

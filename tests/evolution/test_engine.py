@@ -236,6 +236,11 @@ def test_generations_can_be_asked_for_ahead_and_told_in_any_order():
     assert len({str(state(ahead(order))) for order in orders}) == 1
 
 
+def test_fewer_than_none_are_not_to_be_had():
+    with pytest.raises(EvonasError, match="-1 candidates asked for"):
+        make().ask(-1)
+
+
 def test_asking_goes_on_over_the_end_of_a_generation():
     engine = make(population_size=4, offspring_size=3)
     candidates = engine.ask(9)

@@ -506,6 +506,21 @@ def test_reopened_with_a_closed_generation_outstanding_the_space_is_not_exhauste
     assert any(not c.rung for c in e.ask())
 
 
+def test_closed_in_the_midst_of_a_generation_it_ends_with_what_was_begun():
+    e = engine()
+    play(e, 6)
+    batch = e.ask(len(e.promoted()) + 2)
+    for candidate in batch:
+        e.tell(candidate, values(candidate))
+    e.close(offspring=False)
+    born = len(e.seen)
+    while batch := e.ask(3):
+        for candidate in batch:
+            assert candidate.rung
+            e.tell(candidate, values(candidate))
+    assert len(e.seen) == born and not e.unfinished() and e.generation > 6
+
+
 def test_generations_of_the_closing_let_no_more_go_on_afterwards():
     e = engine(rungs=2)
     play(e, 12)

@@ -81,3 +81,16 @@ def test_a_search_with_a_surrogate_walks_into_fewer_failures(seed):
             engine.tell(candidate, told(candidate.genome))
     assert set(engine.failed) == {i for i in engine.seen if i not in engine.archive}
     assert sum(failures[8:]) <= 0.25 * 8 * 8
+
+
+def test_it_says_how_often_they_fail_and_not_how_many_it_learns_from(monkeypatch):
+    """One in fifty fails, most beyond a rate; of each kind it learns from 60."""
+    monkeypatch.setattr("evonas.evolution.failing._LATEST", 60)
+    rng, some = np.random.default_rng(0), genomes(1000)
+    fails = [rng.random() < (0.8 if g.rate > 0.3 else 0.02) for g in some]
+    sound, failed = ([g for g, f in zip(some, fails) if f == kind] for kind in (False, True))
+    said = Soundness(Features(SPACE, None), sound, failed).of(some)
+    high = np.array([g.rate > 0.3 for g in some])
+    assert said[~high].mean() > 0.9 and 0.05 < said[high].mean() < 0.5
+    of_as_many = Soundness(Features(SPACE, None), sound[-60:], failed[-60:]).of(some)
+    assert said[~high].mean() > of_as_many[~high].mean() + 0.02

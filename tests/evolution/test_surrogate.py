@@ -92,6 +92,15 @@ def test_an_objective_that_never_varied_is_taken_to_stay_and_says_nothing_of_the
     assert Surrogate(Features(LAYERED, None), told, ["error", "time"], 1).skill == 0.0, "there is nothing to rank"
 
 
+def test_values_too_large_for_a_models_numbers_are_no_trouble():
+    told = individuals(40)
+    for individual in told:
+        individual.told = tuple((row[0], 1e308 * (0.6 + 0.01 * individual.index)) for row in individual.told)
+    surrogate = Surrogate(Features(LAYERED, None), told, ["error", "huge"], 1)
+    mean, _ = surrogate.predict([told[0].genome])
+    assert surrogate.skill == 0.0 and np.isfinite(mean).all()
+
+
 def test_what_an_evaluation_takes_is_learned_beside_a_typical_one():
     told, new = individuals(60), [i.genome for i in individuals(40, seed=9)]
     surrogate = Surrogate(Features(LAYERED, known), told, ["error", "cost"], 1)

@@ -72,6 +72,11 @@ def results(executor, calls, **options):
     return dict(found)
 
 
+def both_up(executor) -> None:
+    """Returns when both workers have started: neither meets the other alone."""
+    results(executor, [Call("meet", ("w1", "w2"), 1), Call("meet", ("w2", "w1"), 2)])
+
+
 def children_of(pid: int) -> set[int]:
     tasks = Path(f"/proc/{pid}/task")
     return {int(child) for task in tasks.iterdir() for child in (task / "children").read_text().split()}
@@ -285,7 +290,7 @@ def test_what_is_learned_of_some_calls_bounds_the_others(make, backend):
 @pytest.mark.parametrize("backend", ISOLATED)
 def test_the_deadline_stops_what_runs(make, backend):
     executor = make(backend)
-    results(executor, [Call("square", (1,), i) for i in range(4)])  # the workers are up
+    both_up(executor)
     calls = [Call("square", (3,), "quick"), *(Call("square_later", (i, 600), i) for i in range(4))]
     found = results(executor, calls, deadline=time.monotonic() + 1.0)
     assert found.pop("quick") == 9
@@ -450,7 +455,7 @@ def test_ray_that_is_not_installed(targets, tmp_path, monkeypatch):
 
 def test_auto_is_processes_and_none_is_one_worker_per_cpu(make):
     executor = make("auto", None)
-    assert executor.workers == (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())
+    assert executor.workers == default_workers()
     assert os.getpid() not in results(executor, [Call("pid", (), i) for i in range(4)]).values()
 
 
@@ -467,6 +472,7 @@ def assert_no_workers() -> None:
 def test_close_leaves_no_processes(make, tmp_path):
     before = children_of(os.getpid())
     executor = make("processes", 2)
+    both_up(executor)
     iterator = executor.map([Call("hang_with_child", (f"h{i}",), i) for i in range(2)], deadline=time.monotonic() + 2.0)
     assert {result.status for _, result in iterator} == {"deadline"}
     started = [pid for path in tmp_path.glob("h?") for pid in wait_for(path)]
@@ -516,7 +522,7 @@ def test_a_worker_that_was_ready_before_anybody_looked_is_not_late(make):
 
 def test_a_worker_that_does_not_start_keeps_no_other_from_working(make, monkeypatch):
     executor = make("processes", 2)
-    results(executor, [Call("pid", (), k) for k in range(8)])
+    both_up(executor)
     lane = executor._lanes[1]
     executor._drop(lane)
     executor._start(lane)
@@ -524,6 +530,22 @@ def test_a_worker_that_does_not_start_keeps_no_other_from_working(make, monkeypa
     monkeypatch.setattr("evonas.executors.pool.START_LIMIT", 0.5)
     monkeypatch.setattr("evonas.executors.pool.HEARTBEAT", 0.1)
     assert dict(executor.map_alone([Call("square", (3,), "k")], timeout=PATIENCE)) == {"k": 9}
+
+
+def test_without_it_what_ran_out_of_memory_is_still_tried_alone(make, monkeypatch, capsys):
+    executor = make("processes", 2)
+    both_up(executor)
+    first = executor._lanes[0]
+    executor._drop(first)
+    executor._start(first)
+    os.kill(first.worker.process.pid, signal.SIGSTOP)
+    monkeypatch.setattr("evonas.executors.pool.START_LIMIT", 0.5)
+    monkeypatch.setattr("evonas.executors.pool.HEARTBEAT", 0.1)
+    assert dict(executor.map_alone([Call("square", (3,), "k")], timeout=PATIENCE)) == {"k": 9}
+    assert "it goes on without" in capsys.readouterr().err
+    found = results(executor, [Call("run_out_of_memory", ("m", "host", 2), "m"), Call("square", (2,), "s")])
+    assert found["s"] == 4 and (found["m"].status, found["m"].attempts) == ("out_of_memory", 2)
+    assert dict(executor.map_alone([Call("square", (4,), "k")], timeout=PATIENCE)) == {"k": 16}
 
 
 def test_where_no_worker_starts_it_is_said(make, monkeypatch):

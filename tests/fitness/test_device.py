@@ -40,3 +40,13 @@ def test_as_many_share_a_gpu_as_its_memory_and_the_cores_allow(monkeypatch, giga
     found = SimpleNamespace(total_memory=gigabytes * 2**30)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: found)
     assert gpu_workers(cores) == workers
+
+
+def test_models_of_arm_are_told_apart_by_their_numbers(tmp_path):
+    path = tmp_path / "cpuinfo"
+    texts = set()
+    for part in ("0xd40", "0xd4f"):
+        path.write_text(f"processor\t: 0\nFeatures\t: fp\nCPU implementer\t: 0x41\nCPU part\t: {part}\n")
+        texts.add(_cpu_model(path))
+        assert part in _cpu_model(path)
+    assert len(texts) == 2

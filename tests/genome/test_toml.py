@@ -491,3 +491,20 @@ def test_messages_do_not_repeat_a_file_of_any_length(tmp_path, text):
     with pytest.raises(EvonasError) as error:
         read_space(tmp_path / "s.toml")
     assert len(str(error.value)) < 2_000
+
+
+@pytest.mark.parametrize(
+    ("rule", "said"),
+    [
+        ("activation != 'swigl' or d_model <= 128", "'swigl', which"),
+        ("position == 'ropee'", "'ropee', which position never is"),
+    ],
+)
+def test_a_text_that_no_gene_of_a_rule_ever_is(rule, said):
+    data = space_to_dict(read_space("text-cpu"))
+    with pytest.raises(EvonasError) as caught:
+        space_from_dict({**data, "rules": [*data.get("rules", ()), rule]})
+    assert said in caught.value.message and "id you mean" in caught.value.hint
+    fixed = {**data, "genes": {**data["genes"], "position": ["learned"]}}
+    fixed["prior"] = {name: value for name, value in data["prior"].items() if name != "position"}
+    space_from_dict({**fixed, "rules": ["position != 'rope' or d_model > 32"]})

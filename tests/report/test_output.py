@@ -27,6 +27,7 @@ from evonas.store import MOVED, Store
 from .conftest import SEED, header, write_run
 
 EVIL = "<script>alert(1)</script>|[red]`*$x_{$\x1b[2J"
+LOST = SEED.replace(beta2=0.5)
 FAST = SEED.replace(n_layers=2, window=(32, None), n_kv_heads=(4, 1), learning_rate=6.65e-4)
 
 
@@ -50,7 +51,7 @@ def small(tmp_path, label="nanogpt-cpu") -> dict:
                 "latency": Measure(latency, 0.02, "measured", "cpu"),
             }
             store.append(genome, Record(genome.id, 0, 0, "ok", measures), parents, label=label)
-        store.append(SEED.replace(beta2=0.5), Record(SEED.replace(beta2=0.5).id, 0, 2, "crash", reason="x"))
+        store.append(LOST, Record(LOST.id, 0, 2, "crash", reason="x"))
         store.commit({"generation": 0, "hypervolume": 0.5}, [FAST.id])
         report = build_report(store)
     return {**report, "seconds": 90.0, "created": "2026-01-01T00:00:00+00:00", "versions": {"evonas": "0"}}
@@ -80,7 +81,7 @@ def test_table(tmp_path):
         .endswith(
             "All of them: cosine, warmup 0.05, decay 0.1, dropout 0, beta2 0.99, clip 1. "
             f"{NOTATION} "
-            "Failed: 1 crash (of 3 evaluations). "
+            f"Failed: 1 crash (of 3 evaluations). The last crash: {LOST.id[:SHORT_ID]}, x. "
             f"nanogpt-cpu ({SEED.id}), all trained to 1,000 tokens: at its loss 50% less latency ({FAST.id}); "
             f"at its latency 0.1 nats less loss ({FAST.id})."
         )
@@ -102,6 +103,14 @@ def test_a_large_table_fits_and_loses_nothing(run, width):
     assert max(map(len, table)) <= width
     assert all(member["id"][:SHORT_ID] in text for member in report["front"])
     assert "…" not in text
+
+
+def test_the_last_failure_of_each_kind_is_named_with_its_reason(tmp_path):
+    report = small(tmp_path)
+    failed = {"error": {"id": "0123456789ab", "reason": "ValueError: bad \x1b[31mmood"}}
+    text = " ".join(rendered({**report, "failures": {"error": 2}, "failed_last": failed}).split())
+    assert "Failed: 2 error (of 3 evaluations). The last error: 012345" in text and "ValueError: bad" in text
+    assert "\x1b" not in text
 
 
 def test_csv(tmp_path):
@@ -146,6 +155,7 @@ def test_markdown(tmp_path):
         "- All of them: cosine, warmup 0.05, decay 0.1, dropout 0, beta2 0.99, clip 1.\n"
         f"- {NOTATION}\n"
         "- Failed: 1 crash (of 3 evaluations).\n"
+        f"- The last crash: {LOST.id[:SHORT_ID]}, x.\n"
         f"- nanogpt-cpu ({SEED.id}), all trained to 1,000 tokens: at its loss 50% less latency ({FAST.id}); "
         f"at its latency 0.1 nats less loss ({FAST.id}).\n"
         f"- {UNCALIBRATED}\n"

@@ -83,6 +83,13 @@ def test_load_genome_ref(two):
     assert load_genome_ref(f":{wanted.id}")[0] == wanted
 
 
+def test_a_label_comes_before_the_beginning_of_an_id(two):
+    label = genome(1).id[:2]
+    with Store.open("one", write=True) as store:
+        store.append(genome(40), record(40, 1), (), "seed", label)
+    assert load_genome_ref(f"one:{label}")[0] == genome(40)
+
+
 def test_load_genome_ref_says_what_there_is(two):
     with pytest.raises(EvonasError, match="run 'one' has no genome 'zzz'") as error:
         load_genome_ref("one:zzz")
