@@ -199,7 +199,6 @@ class _Sitting:
         ):
             row = bar.add_task("", total=len(waiting))
             for genome_id, result in executor.map(calls, None, self.deadline):
-                self.check()
                 if isinstance(result, Failure) and result.status == "deadline":
                     continue
                 found = waiting[genome_id]
@@ -207,6 +206,7 @@ class _Sitting:
                 loss = result.measures["loss"].value if good else None
                 note(self.about, found, result.status, loss, result.reason, factor)
                 write_calibration(self.store.folder, self.about)
+                self.check()
                 bar.update(row, advance=1)
                 if not console.is_terminal:
                     reached = "" if loss is None else f", loss {loss:.4f}"

@@ -14,7 +14,7 @@ import click
 from ..config import DEVICE_DEFAULTS, GROWTH, REDUCTION
 from ..errors import EvonasError
 from .options import end_of, generations_to_do, precision_option, search_options, share_of
-from .running import run_search
+from .running import needs_of, run_search
 
 if TYPE_CHECKING:
     from ..config import Settings
@@ -272,6 +272,8 @@ def _fit_seeds(space: SearchSpace, seeds, references, context: int, widen: bool)
 
 def _note_lengths(settings: Settings, space: SearchSpace, seeds, context_of_seed: bool) -> None:
     """Say before the search where its trainings are of a few steps, and where a seed has brought a long context."""
+    needs = needs_of(settings)
+    trains, times = "loss" in needs, bool({"latency", "decode_latency"} & set(needs)) and settings.device == "cpu"
     from ..fitness.evaluate import rung_tokens
     from ..genome.graph import cost
 
@@ -279,21 +281,22 @@ def _note_lengths(settings: Settings, space: SearchSpace, seeds, context_of_seed
     cure = f"--tokens N for more, or a smaller --context than {context:,}"
     for genome, label in seeds:
         steps = _steps(genome.batch_size, rungs[-1], context)
-        if steps < _FEW_STEPS:
+        if trains and steps < _FEW_STEPS:
             click.echo(
                 f"Note ({label}): {settings.tokens:,} tokens are {steps} steps of its batch of {genome.batch_size}, "
                 f"after which its loss says little; {cure}.",
                 err=True,
             )
         flops = cost(genome, _ANY_VOCABULARY, context).flops
-        if context_of_seed and flops > _LONG_PASS and settings.device == "cpu":
+        if times and context_of_seed and flops > _LONG_PASS:
             click.echo(
                 f"Note ({label}): the context of {context:,} is a seed's (--context for another); one pass of this "
                 f"network takes {flops / 1e9:,.0f} GFLOP, and each network is timed by some twenty.",
                 err=True,
             )
-    largest = max(option for option in space.genes["batch_size"].options if isinstance(option, int))
-    if (steps := _steps(largest, rungs[0], context)) < _FEWEST_STEPS:
+    gene = space.genes["batch_size"]
+    largest = int(max(gene.options or (gene.high,)))
+    if trains and (steps := _steps(largest, rungs[0], context)) < _FEWEST_STEPS:
         click.echo(f"Note: the first rung is {steps} steps at a batch of {largest}, which is few; {cure}.", err=True)
 
 

@@ -89,7 +89,7 @@ def resume(run, generations, timeout, data, budget, patience, workers, calibrate
             )
         if generations is not None or budget is not None:
             note_aim(store)
-        space = space_from_dict(store.header["space"])
+        space = space_from_dict(store.header["space"], stored=True)
         run_search(settings, space, folder, store, deadline, workers, executor, earlier, ended)
 
 

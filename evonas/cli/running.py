@@ -50,7 +50,7 @@ def run_search(
 
     check_workers(workers)
     constraints = tuple(Constraint.parse(text) for text in settings.constraints)
-    evaluator = evaluator_of(settings, _needs(settings), checkpoints=str(folder.resolve() / CHECKPOINTS))
+    evaluator = evaluator_of(settings, needs_of(settings), checkpoints=str(folder.resolve() / CHECKPOINTS))
     data = fingerprint(evaluator.task)  # a data file that can't be used is found now
     if store is not None:
         check_data(store, settings, data)
@@ -163,7 +163,7 @@ def _exit_unsettled(run: str, settings: Settings) -> None:
     raise SystemExit(EXIT_INTERRUPTED)
 
 
-def _needs(settings: Settings) -> tuple[str, ...]:
+def needs_of(settings: Settings) -> tuple[str, ...]:
     """What has to be known of every genome."""
     from ..record import Constraint
 
@@ -283,7 +283,7 @@ def _check_same(store: Store, settings: Settings, data: str | None) -> None:
                 f"run {store.name!r} can't be reused: its {key.replace('_', ' ')} is {other[key]}, not {mine[key]}",
                 hint,
             )
-    version = (*_SAME_VERSION, *(("whole_memory",) if "memory" in _needs(settings) else ()))
+    version = (*_SAME_VERSION, *(("whole_memory",) if "memory" in needs_of(settings) else ()))
     if differ := [key for key in version if other[key] != mine[key]]:
         raise EvonasError(
             f"run {store.name!r} can't be reused: an earlier version made it, which trained otherwise "
@@ -314,11 +314,17 @@ def check_workers(workers: int | None) -> None:
 def check_data(store: Store, settings: Settings, data: str | None, verb: str = "Resume") -> None:
     """Losses on two texts must not meet on one front, nor in one calibration."""
     then = store.header["notes"].get("data")
-    if not then or not data or then == data:
+    moved = settings.data != store.header["settings"].get("data")  # said by --data
+    if not then or not data:
+        if moved:
+            click.echo(f"Note: whether {settings.data} is what run {store.name!r} began with can't be told", err=True)
+        return
+    if then == data:
         return
     what = "the embedded corpus" if settings.data is None and settings.task == "text" else settings.data or "its data"
     python = store.header["versions"].get("python", "?")
     cure = f"{verb} it with Python {python}" if settings.data is None else "Put the old file back"
+    cure = "Say where the old file lies" if moved else cure
     raise EvonasError(
         f"{what} is not what run {store.name!r} began with: {then} then, {data} now",
         f"{cure}, or start a new run: evonas evolve.",
@@ -403,7 +409,7 @@ def _new_run(store: Store) -> Iterator[Store]:
 def _check_found(store: Store, progress: Progress, ended: str) -> None:
     """A search that has ended without any success is none."""
     seconds = time.monotonic() - progress.started
-    if ended == "budget" and not store.records:
+    if not store.records:
         raise EvonasError(f"no candidate finished in {seconds:.0f} s", "Give a longer --budget.", exit_code=EXIT_FAILED)
     if not any(r.ok for r in store.records):
         first = next(iter(store.records[0].reason.splitlines()), "")

@@ -166,8 +166,7 @@ class Engine(Climbing):
             candidate = self._propose(generation, index)
             self.exhausted = candidate is None and generation > 0  # the first population may be short without it
             if candidate is None:
-                further = self._end_generation(n)
-                return out or further
+                return [*out, *self._end_generation(n)]  # one of them is empty
             self._asked += 1
             self.seen.add(candidate.genome.id)
             self._hand_out(candidate)

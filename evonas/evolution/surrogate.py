@@ -94,7 +94,7 @@ class Surrogate:
             with np.errstate(over="ignore", invalid="ignore"):
                 spread = y.std()
             if not (np.isfinite(spread) and np.ptp(y)):  # all alike, or too far apart for the model's numbers
-                self._constant[j] = float(np.median(y))
+                self._constant[j] = float(np.sort(y)[len(y) // 2])
                 skills += [] if np.isfinite(spread) else [0.0]
                 continue
             logs = bool(y.min() > 0 and y.max() > _LOG_FROM * y.min())

@@ -148,6 +148,7 @@ class PoolExecutor(Executor):
         retry = lane.retry
         self._drop(lane)
         lane.retry, lane.given_up = retry, True
+        self.workers -= 1
         self._lanes.sort(key=lambda each: each.given_up)  # the first one does what is done alone
 
     def _count_failed_start(self, how: str) -> None:
@@ -220,10 +221,6 @@ class _Run:
         settled = not any(lane.starting for lane in self.pool._lanes)
         if self.alone and not settled:
             return  # a worker that starts somewhere would disturb the measurement
-        for lane in self.pool._lanes:
-            if lane.given_up and lane.retry is not None:
-                self.queue.appendleft(lane.retry)
-                lane.retry = None
         for lane in self.lanes:
             if lane.idle and (lane.retry is not None or self.queue):
                 task, lane.retry = lane.retry or self.queue.popleft(), None
@@ -251,6 +248,10 @@ class _Run:
     def _step(self, seconds: float) -> None:
         """Wait for events and deal with them, then with calls that took too long."""
         events = self.pool._events(seconds)
+        for lane in self.pool._lanes:
+            if lane.given_up and lane.retry is not None:  # another takes what it was to begin with
+                self.queue.appendleft(lane.retry)
+                lane.retry = None
         for lane, event in events:
             if event.kind == "reply":
                 self._reply(lane, event.data)

@@ -59,8 +59,9 @@ def read_space(path_or_name: str | os.PathLike) -> SearchSpace:
         raise EvonasError(f"{path}: {error.message}", error.hint) from None
 
 
-def space_from_dict(data: Mapping[str, Any], default_name: str = "") -> SearchSpace:
-    """Build a space from the tables of a TOML file (or from what ``space_to_dict`` gave).
+def space_from_dict(data: Mapping[str, Any], default_name: str = "", stored: bool = False) -> SearchSpace:
+    """Build a space from the tables of a TOML file (or from what ``space_to_dict`` gave). One that is ``stored`` with a
+    run is taken with rules that compare a gene with a text it never is: the run began so.
 
     Raises EvonasError naming the key that is wrong and what it takes.
     """
@@ -95,8 +96,8 @@ def space_from_dict(data: Mapping[str, Any], default_name: str = "") -> SearchSp
     prior_tokens = prior.pop("tokens", None) if kind == "transformer" else None
     space = SearchSpace(
         genes,
-        [_rule(r, f"rules[{i}]", genes) for i, r in enumerate(rules)],
-        active={n: _rule(r, f"active.{n:.60}", genes) for n, r in active.items()},
+        [_rule(r, f"rules[{i}]", genes, stored) for i, r in enumerate(rules)],
+        active={n: _rule(r, f"active.{n:.60}", genes, stored) for n, r in active.items()},
         length=length,
         prior={n: None if _is_none(n, v) else v for n, v in prior.items()},
         prior_tokens=prior_tokens,
@@ -136,7 +137,7 @@ def space_to_dict(space: SearchSpace) -> dict[str, Any]:
     return out
 
 
-def _rule(text: Any, where: str, genes: list[Gene]) -> Rule:
+def _rule(text: Any, where: str, genes: list[Gene], stored: bool) -> Rule:
     try:
         rule = Rule(text)
     except EvonasError as error:
@@ -147,14 +148,15 @@ def _rule(text: Any, where: str, genes: list[Gene]) -> Rule:
     if empty and words:
         cure = f"Write it without quotes: {empty[0]} is {words[0]}"
         raise EvonasError(f"{where}: rule {text!r} holds the text {words[0]!r}, which no gene is", cure)
-    texts = {option for g in named for option in g.choices or () if isinstance(option, str)}
-    texts |= {option for g in named for option in CHOICES.get(g.name, ())}  # the space need not have all of them
-    for word in sorted(rule.texts - texts - {"none", "full"}):
-        names = ", ".join(g.name for g in named) or "no gene"
-        raise EvonasError(f"{where}: rule {text!r} holds {word!r}, which {names} never is", did_you_mean(word, texts))
     known = {g.name for g in genes} | {"head_dim"}
     for name in sorted(rule.names - known):
         raise EvonasError(f"{where}: rule {text!r} names unknown gene {name!r}", did_you_mean(name, known))
+    texts = {option for g in named for option in g.choices or () if isinstance(option, str)}
+    texts |= {option for g in named for option in CHOICES.get(g.name, ())}  # the space need not have all of them
+    for word in () if stored else sorted(rule.texts - texts - {"none", "full"}):
+        names = ", ".join(g.name for g in named) or "nothing"
+        cure = did_you_mean(word, texts) if texts else "Numbers, true and false stand without quotes."
+        raise EvonasError(f"{where}: rule {text!r} holds {word!r}, which {names} never is", cure)
     return rule
 
 

@@ -57,7 +57,7 @@ def extrapolate(
     losses = {i: [r.measures["loss"].value for r in records] for i, records in there.items()}
     last = {i: row[-1] for i, row in losses.items()}
     try:
-        space = space_from_dict(store.header["space"])
+        space = space_from_dict(store.header["space"], stored=True)
         rows = {i: features(row, described(space, store.genomes[i].genome)) for i, row in losses.items()}
         model = _model({i: rows[i] for i in known}, last, long, traits_in(space))
         left_out = _left_out(known, model)

@@ -128,7 +128,7 @@ def _facing(
 
 def _expected(store: Store, told: Mapping[str, list[Record]], rungs: int) -> dict[str, float]:
     names = [o["name"] for o in store.header["objectives"]]
-    space = space_from_dict(store.header["space"])
+    space = space_from_dict(store.header["space"], stored=True)
     rows = {i: [tuple(r.measures[n].value for n in names) for r in records] for i, records in told.items()}
     genomes = {i: described(space, store.genomes[i].genome) for i in rows}
     ladder = Ladder([(rows[i], genomes[i]) for i in rows if len(rows[i]) > 1], rungs, len(names), traits_in(space))

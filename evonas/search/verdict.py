@@ -79,6 +79,7 @@ class Verdict:
             raise self._all_failed(generation, records, hint)
         if self._is_hopeless(self.store.failures):
             self.empty()
+            self._hopeless = 0  # something has met them on its way
 
     def _stuck(self, failed: list[Record]) -> bool:
         """Whether a generation in which all failed is reason to stop: a small one only where nothing has ever

@@ -21,8 +21,7 @@ def newest_run() -> Path:
     """The folder of the run written to last; raises EvonasError where there is none."""
     runs = _runs()
     if not runs:
-        where = f"{runs_folder()}/ of {Path.cwd()}"
-        raise EvonasError(f"there is no run in {where}", "Start one with: evonas evolve")
+        raise EvonasError(f"there is no run in {_where()}", "Start one with: evonas evolve")
     return max(runs, key=_written)
 
 
@@ -47,8 +46,7 @@ def find_run(name_or_path: str | Path | None = None) -> Path:
         if names
         else "Give its path, or go where it was begun. To start one: evonas evolve --run NAME"
     )
-    where = f"{runs_folder()}/ of {Path.cwd()} nor a run's folder"
-    raise EvonasError(f"{str(name_or_path)!r} {what} in {where}", hint)
+    raise EvonasError(f"{str(name_or_path)!r} {what} in {_where()} nor a run's folder", hint)
 
 
 def name_for_commands(folder: Path) -> str:
@@ -82,6 +80,13 @@ def load_genome_ref(reference: str) -> tuple[Genome, str]:
     front = store.front_ids()
     hint = f"On its front: {_listed(front)}" if front else "It has no finished generation yet."
     raise EvonasError(f"run {store.name!r} has no genome {wanted!r}", hint)
+
+
+def _where() -> str:
+    try:
+        return f"{runs_folder()}/ of {Path.cwd()}"
+    except OSError:  # the working folder is gone
+        return f"{runs_folder()}/"
 
 
 def _runs() -> list[Path]:

@@ -268,6 +268,16 @@ def test_trainings_of_a_few_steps_and_long_passes_of_a_seed_are_said_before(cli,
         assert "steps of its batch" not in done.err and "the first rung" not in done.err and "GFLOP" not in done.err
 
 
+@pytest.mark.parametrize("batch_size", ["{ low = 4, high = 128, log = true }", "[8, 16.0]", "64"])
+def test_steps_are_counted_whatever_the_space_says_of_batches(cli, in_tmp_path, monkeypatch, space_file, batch_size):
+    monkeypatch.setattr("evonas.search.Search.run", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+    (in_tmp_path / "mine.toml").write_text(space_file.read_text().replace("[4, 8]", batch_size))
+    how = ("evolve", "--space", "mine.toml", "--device", "cpu", "--context", 1024)
+    assert "the first rung is" in " ".join(cli(*how, "--run", "a", code=130).err.split())
+    done = cli(*how, "--run", "b", "--objective", "latency", "--objective", "params", code=130)
+    assert "the first rung is" not in " ".join(done.err.split()), "nothing is trained"
+
+
 def test_what_is_stored_reaches_the_search(evolve, monkeypatch):
     seen = []
 

@@ -95,7 +95,7 @@ def test_an_objective_that_never_varied_is_taken_to_stay_and_says_nothing_of_the
 def test_values_too_large_for_a_models_numbers_are_no_trouble():
     told = individuals(40)
     for individual in told:
-        individual.told = tuple((row[0], 1e308 * (0.6 + 0.01 * individual.index)) for row in individual.told)
+        individual.told = tuple((row[0], 1e308 * (1.2 + 0.01 * individual.index)) for row in individual.told)
     surrogate = Surrogate(Features(LAYERED, None), told, ["error", "huge"], 1)
     mean, _ = surrogate.predict([told[0].genome])
     assert surrogate.skill == 0.0 and np.isfinite(mean).all()

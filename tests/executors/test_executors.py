@@ -548,6 +548,25 @@ def test_without_it_what_ran_out_of_memory_is_still_tried_alone(make, monkeypatc
     assert dict(executor.map_alone([Call("square", (4,), "k")], timeout=PATIENCE)) == {"k": 16}
 
 
+def test_what_a_worker_died_of_that_does_not_come_back_is_done_by_another(make, monkeypatch):
+    executor = make("processes", 2)
+    both_up(executor)
+    start = executor._new_worker
+
+    def stopped():
+        worker = start()
+        os.kill(worker.process.pid, signal.SIGSTOP)
+        return worker
+
+    monkeypatch.setattr(executor, "_new_worker", stopped)
+    monkeypatch.setattr("evonas.executors.pool.START_LIMIT", 0.5)
+    monkeypatch.setattr("evonas.executors.pool.HEARTBEAT", 0.1)
+    os.kill(executor._lanes[0].worker.process.pid, signal.SIGKILL)
+    assert dict(executor.map_alone([Call("square", (3,), "k")], timeout=PATIENCE)) == {"k": 9}
+    assert results(executor, [Call("square", (i,), i) for i in range(3)]) == {0: 0, 1: 1, 2: 4}
+    assert executor.workers == 1
+
+
 def test_where_no_worker_starts_it_is_said(make, monkeypatch):
     executor = make("processes", 1)
     os.kill(executor._lanes[0].worker.process.pid, signal.SIGSTOP)

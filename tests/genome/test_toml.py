@@ -497,14 +497,23 @@ def test_messages_do_not_repeat_a_file_of_any_length(tmp_path, text):
     ("rule", "said"),
     [
         ("activation != 'swigl' or d_model <= 128", "'swigl', which"),
-        ("position == 'ropee'", "'ropee', which position never is"),
+        ("position != 'ropee'", "'ropee', which position never is"),
+        ("tied_embeddings != 'true'", "'true', which tied_embeddings never is"),
     ],
 )
 def test_a_text_that_no_gene_of_a_rule_ever_is(rule, said):
     data = space_to_dict(read_space("text-cpu"))
     with pytest.raises(EvonasError) as caught:
         space_from_dict({**data, "rules": [*data.get("rules", ()), rule]})
-    assert said in caught.value.message and "id you mean" in caught.value.hint
+    assert said in caught.value.message and ("id you mean" in caught.value.hint or "quotes" in caught.value.hint)
+    stored = space_from_dict({**data, "rules": [*data.get("rules", ()), rule]}, stored=True)
+    assert rule in [r.text for r in stored.rules], "a run that began with it goes on"
     fixed = {**data, "genes": {**data["genes"], "position": ["learned"]}}
     fixed["prior"] = {name: value for name, value in data["prior"].items() if name != "position"}
     space_from_dict({**fixed, "rules": ["position != 'rope' or d_model > 32"]})
+
+
+def test_a_gene_of_a_rule_that_is_none_is_named_before_its_texts():
+    data = space_to_dict(read_space("text-cpu"))
+    with pytest.raises(EvonasError, match="names unknown gene 'activatoin'"):
+        space_from_dict({**data, "rules": ["activatoin == 'swiglu'"]})
