@@ -275,12 +275,13 @@ def _note_lengths(settings: Settings, space: SearchSpace, seeds, context_of_seed
     needs = needs_of(settings)
     trains, times = "loss" in needs, bool({"latency", "decode_latency"} & set(needs)) and settings.device == "cpu"
     from ..fitness.evaluate import rung_tokens
+    from ..fitness.schedule import steps_of
     from ..genome.graph import cost
 
     context, rungs = settings.context, rung_tokens(settings.tokens, settings.rungs, GROWTH)
     cure = f"--tokens N for more, or a smaller --context than {context:,}"
     for genome, label in seeds:
-        steps = _steps(genome.batch_size, rungs[-1], context)
+        steps = steps_of(genome.batch_size, context, rungs[-1])
         if trains and steps < _FEW_STEPS:
             click.echo(
                 f"Note ({label}): {settings.tokens:,} tokens are {steps} steps of its batch of {genome.batch_size}, "
@@ -296,12 +297,8 @@ def _note_lengths(settings: Settings, space: SearchSpace, seeds, context_of_seed
             )
     gene = space.genes["batch_size"]
     largest = int(max(gene.options or (gene.high,)))
-    if trains and (steps := _steps(largest, rungs[0], context)) < _FEWEST_STEPS:
+    if trains and (steps := steps_of(largest, context, rungs[0])) < _FEWEST_STEPS:
         click.echo(f"Note: the first rung is {steps} steps at a batch of {largest}, which is few; {cure}.", err=True)
-
-
-def _steps(batch_size: int, tokens: int, context: int) -> int:
-    return -(-max(1, tokens // context) // batch_size)
 
 
 def _named(label: str, given: str) -> str:

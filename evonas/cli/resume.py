@@ -65,7 +65,8 @@ def resume(run, generations, timeout, data, budget, patience, workers, calibrate
         _check_calibrating(store)
         _tell_machine(settings, store, executor)
         earlier, ended = 0.0, None
-        if generations is None and budget is None:
+        as_told = generations is None and budget is None
+        if as_told:
             changes = {"patience": patience or settings.patience, "calibrate": share or settings.calibrate}
             ended = None if patience else _unsettled(store)
             if ended is None:
@@ -81,13 +82,12 @@ def resume(run, generations, timeout, data, budget, patience, workers, calibrate
         if timeout is not None:
             changes["timeout"] = parse_duration(timeout)
         settings = dataclasses.replace(settings, **changes)
-        as_told = generations is None and budget is None
         if _done(store) >= settings.generations and ended is None and not (as_told and _never_ended(store)):
             raise EvonasError(
                 f"run {store.name!r} has done its {_done(store)} generations",
                 f"Extend it: {_further(store)}{_or_calibrate(settings, store)}",
             )
-        if generations is not None or budget is not None:
+        if not as_told:
             note_aim(store)
         space = space_from_dict(store.header["space"], stored=True)
         run_search(settings, space, folder, store, deadline, workers, executor, earlier, ended)

@@ -40,9 +40,8 @@ class Soundness:
         told_apart = (expected[y == 1][:, None] > expected[y == 0][None]).mean()
         if told_apart >= _SKILL:
             self._model = model
-        seen = len(groups[0]), len(groups[1])
-        weights = [n / k for n, k in zip(of or (len(sound), len(failed)), seen)]
-        self._odds = weights[0] / weights[1]
+        all_sound, all_failed = of or (len(sound), len(failed))
+        self._odds = all_sound / len(groups[0]) * len(groups[1]) / all_failed
 
     def of(self, genomes: Sequence[Genome]) -> np.ndarray:
         """Probability (k,) that each does not fail."""

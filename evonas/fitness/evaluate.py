@@ -167,7 +167,7 @@ class ProxyEvaluator:
             training = self.training(genome)  # it is ahead of us
         paid = training.tokens
 
-        def cost() -> dict[str, float]:
+        def spent() -> dict[str, float]:
             return {"seconds": time.perf_counter() - started, "tokens": float(training.tokens - paid)}
 
         outcome = {"provenance": {**self._provenance(1), "precision": training.precision}}
@@ -176,7 +176,7 @@ class ProxyEvaluator:
                 training.run(self.rungs[training.cycles])
             found = training.validate(self.validation_tokens)
         except DivergenceError as error:
-            return Outcome("non_finite", reason=str(error), cost=cost(), **outcome)
+            return Outcome("non_finite", reason=str(error), cost=spent(), **outcome)
         if path is not None and rung < len(self.rungs) - 1:
             # A full disk takes the checkpoint, not the evaluation: the next rung trains this one again.
             with contextlib.suppress(OSError, SafetensorError):
@@ -184,7 +184,7 @@ class ProxyEvaluator:
         if self.device != "cpu":
             outcome["provenance"]["cuda_graph"] = int(bool(training.step.graphed))
         measure = Measure(found.loss, found.spread, f"{self.rungs[rung]} tokens", self.device, found.sketch)
-        return Outcome(measures={"loss": measure}, cost=cost(), **outcome)
+        return Outcome(measures={"loss": measure}, cost=spent(), **outcome)
 
     def retain(self, genome_ids: Collection[str]) -> None:
         """Only these genomes may go on: the checkpoints of all others are removed."""

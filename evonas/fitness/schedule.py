@@ -23,6 +23,11 @@ def rate_share(optimizer: str, tokens: int, horizon: int | None) -> float:
     return 1.0 if horizon is None or optimizer != "muon" else math.sqrt(horizon / tokens)
 
 
+def steps_of(batch_size: int, context: int, tokens: int) -> int:
+    """Optimiser steps that see ``tokens`` tokens, in whole sequences; at least one."""
+    return -(-max(1, tokens // context) // batch_size)
+
+
 def prior_for(space: SearchSpace, tokens: int) -> SearchSpace:
     """A transformer space with the learning rate of its prior taken over to trainings of ``tokens``, where it says what
     length that is meant for and the optimiser is Muon; else the space as it is."""

@@ -20,7 +20,7 @@ from . import checkpoint
 from .midway import Midway, dropout_generator
 from .muon import Muon
 from .precision import autocast, precision_of
-from .schedule import learning_rates, rate_share
+from .schedule import learning_rates, rate_share, steps_of
 from .step import GraphedStep, Step, to_device
 
 VALIDATION_BATCH = 32
@@ -61,8 +61,8 @@ def batches(batch_size: int, sequences: int) -> list[int]:
 
 
 def steps_for(genome: Genome, context: int, tokens: int) -> int:
-    """Optimiser steps that see ``tokens`` tokens, in whole sequences, at the genome's batch size; at least one."""
-    return len(batches(genome.batch_size, max(1, tokens // context)))
+    """``steps_of`` the genome's batch size."""
+    return steps_of(genome.batch_size, context, tokens)
 
 
 class Training:

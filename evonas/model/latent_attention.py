@@ -85,9 +85,9 @@ class LatentAttention(nn.Module):
         q, rope, c = self.down(x_BTD).split(self._widths, 2)
         c_BTR = self.latent_norm(c)
         batch, length = x_BTD.shape[:2]
-        if self.rotary is None and q.is_cuda:
-            q = q.contiguous()  # attention kernels want rows to begin at multiples of 16 bytes
-        q_BTHE = q.view(batch, length, self.n_heads, self.head_dim)
+        heads = batch, length, self.n_heads, self.head_dim
         if self.rotary is None:
-            return q_BTHE, None, c_BTR
+            # Attention kernels on a GPU want rows to begin at multiples of 16 bytes.
+            return (q.contiguous() if q.is_cuda else q).view(heads), None, c_BTR
+        q_BTHE = q.view(heads)
         return q_BTHE, self.rotary(rope.view(batch, length, self.n_heads + 1, self.rope_dim), start), c_BTR

@@ -110,7 +110,7 @@ class Search:
             if len(records) < len(candidates):
                 return self._ended("budget")
             mendable = (r for r in records.values() if r.status in MENDABLE)  # no other is ever done again
-            tries = min((len(self._tries(r.genome_id, r.generation, r.index)) for r in mendable), default=TRIES)
+            tries = min(map(self._times_tried, mendable), default=TRIES)
             self._verdict.before_commit(generation, list(records.values()), tries)
             for candidate in sorted(candidates, key=lambda c: c.index):  # as a resumed run is told
                 self.engine.tell(candidate, *self._told_here(records[candidate.index]))

@@ -29,9 +29,8 @@ class Verdict:
         before = last.get("hopeless")
         self._hopeless = before if type(before) is int and before > 0 else 0
         failures = last.get("failures")
-        if isinstance(failures, Mapping) and self._is_hopeless(
-            failures
-        ):  # it was stopped for that, and is resumed all the same
+        judged = failures.get("infeasible") if isinstance(failures, Mapping) else None
+        if self._is_hopeless(judged if type(judged) is int else 0):  # stopped for that, and resumed all the same
             self._hopeless = 0
         self._bug: tuple[str, str] | None = None
         self._in_a_row = 0
@@ -65,10 +64,8 @@ class Verdict:
         self._hopeless = 0 if any(i.feasible for i in self.engine.population) else self._hopeless + 1
         return self._hopeless
 
-    def _is_hopeless(self, failures: Mapping[str, int]) -> bool:
+    def _is_hopeless(self, judged: int) -> bool:
         # With rungs few come to where a loss is judged: a handful of generations says little then.
-        found = failures.get("infeasible", 0)
-        judged = found if type(found) is int else 0
         return self._hopeless >= _HOPELESS_GENERATIONS and judged >= 2 * self.engine.population_size
 
     def after_commit(self, generation: int, records: list[Record]) -> None:
@@ -77,7 +74,7 @@ class Verdict:
             further = f"evonas resume {self.store.reference} --generations {self.engine.generation + 10}"
             hint = f"Give the space gentler values, or try the next generations: {further}"
             raise self._all_failed(generation, records, hint)
-        if self._is_hopeless(self.store.failures):
+        if self._is_hopeless(self.store.failures.get("infeasible", 0)):
             self.empty()
             self._hopeless = 0  # something has met them on its way
 

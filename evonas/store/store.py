@@ -53,6 +53,7 @@ class Store:
         self._by_genome: dict[str, list[Record]] = {}
         self._statuses: Counter[str] = Counter()
         self._revised = 0
+        self._members = sum(map(len, state.populations.values()))  # of all generations
         for evaluation in state.evaluations:
             self._count(evaluation.record)
         finished = [e.finished for e in state.evaluations] + [g["seconds"] or 0.0 for g in state.generations]
@@ -174,7 +175,7 @@ class Store:
         row = self._generation_columns(generation_row)
         ranks = self._ranks(population)
         members = [{"generation": number, "genome_id": i, "rank": r} for i, r in zip(population, ranks)]
-        if sum(map(len, state.populations.values())) + len(members) > MAX_ROWS:
+        if self._members + len(members) > MAX_ROWS:
             raise EvonasError(
                 f"run {self.name!r} has {MAX_ROWS:,} members in its generations, and no more could be read again",
                 "It ends here. Another one with a smaller --population may --reuse what it has trained.",
@@ -187,6 +188,7 @@ class Store:
         def committed() -> None:
             state.generations.append(read_generation(row))
             state.populations[number] = list(population)
+            self._members += len(population)
 
         with _disk(f"can't commit generation {number}", self._kept):
             if due or len(line) > MAX_LINE:

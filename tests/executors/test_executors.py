@@ -77,6 +77,16 @@ def both_up(executor) -> None:
     results(executor, [Call("meet", ("w1", "w2"), 1), Call("meet", ("w2", "w1"), 2)])
 
 
+def never_ready(executor, place: int, monkeypatch) -> None:
+    """The worker at that place is started anew and stops on its way."""
+    lane = executor._lanes[place]
+    executor._drop(lane)
+    executor._start(lane)
+    os.kill(lane.worker.process.pid, signal.SIGSTOP)
+    monkeypatch.setattr("evonas.executors.pool.START_LIMIT", 0.5)
+    monkeypatch.setattr("evonas.executors.pool.HEARTBEAT", 0.1)
+
+
 def children_of(pid: int) -> set[int]:
     tasks = Path(f"/proc/{pid}/task")
     return {int(child) for task in tasks.iterdir() for child in (task / "children").read_text().split()}
@@ -523,24 +533,14 @@ def test_a_worker_that_was_ready_before_anybody_looked_is_not_late(make):
 def test_a_worker_that_does_not_start_keeps_no_other_from_working(make, monkeypatch):
     executor = make("processes", 2)
     both_up(executor)
-    lane = executor._lanes[1]
-    executor._drop(lane)
-    executor._start(lane)
-    os.kill(lane.worker.process.pid, signal.SIGSTOP)
-    monkeypatch.setattr("evonas.executors.pool.START_LIMIT", 0.5)
-    monkeypatch.setattr("evonas.executors.pool.HEARTBEAT", 0.1)
+    never_ready(executor, 1, monkeypatch)
     assert dict(executor.map_alone([Call("square", (3,), "k")], timeout=PATIENCE)) == {"k": 9}
 
 
 def test_without_it_what_ran_out_of_memory_is_still_tried_alone(make, monkeypatch, capsys):
     executor = make("processes", 2)
     both_up(executor)
-    first = executor._lanes[0]
-    executor._drop(first)
-    executor._start(first)
-    os.kill(first.worker.process.pid, signal.SIGSTOP)
-    monkeypatch.setattr("evonas.executors.pool.START_LIMIT", 0.5)
-    monkeypatch.setattr("evonas.executors.pool.HEARTBEAT", 0.1)
+    never_ready(executor, 0, monkeypatch)
     assert dict(executor.map_alone([Call("square", (3,), "k")], timeout=PATIENCE)) == {"k": 9}
     assert "it goes on without" in capsys.readouterr().err
     found = results(executor, [Call("run_out_of_memory", ("m", "host", 2), "m"), Call("square", (2,), "s")])
