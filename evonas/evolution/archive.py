@@ -36,7 +36,8 @@ class Archive:
         self.broken = broken or (lambda values: 0.0)
         self.goals = check_goals(goals or {}, self.objectives)
         self.archive: dict[str, Individual] = {}  # every candidate that was evaluated and did not fail
-        self.failed: dict[str, Genome] = {}  # every candidate that failed, at whatever rung
+        # Every candidate that failed, at whatever rung, or was found to break a constraint before it had values.
+        self.failed: dict[str, Genome] = {}
         self.prices: dict[str, float] = {}  # genome id -> what its evaluation at the first rung took
         self.frugal = False  # whether what is gained counts by what it takes
         self.box: tuple[np.ndarray, np.ndarray] | None = None  # ideal and reference point of the hypervolume
@@ -82,7 +83,7 @@ class Archive:
         return values
 
     def _note(self, candidate: Candidate, individual: Individual | None) -> None:
-        if individual is None:
+        if individual is None or not individual.told:
             self.failed[candidate.genome.id] = candidate.genome
         before = self.archive.get(candidate.genome.id)
         if before is not None:
@@ -120,7 +121,7 @@ class Archive:
         return self._told_ranges
 
     @property
-    def _best(self) -> list[Individual]:
+    def best(self) -> list[Individual]:
         """The non-dominated ones at the last rung, by what was told, in order of birth."""
         self._take_in()
         return self._told_best
@@ -164,7 +165,7 @@ class Archive:
     def front(self) -> list[Individual]:
         """The non-dominated individuals among those at the highest rung that any has reached, by what was told there;
         best in the first objective first."""
-        members = self._best if self._highest() == self.rungs - 1 else self.at_the_top()
+        members = self.best if self._highest() == self.rungs - 1 else self.at_the_top()
         points = self._told_points(members)
         chosen = [(tuple(row), i.index, i) for i, row, keep in zip(members, points, non_dominated(points)) if keep]
         return [i for *_, i in sorted(chosen, key=lambda c: c[:2])]
@@ -174,4 +175,4 @@ class Archive:
         the first of them had come there and the first population, or two generations, had been told; 0 before that."""
         if self.box is None:
             return 0.0
-        return hypervolume(self.points(self._best), *self.box)
+        return hypervolume(self.points(self.best), *self.box)

@@ -146,7 +146,7 @@ class Climbing(Archive):
     def _gains(self, feasible: Sequence[Individual]) -> dict[str, float]:
         """Genome id -> what it adds to the hypervolume, of those below the last rung on the front that is expected of
         these and of what was told at the last rung."""
-        people = list({i.genome.id: i for i in (*self._best, *feasible)}.values())
+        people = list({i.genome.id: i for i in (*self.best, *feasible)}.values())
         front = [i for i, keep in zip(people, non_dominated(self.points(people))) if keep]
         below = [k for k, i in enumerate(front) if i.rung < self.rungs - 1]
         gains = hypervolume_contributions(self.points(front), below)
@@ -173,7 +173,7 @@ class Climbing(Archive):
     def _line(self) -> list[Individual]:
         """Who goes on before whom: as soon as there is a front to add to, those that are expected on it, who adds most
         first; then the members by rank and crowding, among them the best of each stratum."""
-        hopeful = self._hopeful(False) if self._best else ()
+        hopeful = self._hopeful(False) if self.best else ()
         best_first = select_nsga2(self.population, len(self.population), np.random.default_rng(0))
         elites = stratum_elites(best_first, self.steady(), self.population_size // 2)
         return [*hopeful, *interleaved(best_first, elites), *(self.reserve if self.exhausted else ())]

@@ -352,7 +352,7 @@ class Engine(Climbing):
             if children and candidate.generation != children[0].generation:
                 judge(self, children)
                 # Drawn after the first generation with a success was judged.
-                self.box = final if self._best and self._spread(candidate.generation) else None
+                self.box = final if self.best and self._spread(candidate.generation) else None
                 children = []
             children.append(candidate)
             self.seen.add(candidate.genome.id)

@@ -1,4 +1,4 @@
-"""Where candidates fail: out of memory, divergence, a crash.
+"""Where candidates fail: out of memory, divergence, a crash; or break a constraint before they have been trained.
 
 k genomes, d inputs
 """

@@ -14,7 +14,7 @@ from ..genome import Genome, SearchSpace
 from .breeding import Proposal, offspring
 from .failing import Soundness
 from .fitness import Individual, ParetoFitness
-from .selection import hypervolume, hypervolume_box, minimised, non_dominated
+from .selection import hypervolume_box, hypervolume_gain, minimised, non_dominated
 from .surrogate import Features, Surrogate
 
 if TYPE_CHECKING:
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 _FEWEST = 12  # individuals told, below which nothing is modelled
 _LATEST = 250  # individuals, besides the population, that a model is fitted to
-_ROUNDS, _PER_ROUND = 4, 48  # of the inner evolution
+_ROUNDS, _PER_ROUND = 4, 144  # of the inner evolution
+_MEMBERS = 256  # that it keeps at most, where the population is smaller
 _OPTIMISM = 0.5  # standard deviations; none with rungs, where whoever goes on is chosen once more
 _NO_SKILL, _FULL_SKILL = 0.1, 0.5  # Kendall's tau: below it no share of the offspring is chosen so, above it all
 
@@ -61,7 +62,8 @@ class Screening:
         count = int(min(max(share, 0.0), 1.0) * most + by_chance)  # rounded once, so that a small share is no none
         if not count:
             return []
-        pool = self._pool(engine, surrogate, parents, np.random.default_rng((engine.seed, generation, 2**31 + 1)))
+        leading = _leading(engine, parents)
+        pool = self._pool(engine, surrogate, leading, np.random.default_rng((engine.seed, generation, 2**31 + 1)))
         if not pool:
             return []
         kept = [entry for entry in pool if not _breaks(engine, entry[1])] or pool
@@ -70,11 +72,12 @@ class Screening:
         genomes = [proposal.genome for proposal, *_ in kept]
         worth = sound.of(genomes) / surrogate.prices(genomes, engine.prices if engine.frugal else {})
         expected = [(mean, std) for _, mean, std in kept]
-        return [kept[k][0] for k in _by_gain(engine, first, parents, expected, worth, count)]
+        return [kept[k][0] for k in _by_gain(engine, [*first, *parents], leading, expected, worth, count)]
 
-    def _pool(self, engine: Engine, surrogate: Surrogate, parents: Sequence[Individual], rng: np.random.Generator):
+    def _pool(self, engine: Engine, surrogate: Surrogate, leading: Sequence[Individual], rng: np.random.Generator):
         """(proposal, expected objectives, their standard deviations) of all offspring of the inner evolution."""
-        members = list(parents)
+        size = max(engine.population_size, min(len(leading), _MEMBERS))
+        members = engine.toolbox.select(leading, size, rng) if len(leading) > size else list(leading)
         roots = {i.genome.id: (i.genome.id,) for i in members}
         pool: dict[str, tuple[Proposal, np.ndarray, np.ndarray]] = {}
         for _ in range(_ROUNDS):
@@ -93,8 +96,15 @@ class Screening:
                 hope = () if broken else _hope(engine, mean, std).tolist()
                 fitness = ParetoFitness(engine.directions, hope, broken)
                 members.append(Individual(proposal.genome, fitness, len(engine.seen) + len(pool)))
-            members = engine.toolbox.select(members, engine.population_size, rng)
+            members = engine.toolbox.select(members, size, rng)
         return list(pool.values())
+
+
+def _leading(engine: Engine, parents: Sequence[Individual]) -> list[Individual]:
+    """Whom children have to beat: all of the front and of what is expected on it, of which the population, being of one
+    size, forgets a part. Where that were filled again nothing would be gained."""
+    everyone = (*parents, *engine.best, *engine.reserve)
+    return list({i.genome.id: i for i in everyone if i.feasible}.values())
 
 
 def _hope(engine: Engine, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
@@ -116,23 +126,22 @@ def _roots(roots: Mapping[str, tuple[str, ...]], parents: Sequence[str]) -> tupl
     return tuple(dict.fromkeys(roots[p][0] for p in parents if roots[p]))
 
 
-def _by_gain(engine: Engine, first, parents, pool, worth: np.ndarray, count: int) -> list[int]:
-    """Places in ``pool``, by expected gain in hypervolume times its ``worth`` (the chance of an evaluation that does
-    not fail, by what that takes), each chosen one taken as told before the next."""
+def _by_gain(engine: Engine, spread, leading, pool, worth: np.ndarray, count: int) -> list[int]:
+    """Places in ``pool``, by expected gain in hypervolume over the ``leading`` ones times its ``worth`` (the chance of
+    an evaluation that does not fail, by what that takes), each chosen one taken as told before the next. ``spread``
+    says what range an objective has."""
     m = len(engine.objectives)
-    spread = [*first, *parents]
     told_so_far = engine.wanted(np.array([i.told[-1][:m] for i in spread]))
     box = hypervolume_box(minimised(told_so_far, engine.directions))
-    front = minimised(np.array([[*i.fitness.values] for i in parents]), engine.directions)
+    front = engine.points(leading)
     front = front[non_dominated(front)]
     expected, spreads = (np.array(column) for column in zip(*pool))
     wanted = engine.wanted(expected), _hope(engine, expected, spreads)
     means, hopes = (minimised(values, engine.directions) for values in wanted)
 
     def gain(k: int) -> float:
-        return worth[k] * (hypervolume(np.vstack([front, hopes[k : k + 1]]), *box) - base)
+        return worth[k] * hypervolume_gain(front, hopes[k], *box)
 
-    base = hypervolume(front, *box)
     heap = [(-gain(k), k) for k in range(len(pool))]
     heapq.heapify(heap)
     chosen: list[int] = []
@@ -144,5 +153,4 @@ def _by_gain(engine: Engine, first, parents, pool, worth: np.ndarray, count: int
             continue
         chosen.append(k)
         front = np.vstack([front, means[k : k + 1]])
-        base = hypervolume(front, *box)
     return chosen

@@ -19,7 +19,7 @@ MAX_POINTS = 300  # that a model is fitted to
 _REMEMBERED = 5_000  # genomes of which is kept what is known
 _JUDGED = 24  # of the latest individuals, by which it is judged
 _FEWEST_PRICES = 8
-_LOG_FROM = 3.0  # times the least: positive values that span more are taken as logarithms
+_WARP = 2.0  # medians, added to positive values before their logarithm is taken
 
 
 class Features:
@@ -79,7 +79,7 @@ class Surrogate:
         self._features, self._names, self._rungs = features, names, rungs
         chosen = self._individuals = sorted(individuals, key=lambda i: i.index)
         self._range = self._known_range(chosen)
-        self._models: dict[int, tuple[GaussianProcess, bool, bool]] = {}
+        self._models: dict[int, tuple[GaussianProcess, _Warp, bool]] = {}
         self._exact: list[int] = []
         self._constant: dict[int, float] = {}
         skills = []
@@ -97,11 +97,11 @@ class Surrogate:
                 self._constant[j] = float(np.sort(y)[len(y) // 2])
                 skills += [] if np.isfinite(spread) else [0.0]
                 continue
-            logs = bool(y.min() > 0 and y.max() > _LOG_FROM * y.min())
+            warp = _Warp(y)
             x = self._inputs([i.genome for i, _ in points], [r for _, r in points] if changes else None)
-            model = GaussianProcess(x, np.log(y) if logs else y, self._groups(changes))
-            self._models[j] = model, logs, changes
-            skills.append(_skill(model, points, np.log(y) if logs else y))
+            model = GaussianProcess(x, warp.of(y), self._groups(changes))
+            self._models[j] = model, warp, changes
+            skills.append(_skill(model, points, warp.of(y)))
         ranked = [skill for skill in skills if skill is not None]
         self.skill = min(ranked, default=0.0 if skills or self._constant else 1.0)
 
@@ -151,11 +151,31 @@ class Surrogate:
             mean[:, j] = [self._features.known(genome)[self._names[j]] for genome in genomes]
         for j, value in self._constant.items():
             mean[:, j] = value
-        for j, (model, logs, changes) in self._models.items():
+        for j, (model, warp, changes) in self._models.items():
             rungs = [self._rungs - 1] * len(genomes) if changes else None
-            mu, sigma = model.predict(self._inputs(genomes, rungs))
-            mean[:, j], std[:, j] = (np.exp(mu), -np.exp(mu) * np.expm1(-sigma)) if logs else (mu, sigma)
+            mean[:, j], std[:, j] = warp.back(*model.predict(self._inputs(genomes, rungs)))
         return mean, std
+
+
+class _Warp:
+    """The scale on which values (n,) are modelled. Of positive ones it is the logarithm, medians added before: what is
+    far above comes closer, as a few outliers would bend the model everywhere, and small ones stay as far apart as they
+    are, which is how they count in a hypervolume (of those near 0 the logarithm alone goes to any length)."""
+
+    def __init__(self, y: np.ndarray) -> None:
+        self._shift = _WARP * float(np.median(y)) if y.min() > 0 else None
+        heights = self.of(y)
+        self._most = float(heights.max() + np.ptp(heights))  # an exponential of more might have no number
+
+    def of(self, y: np.ndarray) -> np.ndarray:
+        return y if self._shift is None else np.log(y + self._shift)
+
+    def back(self, mean: np.ndarray, std: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and standard deviation of the values, the latter towards the small ones."""
+        if self._shift is None:
+            return mean, std
+        raw = np.exp(np.clip(mean, math.log(self._shift), self._most))
+        return raw - self._shift, -raw * np.expm1(-std)
 
 
 def _skill(model: GaussianProcess, points: Sequence[tuple[Individual, int]], y: np.ndarray) -> float | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .selection import hypervolume, non_dominated
+from .selection import hypervolume_gain, non_dominated
 
 ENOUGH = 250  # individuals told, from which on it is put to the test
 _FORGET = 0.99  # of what is known, with each further child
@@ -44,17 +44,9 @@ class Trust:
                 self._gains, self._tries = self._gains * _FORGET, self._tries * _FORGET
                 self._tries[way] += 1
                 if fits:
-                    self._gains[way] += self._gain(point, box)
+                    self._gains[way] += hypervolume_gain(self._front, point, *box)
         together = np.vstack([self._front, points[good]])
         self._front = together[non_dominated(together)]
-
-    def _gain(self, point: np.ndarray, box: tuple[np.ndarray, np.ndarray]) -> float:
-        """What the point adds to the front's hypervolume: all it dominates less what of that the front does (While et
-        al. 2012, "A fast way of calculating exact hypervolumes"), for which few of a large front matter."""
-        if (self._front <= point).all(axis=1).any():
-            return 0.0
-        within = np.maximum(self._front, point)
-        return hypervolume(point[None], *box) - hypervolume(within[non_dominated(within)], *box)
 
     def share(self, told: int) -> float:
         """Of a generation for screening, after so many individuals."""

@@ -12,7 +12,13 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from evonas.evolution import Individual, ParetoFitness, hypervolume, hypervolume_box, minimised, non_dominated
-from evonas.evolution.selection import crowding_by_rank, crowding_distance, pareto_rank
+from evonas.evolution.selection import (
+    crowding_by_rank,
+    crowding_distance,
+    hypervolume_contributions,
+    hypervolume_gain,
+    pareto_rank,
+)
 from evonas.genome import Genome
 
 quick = settings(deadline=None, derandomize=True, max_examples=150)
@@ -141,3 +147,21 @@ def test_the_box_leaves_a_margin_and_has_a_volume():
         point = np.array([single])
         ideal, reference = hypervolume_box(point)
         assert (reference > ideal).all() and hypervolume(point, ideal, reference) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("m", [2, 3, 5])
+def test_a_gain_is_what_the_whole_hypervolume_grows_by(m):
+    rng, box = np.random.default_rng(m), (np.zeros(m), np.ones(m))
+    front = rng.random((60, m))
+    front = front[non_dominated(front)]
+    for point in 1.2 * rng.random((200, m)):
+        grown = hypervolume(np.vstack([front, point]), *box) - hypervolume(front, *box)
+        assert hypervolume_gain(front, point, *box) == pytest.approx(grown, abs=1e-12)
+    assert hypervolume_gain(front[:0], np.full(m, 0.5), *box) == pytest.approx(0.5**m)
+
+
+def test_contributions_by_hand():
+    # In the box around them, (0, 0) to (4.4, 4.4), each has a rectangle to itself.
+    points = np.array([[0.0, 4.0], [1.0, 1.0], [4.0, 0.0]])
+    assert hypervolume_contributions(points, [0, 1, 2]) * 4.4**2 == pytest.approx([0.4, 9.0, 0.4])
+    assert hypervolume_contributions(np.vstack([points, points[:1]]), [0]) == pytest.approx([0.0])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from evonas.evolution import Engine, hypervolume
+from evonas.evolution import Engine
 from evonas.evolution.trust import ENOUGH, Trust
 from evonas.genome import space_from_dict
 from evonas.record import Objective
@@ -40,17 +40,6 @@ def test_what_was_won_long_ago_is_forgotten():
         step = 0.499 - k / 1000
         trust.note(np.array([[step, step], GONE]), np.array([0, 1]), BOX)
     assert trust.share(ENOUGH) < 0.2
-
-
-@pytest.mark.parametrize("m", [2, 3, 5])
-def test_a_gain_is_what_the_whole_hypervolume_grows_by(m):
-    rng, box = np.random.default_rng(m), (np.zeros(m), np.ones(m))
-    trust = Trust(m)
-    trust.note(rng.random((60, m)), np.full(60, -1), box)
-    for point in 1.2 * rng.random((200, m)):
-        grown = hypervolume(np.vstack([trust._front, point]), *box) - hypervolume(trust._front, *box)
-        assert trust._gain(point, box) == pytest.approx(grown, abs=1e-12)
-    assert Trust(m)._gain(np.full(m, 0.5), box) == pytest.approx(0.5**m)
 
 
 @pytest.mark.parametrize("at", [1, 30, 52])
