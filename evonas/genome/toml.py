@@ -145,7 +145,7 @@ def _rule(text: Any, where: str, genes: list[Gene], stored: bool) -> Rule:
     named = [g for g in genes if g.name in rule.names]
     empty = sorted(g.name for g in named if g.contains(None))
     words = sorted(w for w in {"none", "full"} & rule.texts if not any(g.contains(w) for g in named))
-    if empty and words:
+    if empty and words and not stored:
         cure = f"Write it without quotes: {empty[0]} is {words[0]}"
         raise EvonasError(f"{where}: rule {text!r} holds the text {words[0]!r}, which no gene is", cure)
     known = {g.name for g in genes} | {"head_dim"}

@@ -499,6 +499,8 @@ def test_messages_do_not_repeat_a_file_of_any_length(tmp_path, text):
         ("activation != 'swigl' or d_model <= 128", "'swigl', which"),
         ("position != 'ropee'", "'ropee', which position never is"),
         ("tied_embeddings != 'true'", "'true', which tied_embeddings never is"),
+        ("kv_rank != 'none' or d_model <= 128", "holds the text 'none', which no gene is"),
+        ("window == 'full' or d_model <= 128", "holds the text 'full', which no gene is"),
     ],
 )
 def test_a_text_that_no_gene_of_a_rule_ever_is(rule, said):
