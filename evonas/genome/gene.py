@@ -42,6 +42,8 @@ class Gene:
             good = all(c is None or isinstance(c, (str, bool)) or is_number(c) for c in self.choices)
             if not self.choices or not good or len(set(self.choices)) != len(self.choices):
                 raise EvonasError(f"gene {self.name!r} needs choices: numbers, texts, true, false or none, each once")
+            if words := [c for c in self.choices if reads_as_none(self.name, c)]:
+                raise EvonasError(f"gene {self.name!r}: the text {words[0]!r} is None in a file", "Take None itself.")
             if self.is_ordered:
                 in_order = sorted(self.choices, key=lambda c: math.inf if c is None else c)
                 object.__setattr__(self, "choices", tuple(in_order))
@@ -202,6 +204,12 @@ class Gene:
 def is_number(value: Any) -> bool:
     """Whether ``value`` is a number to calculate with: finite, and no bool."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= MAX_NUMBER
+
+
+def reads_as_none(name: str, value: Any) -> bool:
+    """Whether ``value`` is a text that a file has in place of None for the gene ``name``."""
+    words = ("none", "full") if name in ("window", "kv_rank", "head_dim") else ("none",)
+    return isinstance(value, str) and value in words
 
 
 def shown(value: Any) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import EvonasError, did_you_mean
-from .gene import MAX_OPTIONS, Gene, is_number, shown
+from .gene import MAX_OPTIONS, Gene, is_number, reads_as_none, shown
 from .genome import ARCHITECTURE_GENES, LAYER_GENES, TRAINING_GENES, UNWRITTEN
 from .io import exists, read_text, shipped_file, shipped_names
 from .rules import Rule
@@ -99,7 +99,7 @@ def space_from_dict(data: Mapping[str, Any], default_name: str = "", stored: boo
         [_rule(r, f"rules[{i}]", genes, stored) for i, r in enumerate(rules)],
         active={n: _rule(r, f"active.{n:.60}", genes, stored) for n, r in active.items()},
         length=length,
-        prior={n: None if _is_none(n, v) else v for n, v in prior.items()},
+        prior={n: None if reads_as_none(n, v) else v for n, v in prior.items()},
         prior_tokens=prior_tokens,
         name=name,
         kind=kind,
@@ -196,7 +196,7 @@ def _gene(name: str, spec: Any, table: str, kind: str) -> Gene:
 def _choices(name: str, choices: list, where: str, per_layer: bool, kind: str) -> Gene:
     if not 1 <= len(choices) <= MAX_OPTIONS:
         raise EvonasError(f"{where}: takes 1 to {MAX_OPTIONS} choices, got {len(choices)}")
-    values = [None if _is_none(name, c) else c for c in choices]
+    values = [None if reads_as_none(name, c) else c for c in choices]
     for value in values:
         if value is not None and not isinstance(value, (str, bool)) and not is_number(value):
             raise EvonasError(f"{where}: {shown(value)} is not a finite number, a text, true or false")
@@ -264,11 +264,6 @@ def _complete(genes: list[Gene]) -> list[Gene]:
             raise EvonasError(f"{table}.{name}: missing", f"Add it under [{table}]; one fixed value will do.")
     genes = genes + [Gene(n, True, (None,)) for n in ("window", "kv_rank") if n not in present]
     return genes + [Gene(n, False, (v,)) for n, v in TRAINING_DEFAULTS.items() if n not in present]
-
-
-def _is_none(name: str, value: Any) -> bool:
-    words = ("none", "full") if name in ("window", "kv_rank", "head_dim") else ("none",)
-    return isinstance(value, str) and value in words
 
 
 def _none_word(name: str) -> str:

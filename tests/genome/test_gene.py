@@ -314,3 +314,14 @@ def test_a_narrow_range_is_covered(low, high, log):
     assert column.at(units).tolist() == [gene.from_unit(u) for u in units], "one by one or many at a time"
     wide = Gene("x", low=0.1, high=1.0)
     assert {len(f"{wide.sample(rng):g}") for _ in range(50)} <= {3, 4, 5}, "others stay short"
+
+
+@pytest.mark.parametrize(
+    ("name", "word"), [("x", "none"), ("window", "full"), ("kv_rank", "none"), ("head_dim", "full")]
+)
+def test_a_text_that_files_write_for_none_is_no_choice(name, word):
+    """The space of a run would be read back with None in its place."""
+    with pytest.raises(EvonasError, match=f"{name}.*'{word}'") as caught:
+        Gene(name, choices=("a", word))
+    assert "None" in caught.value.hint
+    assert Gene("attention", choices=("full", "latent")).contains("full")
