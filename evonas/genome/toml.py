@@ -151,6 +151,9 @@ def _rule(text: Any, where: str, genes: list[Gene], stored: bool) -> Rule:
     known = {g.name for g in genes} | {"head_dim"}
     for name in sorted(rule.names - known):
         raise EvonasError(f"{where}: rule {text!r} names unknown gene {name!r}", did_you_mean(name, known))
+    if "head_dim" in rule.names and text not in _TRANSFORMER_RULES and _may_be_left_out(genes) and not stored:
+        cure = "Leave none out of the choices of head_dim, or head_dim out of the rule."
+        raise EvonasError(f"{where}: rule {text!r} names head_dim, which may be none for a stated width", cure)
     texts = {option for g in named for option in g.choices or () if isinstance(option, str)}
     texts |= {option for g in named for option in CHOICES.get(g.name, ())}  # the space need not have all of them
     for word in () if stored else sorted(rule.texts - texts - {"none", "full"}):
@@ -158,6 +161,14 @@ def _rule(text: Any, where: str, genes: list[Gene], stored: bool) -> Rule:
         cure = did_you_mean(word, texts) if texts else "Numbers, true and false stand without quotes."
         raise EvonasError(f"{where}: rule {text!r} holds {word!r}, which {names} never is", cure)
     return rule
+
+
+def _may_be_left_out(genes: list[Gene]) -> bool:
+    """Whether a genome of these genes may state a ``head_dim`` and have none all the same: it follows from others."""
+    known = {g.name: g for g in genes}
+    width, heads = known.get("head_dim"), known.get("n_heads")
+    both = width is not None and not width.per_layer and width.contains(None) and len(width.options) > 1
+    return both and heads is not None and heads.per_layer
 
 
 def _table(data: Mapping, key: str) -> Mapping:

@@ -519,3 +519,22 @@ def test_a_gene_of_a_rule_that_is_none_is_named_before_its_texts():
     data = space_to_dict(read_space("text-cpu"))
     with pytest.raises(EvonasError, match="names unknown gene 'activatoin'"):
         space_from_dict({**data, "rules": ["activatoin == 'swiglu'"]})
+
+
+WIDTHS = {
+    "genes": {**BASE["genes"], "head_dim": [8, 16, "none"]},
+    "layers": {**BASE["layers"]},
+}
+
+
+@pytest.mark.parametrize(
+    "ruled", [{"rules": ["head_dim is not none"]}, {"active": {"window": "head_dim == 8"}}], ids=["rule", "condition"]
+)
+def test_no_rule_tells_a_head_width_of_none_from_one_that_is_stated(ruled):
+    """A genome does not: it leaves out what follows from ``d_model`` and ``n_heads``."""
+    with pytest.raises(EvonasError, match="names head_dim, which may be none") as caught:
+        space_from_dict({**WIDTHS, **ruled})
+    assert "none" in caught.value.hint
+    space_from_dict({**WIDTHS, **ruled}, stored=True)
+    for choices in ([8, 16], "none"):
+        space_from_dict({**WIDTHS, "genes": {**WIDTHS["genes"], "head_dim": choices}, "rules": ["head_dim != 32"]})
