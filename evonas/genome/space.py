@@ -191,9 +191,7 @@ class SearchSpace:
         values |= {n: v for n, v in UNWRITTEN.items() if n in self.genes and n not in values and n != "head_dim"}
         gene = self.genes.get("head_dim")
         if gene is not None and "head_dim" not in values:
-            heads, d_model = values.get("n_heads"), values.get("d_model")
-            derived = d_model // heads[0] if isinstance(heads, tuple) and heads and d_model else None
-            values["head_dim"] = None if gene.contains(None) else derived
+            values["head_dim"] = None if gene.contains(None) else _head_width(values)
         return values
 
     def _layer_rows(self, values: Mapping[str, Any], scalars: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -410,6 +408,15 @@ class SearchSpace:
             name=name,
             kind=self.kind,
         )
+
+
+def _head_width(values: Mapping[str, Any]) -> int | None:
+    """The head width that follows from ``d_model`` and ``n_heads``; None where no single one fits every layer."""
+    heads, d_model = values.get("n_heads"), values.get("d_model")
+    if not isinstance(d_model, int) or not isinstance(heads, tuple) or len(set(heads)) != 1:
+        return None
+    whole = isinstance(heads[0], int) and heads[0] > 0 and d_model % heads[0] == 0
+    return d_model // heads[0] if whole else None
 
 
 def _bounded(window: Gene, context: int) -> Gene:

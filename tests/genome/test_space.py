@@ -455,6 +455,21 @@ def test_a_space_is_widened_for_values_off_every_scale():
     assert_everything_is_a_member(wider, seed=5, rounds=30)
 
 
+def test_a_head_width_that_differs_by_layer_is_none_of_the_stated_ones():
+    """Of a first layer alone the space would take the width for all, and so another network."""
+    space = transformer_space({"head_dim": [16, 32], "d_model": [64, 128]}, {"n_heads": [2, 4, 8]})
+    genome = space.repair({"n_layers": 2, "d_model": 128, "n_heads": 4, "n_kv_heads": 2, "kv_rank": None})
+    assert genome.head_dim is None and space.check(genome) == []  # 32 in both layers
+    mixed = genome.replace(n_heads=(4, 8))
+    assert check_transformer(mixed) == []
+    assert space.check(mixed) == ["head_dim: none (allowed: 16, 32)"]
+    wider = space.widened(mixed)
+    assert wider.genes["head_dim"].choices == (16, 32, None) and wider.check(mixed) == []
+    assert wider.repair(mixed) == mixed == wider.coder.decode(wider.coder.encode([mixed]))[0]
+    uneven = genome.replace(d_model=64, n_heads=(6, 6), n_kv_heads=(2, 2))
+    assert "head_dim: none (allowed: 16, 32)" in space.check(uneven)  # 64 is no multiple of 6
+
+
 def test_widening_stops_at_rules_and_unknown_genes():
     space = transformer_space(rules=["n_layers * d_model <= 300"])
     genome = space.repair({"n_layers": 4, "d_model": 60, "kv_rank": None, "n_heads": 4, "n_kv_heads": 2})
