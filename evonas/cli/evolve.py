@@ -317,7 +317,7 @@ def _at_rest(space: SearchSpace, genome: Genome, label: str) -> Genome:
     """A seed as the space writes it: genes that have no effect there have one value, so that no seed has a twin."""
     settled = space.repair(genome)
     if settled != genome:
-        names = ", ".join(n for n in genome if genome[n] != settled.get(n))
+        names = ", ".join(n for n in dict.fromkeys((*genome, *settled)) if genome.get(n) != settled.get(n))
         click.echo(f"Note ({label}): {names} without effect in space {space.name!r}; its id is {settled.id}", err=True)
     return settled
 

@@ -333,6 +333,16 @@ def test_a_seed_with_genes_without_effect_has_one_id_everywhere(evolve, cli, in_
     assert [m["id"] for m in report["seeds"]] == [settled.id] == [e["id"] for e in report["against_seed"]]
 
 
+def test_a_gene_that_only_the_settled_seed_has_is_named(evolve, in_tmp_path, space_file):
+    """``head_dim`` at rest is a stated width where the seed states none."""
+    text = space_file.read_text().replace("[layers]", "head_dim = [4, 8]\n[layers]")
+    (in_tmp_path / "resting.toml").write_text(text + "\n[active]\nhead_dim = \"position == 'rope'\"\n")
+    assert "head_dim" not in SEED and SEED.position == "learned"
+    write_genome("plain.json", SEED, name="plain", context=16)
+    done, _ = evolve("--space", "resting.toml", "--seed-genome", "plain.json", "--generations", 1)
+    assert "Note (plain): head_dim without effect in space 'tiny'" in done.err
+
+
 # -- what it looks for ----------------------------------------------------------------------------------------------
 
 
