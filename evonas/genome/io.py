@@ -157,7 +157,7 @@ def genome_to_dict(
     """The JSON object of a genome file; a per-layer gene that is the same in every layer is written once."""
     genes = {}
     for key, value in genome.items():
-        uniform = key in LAYER_GENES and len(set(value)) == 1
+        uniform = key in LAYER_GENES and isinstance(value, tuple) and len(set(value)) == 1
         genes[key] = value[0] if uniform else list(value) if isinstance(value, tuple) else value
     about = {"name": name, "source": source, "context": context, "tokens": tokens, "notes": list(notes)}
     return {

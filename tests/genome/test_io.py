@@ -263,3 +263,8 @@ def test_a_shipped_file_with_damaged_bytes_is_read_or_refused(tmp_path_factory, 
         assert check_transformer(read_genome(path).genome) == []
     except EvonasError as error:
         assert str(path) in error.message
+
+
+def test_a_gene_of_a_space_of_ones_own_is_written_whatever_its_name():
+    genes = {"n_heads": 4, "window": None, "kv_rank": "x", "n_kv_heads": (2, 2), "ffn_ratio": (1, 2)}
+    assert genome_to_dict(Genome(genes))["genes"] == {**genes, "n_kv_heads": 2, "ffn_ratio": [1, 2]}
