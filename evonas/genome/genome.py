@@ -46,7 +46,7 @@ class Genome(Mapping):
       ``conv_width`` 1 and ``block_conv_width`` 1;
     - whole floats are integers.
 
-    ``id`` further counts an ``ffn_ratio`` as the hidden width it gives.
+    ``id`` further counts a transformer's ``ffn_ratio`` as the hidden width it gives.
 
     Genes are also attributes: ``genome.d_model``. It holds no search-space knowledge; see ``SearchSpace.check``.
     """
@@ -147,13 +147,14 @@ def ffn_hidden(d_model: int, ratio: float) -> int:
     return max(8, 8 * round(ratio * d_model / 8))
 
 
+_OF_A_TRANSFORMER = frozenset(ARCHITECTURE_GENES) - UNWRITTEN.keys()
 _JSON = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 def _digest(genes: Mapping) -> str:
     d_model, ratios = genes.get("d_model"), genes.get("ffn_ratio")
-    ours = "activation" in genes and "position" in genes  # not of a space of one's own
-    if ours and isinstance(d_model, int) and isinstance(ratios, tuple):
+    ours = _OF_A_TRANSFORMER <= genes.keys()  # not of a space of one's own
+    if ours and isinstance(d_model, int) and isinstance(ratios, tuple) and all(type(r) in (int, float) for r in ratios):
         genes = {**genes, "ffn_ratio": [ffn_hidden(d_model, ratio) for ratio in ratios]}
     return hashlib.sha256(_JSON.encode(genes).encode()).hexdigest()[:12]
 

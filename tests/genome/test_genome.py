@@ -93,6 +93,14 @@ def test_feed_forward_counts_by_its_hidden_width():
     assert genome(ffn_ratio=2.5).id != genome(ffn_ratio=2.6).id
 
 
+def test_a_feed_forward_of_a_space_of_ones_own_counts_as_it_is():
+    genes = {"n_layers": 2, "d_model": 64, "activation": "gelu", "position": "learned", "ffn_ratio": (2.5, 2.5)}
+    assert Genome(genes).id != Genome({**genes, "ffn_ratio": (2.5, 2.52)}).id
+    assert Genome({**genes, "ffn_ratio": ("none", "wide")}).id != Genome(genes).id
+    everything = {**dict.fromkeys(ARCHITECTURE_GENES, 1), **genes, "ffn_ratio": (None, 2)}
+    assert Genome(everything).id != Genome({**everything, "ffn_ratio": (None, 3)}).id
+
+
 @pytest.mark.parametrize("name", [n for n in ARCHITECTURE_GENES + TRAINING_GENES if n not in ("n_layers", "head_dim")])
 def test_every_other_gene_counts(name):
     other = {
