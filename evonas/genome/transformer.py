@@ -146,12 +146,12 @@ def _shape_problems(genes: Mapping[str, Any]) -> list[str]:
             problems.append(f"{name} lists {len(genes[name])} layers, n_layers is {depth}")
     if problems:
         return problems
-    for i, (heads, kv_heads) in enumerate(zip(genes["n_heads"], genes["n_kv_heads"])):
+    for i, (heads, kv_heads, rank) in enumerate(zip(*(genes[n] for n in ("n_heads", "n_kv_heads", "kv_rank")))):
         if head_dim is None and d_model % heads:
             problems.append(f"layer {i}: d_model {d_model} is not a multiple of n_heads {heads}")
         elif genes["position"] == "rope" and (head_dim or d_model // heads) % 2:
             problems.append(f"layer {i}: rope needs an even head width, got {head_dim or d_model // heads}")
-        if heads % kv_heads:
+        if rank is None and heads % kv_heads:  # a latent is expanded to every head
             problems.append(f"layer {i}: n_heads {heads} is not a multiple of n_kv_heads {kv_heads}")
     return problems
 

@@ -120,6 +120,14 @@ def test_head_dim_frees_d_model_from_the_head_count():
     assert genome.head_dim == 16 and check_transformer(genome) == []
 
 
+def test_kv_heads_of_a_layer_with_a_latent_need_not_fit():
+    """They have no effect there: a latent is expanded to every head."""
+    latent = {**BASE, "n_heads": [4, 2], "n_kv_heads": [3, 2]}
+    assert transformer_genome({**latent, "kv_rank": [8, None]}).n_kv_heads == (4, 2)
+    with pytest.raises(EvonasError, match="layer 0: n_heads 4 is not a multiple of n_kv_heads 3"):
+        transformer_genome({**latent, "kv_rank": [None, 8]})
+
+
 def test_check_tells_what_a_changed_genome_lacks():
     genome = transformer_genome(BASE)
     assert check_transformer(genome.replace(n_kv_heads=(3, 2))) == [
