@@ -28,7 +28,7 @@ class CausalDotProduct(nn.Module):
         super().__init__()
         self.window = window
         size = 0 if window is None or context <= window else min(2 * attention_block(window), context)
-        band = _band(size, window or 1, torch.device("cpu"), torch.get_default_dtype())
+        band = _band(size, window or 1)
         self.register_buffer("band", band, persistent=False)
 
     def forward(self, q_BHTE: torch.Tensor, k_BKTE: torch.Tensor, v_BKTE: torch.Tensor) -> torch.Tensor:
@@ -102,9 +102,7 @@ def _attend(q_BHTE: torch.Tensor, k_BKTE: torch.Tensor, v_BKTE: torch.Tensor, **
     return F.scaled_dot_product_attention(q_BHTE, k_BKTE, v_BKTE, **how)
 
 
-def _band(size: int, window: int, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
+def _band(size: int, window: int, device: torch.device | None = None, dtype: torch.dtype | None = None) -> torch.Tensor:
     """(size, size): 0 where query i sees key j, that is 0 <= i - j < window, else -inf."""
-    position = torch.arange(size, device=device)
-    distance = position[:, None] - position
-    hidden = (distance < 0) | (distance >= window)
-    return torch.zeros(size, size, dtype=dtype, device=device).masked_fill_(hidden, -torch.inf)
+    seen = torch.ones(size, size, dtype=torch.bool, device=device).tril_().triu_(1 - window)
+    return torch.zeros(size, size, dtype=dtype, device=device).masked_fill_(seen.logical_not_(), -torch.inf)

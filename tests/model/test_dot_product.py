@@ -43,6 +43,15 @@ def test_the_mask_is_bounded_by_the_window_not_by_the_context():
     assert CausalDotProduct(None, 1024).band.numel() == 0
 
 
+def test_the_mask_is_made_where_the_rest_of_the_network_is():
+    with torch.device("meta"):
+        assert CausalDotProduct(3, 8).band.device.type == "meta"
+    band = CausalDotProduct(3, 8).band
+    assert band.device.type == "cpu" and band.dtype == torch.float32
+    seen = [[0 <= i - j < 3 for j in range(8)] for i in range(8)]
+    assert band.tolist() == [[0 if s else -torch.inf for s in row] for row in seen]
+
+
 # -- on a GPU in half precision ---------------------------------------------------------------------------------------
 
 
