@@ -96,10 +96,17 @@ def generate(
 ) -> torch.Tensor:
     """``tokens_BT`` and ``new_tokens`` more, drawn one by one with the KV cache; temperature 0 takes the likeliest.
 
-    Raises EvonasError where the model's context has no room for them (windowed rope models go on without end).
+    Raises EvonasError, before anything is computed, where the model's context has no room for them (windowed rope
+    models go on without end).
     """
     model.eval()
-    cache = model.new_cache(tokens_BT.shape[0])
+    cache, given = model.new_cache(tokens_BT.shape[0]), tokens_BT.shape[-1]
+    room = new_tokens if cache.limit is None else cache.limit - given + 1  # the last one is not read again
+    if 0 < room < new_tokens:
+        raise EvonasError(
+            f"{new_tokens} tokens after {given} do not fit: this model holds at most {cache.limit} tokens",
+            f"Ask for {room} or fewer.",
+        )
     logits_BV = model.prefill(tokens_BT, cache)[:, -1]
     for left in range(new_tokens, 0, -1):
         if temperature > 0:

@@ -123,8 +123,13 @@ def test_generation_is_drawn_by_the_generator_and_ends_with_the_context(folder):
     assert torch.equal(first, again) and not torch.equal(first, other)
     assert torch.equal(made.generate(model, prompt, 0), prompt)
     assert made.generate(model, prompt, 46).shape == (1, 49), "the last token needs no room"
-    with pytest.raises(made.EvonasError, match="at most 48 tokens"):
+    computed = []
+    model.token_embedding.register_forward_hook(lambda *_: computed.append(1))
+    with pytest.raises(made.EvonasError, match="at most 48 tokens") as caught:
         made.generate(model, prompt, 47)
+    assert not computed and "46" in str(caught.value)
+    with pytest.raises(made.EvonasError, match="at most 48 tokens"):
+        made.generate(model, tokens_of(49, batch=1), 1)
 
 
 # -- the file -------------------------------------------------------------------------------------------------------
