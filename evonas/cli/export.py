@@ -43,7 +43,7 @@ _TO_COME = {"hf": "a Hugging Face model", "onnx": "ONNX"}
     "--vocab",
     type=click.IntRange(1, 2**24),
     metavar="V",
-    help="With --untrained: vocabulary size. Default: that of the run's text, or of the embedded corpus.",
+    help="With --untrained: vocabulary size. Default: that of the run's text or the config, or of the embedded corpus.",
 )
 def export(reference, target, output, weights, untrained, context, vocab) -> None:
     """Export a genome with trained weights: a folder that needs torch alone.

@@ -99,7 +99,7 @@ def check(reference, space) -> None:
     "--vocab",
     type=click.IntRange(2, 2**24),
     metavar="V",
-    help=f"Vocabulary size. Default: that of the run's data, or {_DEFAULT_VOCABULARY}.",
+    help=f"Vocabulary size. Default: that of the run's data or the config, or {_DEFAULT_VOCABULARY}.",
 )
 def cost(references, context, vocab) -> None:
     """Parameters, FLOPs and KV-cache bytes, by formula.

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Reference:
     """A genome and where it came from. ``tokens`` is the length of the trainings that its learning rate is meant for,
-    None where that is not known or plays no part. ``settings``, ``data`` (what its data was) and ``vocabulary`` are
-    those of its run, empty for a file."""
+    None where that is not known or plays no part. ``settings`` and ``data`` (what its data was) are those of its run,
+    empty for a file; ``vocabulary`` is its run's or its config's."""
 
     genome: Genome
     name: str
@@ -123,7 +123,8 @@ def _read(text: str) -> Reference:
         data = read_json(path, "a genome")
         if isinstance(data, dict) and "genes" not in data and ("model_type" in data or "architectures" in data):
             found = read_config(path)
-            return Reference(found.genome, found.name, found.context, str(path), tuple(found.notes))
+            about = found.name, found.context, str(path), tuple(found.notes)
+            return Reference(found.genome, *about, vocabulary=found.vocabulary)
         return _from_file(read_genome(path), path.stem)
     run, colon, _ = text.rpartition(":")
     if colon and run:

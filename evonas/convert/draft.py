@@ -26,6 +26,7 @@ class Draft:
         self.genes: dict[str, Any] = {}
         self.notes: list[str] = []
         self.context: int | None = None
+        self.vocabulary: int | None = None
         self.rope_context: int | None = None  # of pretraining, before positions were rescaled
         self.read: set[str] = set()
 

@@ -47,7 +47,7 @@ GPT2 = {
     "n_ctx": h.same_context,
     "resid_pdrop": h.dropouts,
     "embd_pdrop": None,
-    "attn_pdrop": None,
+    "attn_pdrop": h.attention_dropout,
     "scale_attn_weights": h.switch("attention scores are not scaled; the genome's are, by 1/sqrt(head width)", True),
     "scale_attn_by_inverse_layer_idx": h.switch("scores are also divided by the layer's number; the genome's are not"),
     "reorder_and_upcast_attn": h.switch("attention scores in 32 bits; the run decides that here"),

@@ -81,14 +81,14 @@ def dense_ffn(draft: Draft, key: str) -> None:
 
 
 def dropouts(draft: Draft, key: str) -> None:
-    """GPT-2 has three rates where the genome has one."""
-    names = ("resid_pdrop", "embd_pdrop", "attn_pdrop")
+    """GPT-2 has two rates where the genome has one: of the branches' outputs, and of the embeddings."""
+    names = ("resid_pdrop", "embd_pdrop")
     rates = [draft.number(name, 0.0, 1.0) for name in names]
     if len(set(rates)) == 1:
         draft.genes["dropout"] = rates[0]
     else:
         said = ", ".join(f"{name} {rate:g}" for name, rate in zip(names, rates))
-        draft.note(f"{said}: the genome has one dropout rate for all three; it has its default")
+        draft.note(f"{said}: the genome has one dropout rate for both; it has its default")
 
 
 def attention_dropout(draft: Draft, key: str) -> None:
@@ -107,7 +107,8 @@ def same_context(draft: Draft, key: str) -> None:
 
 
 def of_the_task(draft: Draft, key: str) -> None:
-    draft.note(f"{key} {draft.whole(key, 1, 2**31)}: the task brings its own vocabulary")
+    draft.vocabulary = draft.whole(key)
+    draft.note(f"{key} {draft.vocabulary}: the task brings its own vocabulary")
 
 
 def architectures(draft: Draft, key: str) -> None:

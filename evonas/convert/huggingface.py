@@ -6,7 +6,7 @@ import difflib
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +23,13 @@ MAX_KEYS = 512  # published configs have below 120
 @dataclass(frozen=True)
 class Import:
     """What a foreign config became. ``context`` is the suggested training context in tokens (None if unstated);
-    ``notes`` name everything the genome can't say about that model."""
+    ``notes`` name everything the genome can't say about that model, ``vocabulary`` is how many tokens it knows."""
 
     genome: Genome
     context: int | None
     notes: tuple[str, ...]
     name: str
+    vocabulary: int | None = None
 
 
 def read_config(path: str | os.PathLike) -> Import:
@@ -44,7 +45,7 @@ def read_config(path: str | os.PathLike) -> Import:
     if isinstance(data.get("_name_or_path"), str) and _clean(data["_name_or_path"]):
         return found
     stem = path.resolve().parent.name if path.name == "config.json" else path.stem
-    return Import(found.genome, found.context, found.notes, _clean(stem) or found.name)
+    return replace(found, name=_clean(stem) or found.name)
 
 
 def from_config(config: Mapping[str, Any]) -> Import:
@@ -78,9 +79,8 @@ def from_config(config: Mapping[str, Any]) -> Import:
     except EvonasError as error:
         raise EvonasError(f"this {family_name} config is {error.message}", "Check the values named above.") from None
     name = config.get("_name_or_path")
-    return Import(
-        genome, draft.context, tuple(draft.notes), (_clean(name) if isinstance(name, str) else "") or family_name
-    )
+    name = (_clean(name) if isinstance(name, str) else "") or family_name
+    return Import(genome, draft.context, tuple(draft.notes), name, draft.vocabulary)
 
 
 def _family(config: Any) -> tuple[str, Family]:
@@ -116,17 +116,17 @@ def _without_aliases(config: Mapping[str, Any], family: Family) -> dict[str, Any
 def _apply(draft: Draft, given: Mapping[str, Any], family: Family) -> list[str]:
     """Run the family's map, plain genes before handlers, which need depth and width.
 
-    Returns the keys that shaped the genome by their default.
+    Returns the keys that shaped the genome, its context or its vocabulary by their default.
     """
     present = {key: e for key, e in family.keys.items() if e is not None and (key in given or key in family.defaults)}
     defaulted: dict[str, None] = {}
     for key, entry in sorted(present.items(), key=lambda item: callable(item[1])):
-        before, draft.read = dict(draft.genes), set()
+        before, draft.read = (dict(draft.genes), draft.context, draft.vocabulary), set()
         if callable(entry):
             entry(draft, key)
         else:
             draft.genes[entry] = _plain_gene(draft, key, entry)
-        if draft.genes != before:
+        if (draft.genes, draft.context, draft.vocabulary) != before:
             shaped = (k for k in family.keys if k in draft.read and k not in given)
             defaulted.update(dict.fromkeys(k for k in shaped if family.defaults.get(k) is not None))
     return list(defaulted)

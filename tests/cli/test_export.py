@@ -21,6 +21,7 @@ from evonas.record import Measure, Record
 from evonas.store import Store
 
 from .conftest import SEED, files
+from .test_evolve import HF_GPT2
 
 FILES = {"model.py", "weights.safetensors", "genome.json"}
 
@@ -209,6 +210,11 @@ def test_untrained_takes_vocabulary_and_context_from_the_run(cli, in_copy, text_
     letters = len(set(text_file.read_text()))
     assert f"vocabulary {letters}, context 16" in done.out
     assert (in_copy / "runs" / f"export-first-{best}").is_dir() and "run first" in cli("report").out
+
+
+def test_untrained_takes_vocabulary_and_context_from_a_config(cli, in_tmp_path):
+    Path("config.json").write_text(json.dumps(HF_GPT2))
+    assert "vocabulary 100, context 16" in cli("export", "config.json", "--untrained", "-o", "out").out
 
 
 def test_a_hostile_name_stays_out_of_the_code(cli, in_tmp_path):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from evonas.convert import from_config
 from evonas.genome import genome_from_dict, genome_to_dict, read_genome
 from evonas.genome.graph import cost
 from evonas.genome.io import shipped_names
@@ -152,6 +153,17 @@ def test_cost_of_a_runs_genome_is_that_of_its_task(cli, in_finished, text_file):
     assert line[1:4] == ["1,000", "16", f"{cost(SEED, 1000, 16).params:,}"]
     for wrong in ("1", "-3"):
         assert "--vocab" in cli("genome", "cost", "gpt2", "--vocab", wrong, code=2).sentence
+
+
+def test_cost_of_a_config_is_at_its_own_vocabulary(cli, in_tmp_path):
+    (in_tmp_path / "config.json").write_text(json.dumps(HF_GPT2))
+    genome = from_config(HF_GPT2).genome
+    line = cli("genome", "cost", "config.json").out.splitlines()[1].split()
+    assert line[1:4] == ["100", "16", f"{cost(genome, 100, 16).params:,}"]
+    line = cli("genome", "cost", "config.json", "--vocab", 50).out.splitlines()[1].split()
+    assert line[1:4] == ["50", "16", f"{cost(genome, 50, 16).params:,}"]
+    for pair in (("config.json", "gpt2"), ("gpt2", "config.json")):
+        assert "at vocabulary 100 and" in cli("genome", "diff", *pair).out
 
 
 def test_diff_of_the_same(cli, seed_file, in_finished):

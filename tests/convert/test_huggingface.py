@@ -142,9 +142,16 @@ def test_maps_are_consistent():
 def test_training_genes_are_the_defaults_except_gpt2s_dropout():
     assert {g: from_config(CONFIGS["qwen3-0.6b"]).genome[g] for g in TRAINING_DEFAULTS} == TRAINING_DEFAULTS
     assert from_config(CONFIGS["gpt2"]).genome.dropout == 0.1
-    mixed = from_config({**CONFIGS["gpt2"], "attn_pdrop": 0.0})
+    mixed = from_config({**CONFIGS["gpt2"], "embd_pdrop": 0.0})
     assert mixed.genome.dropout == 0
-    assert "resid_pdrop 0.1, embd_pdrop 0.1, attn_pdrop 0" in "\n".join(mixed.notes)
+    assert "resid_pdrop 0.1, embd_pdrop 0: " in "\n".join(mixed.notes)
+
+
+def test_dropout_on_attention_weights_is_none_of_the_genomes():
+    for rate, said in ((0.0, False), (0.1, True), (0.3, True)):
+        got = from_config({**CONFIGS["gpt2"], "attn_pdrop": rate})
+        assert got.genome.dropout == 0.1
+        assert (f"attn_pdrop {rate:g}: dropout on attention weights alone; not taken over" in got.notes) == said
 
 
 @pytest.mark.parametrize(
@@ -166,6 +173,28 @@ def test_missing_keys_take_the_familys_defaults_and_are_named(model_type, depth,
     assert got.genome.ffn_hidden_of(layer) == hidden
     (named,) = [n for n in got.notes if n.startswith("not in the config")]
     assert str(depth) in named and str(width) in named
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "default"), [("gpt2", "n_positions", 1024), ("smollm-135m", "max_position_embeddings", 2048)]
+)
+def test_a_context_that_is_not_in_the_config_is_said_to_be_a_default(name, key, default):
+    assert key not in notes_of(name)
+    got = from_config({k: v for k, v in CONFIGS[name].items() if k not in (key, "n_ctx")})
+    (named,) = [n for n in got.notes if n.startswith("not in the config")]
+    assert got.context == default and f"{key} {default}" in named
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_the_vocabulary_is_kept_beside_the_genome(name):
+    got = from_config(CONFIGS[name])
+    assert got.vocabulary == CONFIGS[name]["vocab_size"]
+
+
+def test_a_vocabulary_that_is_not_in_the_config_is_said_to_be_a_default():
+    got = from_config({"model_type": "gpt2"})
+    (named,) = [n for n in got.notes if n.startswith("not in the config")]
+    assert got.vocabulary == 50257 and "vocab_size 50257" in named
 
 
 def test_no_default_note_when_every_shaping_key_is_given():
@@ -419,7 +448,7 @@ def test_read_config_from_file_and_folder(tmp_path):
     (folder / "config.json").write_text(json.dumps(CONFIGS["smollm-135m"]))
     from_folder, from_file = read_config(folder), read_config(folder / "config.json")
     assert from_folder == from_file
-    assert from_folder.name == "smollm-135m"
+    assert from_folder.name == "smollm-135m" and from_folder.vocabulary == 49152
     assert from_folder.genome == from_config(CONFIGS["smollm-135m"]).genome
     other = tmp_path / "My Model.json"
     other.write_text(json.dumps({**CONFIGS["gpt2"], "_name_or_path": "gpt2"}))
