@@ -289,6 +289,31 @@ def test_operators_are_pure_functions_of_their_arguments():
 
 @quick
 @given(seeds)
+def test_a_ramp_is_a_straight_line_through_the_layers_about_where_they_were(seed):
+    (genome,) = draw(LAYERED, seed)
+    ramp, _ = MUTATIONS["ramp"]
+    after = apply(ramp, genome, LAYERED, np.random.default_rng(seed))
+    assert after["n"] == genome.n and changed_in(genome, after) in ([], ["w"])  # the only ordered gene of layers
+    line = after["w"]
+    steps = np.diff(line)
+    assert (steps >= 0).all() or (steps <= 0).all()
+    inside = [w for w in line if 0 < w < 99]  # the rest may be cut off
+    assert all(abs(bend) <= 1 for bend in np.diff(inside, 2))  # straight but for whole numbers
+    if len(inside) == genome.n:
+        assert abs(np.mean(line) - np.mean(genome.w)) <= 1
+
+
+def test_ramps_rise_fall_and_are_flat():
+    genome = LAYERED.repair({"n": 8, "w": (10, 90, 20, 80, 30, 70, 40, 60), "c": "a", "g": True})
+    ramp, rng = MUTATIONS["ramp"][0], np.random.default_rng(4)
+    lines = [apply(ramp, genome, LAYERED, rng)["w"] for _ in range(300)]
+    rises = np.array([line[-1] - line[0] for line in lines])
+    assert all(60 < count < 140 for count in ((rises > 2).sum(), (rises < -2).sum(), (rises == 0).sum()))
+    assert 15 < np.abs(rises[rises != 0]).mean() < 60
+
+
+@quick
+@given(seeds)
 def test_scaling_moves_all_sizes_one_way_and_nothing_else(seed):
     genome, rng = draw(LAYERED, seed)[0], np.random.default_rng(seed)
     before = LAYERED.genes_of(genome)
