@@ -79,8 +79,11 @@ class Progress(Listener):
         if not record.ok:
             self.failures[record.status] = self.failures.get(record.status, 0) + 1
         if record.status == "infeasible" and record.genome_id in self.seeds:
+            from ..report.against import TO_COMPARE
+
             text = f"Note: seed {self.seeds[record.genome_id]} is infeasible ({record.reason}): "
-            self.console.print(plain(text + "the report will compare nothing with it"), highlight=False, soft_wrap=True)
+            text += f"the report will compare nothing with it. {TO_COMPARE}."
+            self.console.print(plain(text), highlight=False, soft_wrap=True)
 
     def generation_finished(self, row: Mapping) -> None:
         self.row = row

@@ -15,6 +15,10 @@ from .compare import Comparison, gain, measurement
 from .short import clean, number, thousands
 
 Ahead = Mapping[str, Mapping[str, Any]]
+TO_COMPARE = (  # with a seed that a constraint rules out
+    "To be compared with it, set the constraint no lower than this seed's own value; to push an objective below that, "
+    "use --goal"
+)
 
 
 def against_seeds(
@@ -147,7 +151,8 @@ def sentence(entry: dict[str, Any], objectives: Sequence[dict[str, Any]]) -> str
     label = clean(entry["label"]) or "seed"
     head = f"{label} ({entry['id']})"
     if entry["status"] != "ok":
-        return f"{head}: {entry['status']}, nothing to compare with"
+        cure = f". {TO_COMPARE}" if entry["status"] == "infeasible" else ""
+        return f"{head}: {entry['status']}, nothing to compare with{cure}"
     if entry["trained"] is None:
         return f"{head}: not measured like the front, nothing to compare with"
     said = f"{head}{_trained(entry)}: {_gains(entry, objectives)}"

@@ -9,7 +9,7 @@ import pytest
 
 from evonas.record import Measure, Record
 from evonas.report import build_report, png, to_json, to_markdown
-from evonas.report.against import against_seeds, sentence
+from evonas.report.against import TO_COMPARE, against_seeds, sentence
 from evonas.report.cells import summary_lines, table_of
 from evonas.report.compare import compare
 from evonas.sketch import sketch
@@ -437,7 +437,8 @@ def test_a_seed_that_failed_at_a_higher_rung_is_not_its_shorter_self(store, stat
     report = build_report(store)
     entry = report["against_seed"][0]
     assert entry["status"] == status and entry["at_seed_loss"] is None
-    assert sentence(entry, report["objectives"]) == f"nanogpt-cpu ({SEED.id}): {status}, nothing to compare with"
+    cure = f". {TO_COMPARE}" if status == "infeasible" else ""
+    assert sentence(entry, report["objectives"]) == f"nanogpt-cpu ({SEED.id}): {status}, nothing to compare with{cure}"
     row = table_of(report).seeds[0]
     assert row.label == f"nanogpt-cpu, {status}"
     assert row.objectives[0] == (("1.5", "=") if status == "infeasible" else ("2", "1,024 tokens"))
