@@ -119,7 +119,10 @@ class Progress(Listener):
             further = [f"further {', '.join(between)}"] if between else []
             out["trained"] = ", ".join([first, *further, f"to the end {last}"])
         out["evaluations"] = f"{self.evaluations} ({self.evaluations / elapsed:.1f}/s)"
-        out["failures"] = ", ".join(f"{n} {kind}" for kind, n in sorted(self.failures.items())) or "none"
+        failed = sorted((kind, n) for kind, n in self.failures.items() if kind != "infeasible")
+        out["failures"] = ", ".join(f"{n} {kind}" for kind, n in failed) or "none"
+        if self.settings.constraints:
+            out["outside the constraints"] = f"{self.failures.get('infeasible', 0)}"
         out["time left"] = self._time_left()
         return out
 

@@ -167,11 +167,7 @@ def summary_lines(report: Mapping[str, Any], table: Table) -> list[str]:
     if report["ties"]:
         groups = _groups(report["ties"])
         lines.append(f"What was measured does not tell, directly or through others, who of these is ahead: {groups}.")
-    if report["failures"]:
-        counts = ", ".join(f"{count:,} {status}" for status, count in report["failures"].items())
-        lines.append(f"Failed: {counts} (of {report['evaluations']:,} evaluations).")
-    for status, last in report["failed_last"].items():
-        lines.append(f"The last {status}: {last['id'][:SHORT_ID]}, {clean(last['reason']) or 'no reason given'}.")
+    lines += _failure_lines(report)
     lines += _rung_lines(report)
     elsewhere = report["other_device"]
     if report["left_out"] > elsewhere and not report["rungs"]:
@@ -185,6 +181,18 @@ def summary_lines(report: Mapping[str, Any], table: Table) -> list[str]:
     if report["front"] and not report["calibration"] and any(o["name"] == "loss" for o in report["objectives"]):
         lines.append(_UNCALIBRATED)
     return lines
+
+
+def _failure_lines(report: Mapping[str, Any]) -> list[str]:
+    """How many broke a constraint, which is no failure, how many failed, and the last of each kind."""
+    outside = report["failures"].get("infeasible", 0)
+    failed = ", ".join(f"{n:,} {status}" for status, n in report["failures"].items() if status != "infeasible")
+    parts = [f"Outside the constraints: {outside:,}"] * bool(outside) + [f"Failed: {failed}"] * bool(failed)
+    lines = [f"{'. '.join(parts)} (of {report['evaluations']:,} evaluations)."] if parts else []
+    return lines + [
+        f"The last {status}: {last['id'][:SHORT_ID]}, {clean(last['reason']) or 'no reason given'}."
+        for status, last in report["failed_last"].items()
+    ]
 
 
 def _groups(pairs: Sequence[Sequence[str]]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -11,6 +12,7 @@ from rich.console import Console
 
 from evonas.cli.progress import Progress
 from evonas.config import Settings
+from evonas.record import Record
 
 
 @pytest.fixture
@@ -87,3 +89,11 @@ def test_what_a_terminal_shows_from_the_beginning_to_the_end(progress, left):
     progress.console.print(progress._panel())
     shown = progress.console.file.getvalue()
     assert "1/2, candidate 0/4" in shown and "3 architectures, round 1" in shown and "2 nats" in shown
+
+
+def test_what_breaks_a_constraint_has_not_failed(progress, capsys):
+    for status in ("infeasible", "infeasible", "timeout"):
+        progress.evaluated(Record("0", 0, 0, status))
+    assert "failures 1 timeout," in line(progress, capsys), "without constraints nothing is said of them"
+    progress.settings = replace(progress.settings, constraints=("latency<=2ms",))
+    assert "failures 1 timeout, outside the constraints 2," in line(progress, capsys)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from evonas.record import Measure, Record
-from evonas.report import build_report, to_html, to_markdown
+from evonas.report import build_report
 from evonas.report.against import sentence
 from evonas.report.cells import summary_lines, table_of
 from evonas.store import Store
@@ -43,3 +43,18 @@ def test_a_seed_that_a_constraint_rules_out_says_how_it_would_be_compared(store)
         "value; to push an objective below that, use --goal"
     )
     assert any(line.endswith("use --goal.") for line in lines(store))
+
+
+@pytest.mark.parametrize(
+    ("statuses", "said"),
+    [
+        (("infeasible", "infeasible", "timeout"), "Outside the constraints: 2. Failed: 1 timeout (of 4 evaluations)."),
+        (("infeasible",), "Outside the constraints: 1 (of 2 evaluations)."),
+        (("timeout", "timeout", "crash"), "Failed: 2 timeout, 1 crash (of 4 evaluations)."),
+    ],
+)
+def test_what_breaks_a_constraint_has_not_failed(store, statuses, said):
+    add(store, 0, 1.0, 1.0)
+    for k, status in enumerate(statuses, 1):
+        add(store, k, 2.0, 2.0, status)
+    assert said in lines(store)
