@@ -87,6 +87,7 @@ def train(reference, tokens, task, data, context, device, rate_as_found, precisi
     from .. import __version__
     from ..config import DEVICE_DEFAULTS
     from ..fitness import resolve_device, resolve_precision
+    from ..fitness.conditions import conditions_of
     from ..genome import bounded_windows, write_genome
     from ..store import runs_folder
     from .reference import read_and_tell
@@ -138,7 +139,8 @@ def train(reference, tokens, task, data, context, device, rate_as_found, precisi
     loss, spread, latency = best
     click.echo(f"{found.name} ({genome.id}): {curve[-1][0]:,} tokens of {task_name}, context {context}, {device}")
     click.echo(f"loss     {loss:.4f} nats +- {spread:.4f} (lowest held-out), {curve[-1][1]:.4f} at the end")
-    click.echo(f"latency  {latency.value:.3f} ms +- {latency.spread:.3f}, one forward pass of {context} tokens")
+    how = conditions_of("latency", context, device, latency.device)
+    click.echo(f"latency  {latency.value:.3f} ms +- {latency.spread:.3f}, {how}")
     click.echo(f"Wrote {folder / 'weights.safetensors'}, genome.json, curve.csv")
 
 

@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from ..config import MAX_GENERATIONS
+from ..config import MAX_CONTEXT, MAX_GENERATIONS
 from ..errors import EvonasError
 from ..evolution.ties import tied_records
+from ..fitness import MEASURED
+from ..fitness.conditions import conditions_of
 from ..record import OBJECTIVES, Constraint, Measure, Record
 from ..store import ENDED, Store
 from .against import against_seeds, last_record
@@ -30,7 +32,9 @@ def build_report(store: Store) -> dict[str, Any]:
     """Everything a report shows, as JSON holds it.
 
     Returns:
-        ``run``, ``task``, ``device``, ``seed``, ``objectives`` [{name, unit, direction}], ``generations`` (committed),
+        ``run``, ``task``, ``device`` ("cpu" or "cuda"), ``device_name`` (its model, "" where nothing was measured),
+        ``context`` (tokens, or null), ``conditions`` {measured objective: how, in words}, ``seed``,
+        ``objectives`` [{name, unit, direction}], ``generations`` (committed),
         ``evaluations``, ``failures`` {status: count}, ``failed_last`` (see ``_failed_last``), ``hypervolume`` [one per
         generation], ``front`` [{id, generation (from 0), parents, objectives {name: {value, spread, fidelity}},
         genome}] over all ok records of the highest fidelity, each with the ``probability`` that it stays there given
@@ -58,6 +62,7 @@ def build_report(store: Store) -> dict[str, Any]:
         "run": store.name,
         "task": _text(header["settings"].get("task", "")),
         "device": header["device"],
+        **_conditions(store, comparison),
         "seed": header["seed"],
         "objectives": [{key: o[key] for key in ("name", "unit", "direction")} for o in header["objectives"]],
         "generations": len(generations),
@@ -89,6 +94,17 @@ def build_report(store: Store) -> dict[str, Any]:
         "rungs": _rungs(store, generations[-1]) if generations else [],
         "calibration": calibration["summary"],
     }
+
+
+def _conditions(store: Store, comparison: Comparison) -> dict[str, Any]:
+    """``device_name``, ``context`` and ``conditions`` of what the front was measured by."""
+    device, context = store.header["device"], store.header["settings"].get("context")
+    context = context if type(context) is int and 1 <= context <= MAX_CONTEXT else None
+    of = comparison.records[0].measures if comparison.records else {}
+    models = {n: _text(m.device) for n, m in of.items() if n in comparison.fidelity and m.fidelity == "measured"}
+    known = context is not None and device in ("cpu", "cuda")
+    how = {n: conditions_of(n, context, device, models[n]) for n in MEASURED if n in models} if known else {}
+    return {"device_name": next(iter(models.values()), ""), "context": context, "conditions": how}
 
 
 def _failed_last(records: Sequence[Record]) -> dict[str, dict[str, str]]:

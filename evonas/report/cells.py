@@ -160,6 +160,7 @@ def summary_lines(report: Mapping[str, Any], table: Table) -> list[str]:
         lines.append(f"Constraints: {', '.join(clean(c['text']) for c in report['constraints'])}.")
     if report["goals"]:
         lines.append(f"Good enough: {', '.join(clean(goal) for goal in report['goals'])}.")
+    lines += _reading_lines(report, table)
     if table.shared:
         lines.append(f"All of them: {', '.join(table.shared)}.")
     lines += _notation_lines(table)
@@ -181,6 +182,15 @@ def summary_lines(report: Mapping[str, Any], table: Table) -> list[str]:
     if report["front"] and not report["calibration"] and any(o["name"] == "loss" for o in report["objectives"]):
         lines.append(_UNCALIBRATED)
     return lines
+
+
+def _reading_lines(report: Mapping[str, Any], table: Table) -> list[str]:
+    """How what is measured was measured."""
+    return [f"{_sentence_case(name)}: {clean(how)}." for name, how in report["conditions"].items()]
+
+
+def _sentence_case(name: str) -> str:
+    return clean(name).replace("_", " ").capitalize()
 
 
 def _failure_lines(report: Mapping[str, Any]) -> list[str]:

@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+import re
+
+from evonas.fitness import device_text
+
 
 def test_a_seed_that_breaks_a_constraint_is_told_of_with_the_cure(cli, in_tmp_path, small, seed_file):
     options = ("--objective", "loss", "--objective", "flops", "--constraint", "flops<=1e5", "--generations", 1)
     done = cli("evolve", *small, "--seed-genome", seed_file, "--widen", *options, "--executor", "serial", code=(0, 1))
     said = " ".join(done.err.split())
     assert "nothing with it. To be compared with it, set the constraint no lower than" in said and "--goal." in said
+
+
+def test_the_latency_of_a_training_says_what_it_is(cli, in_tmp_path, text_file, seed_file):
+    done = cli("train", seed_file, "--data", text_file, "--tokens", 256, "--device", "cpu")
+    how = f"one forward pass of 16 tokens, batch 1, float32, one thread of {device_text('cpu')}\n"
+    assert re.search(r"^latency  [\d.]+ ms \+- [\d.]+, ", done.out, re.MULTILINE) and how in done.out

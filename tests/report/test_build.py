@@ -48,11 +48,13 @@ def front(store):
 def test_the_contract(run):
     report = build_report(run)
     assert list(report) == [
-        "run", "task", "device", "seed", "objectives", "generations", "evaluations", "failures", "failed_last",
-        "hypervolume", "front", "ties", "seeds", "against_seed", "fidelity", "left_out", "other_device", "constraints",
-        "goals", "created", "seconds", "versions", "status_of_run", "rungs", "calibration",
+        "run", "task", "device", "device_name", "context", "conditions", "seed", "objectives", "generations",
+        "evaluations", "failures", "failed_last", "hypervolume", "front", "ties", "seeds", "against_seed", "fidelity",
+        "left_out", "other_device", "constraints", "goals", "created", "seconds", "versions", "status_of_run", "rungs",
+        "calibration",
     ]  # fmt: skip
     assert report["rungs"] == [] and report["calibration"] is None
+    assert (report["device_name"], report["context"], report["conditions"]) == ("cpu", None, {})
     assert (report["run"], report["task"], report["device"], report["seed"]) == ("demo", "text", "cpu", 7)
     assert report["objectives"] == [
         {"name": "loss", "unit": "nats", "direction": "min"},

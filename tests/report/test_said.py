@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from evonas.fitness.latency import CPU_THREADS
 from evonas.record import Measure, Record
-from evonas.report import build_report
+from evonas.report import build_report, to_html, to_markdown
 from evonas.report.against import sentence
 from evonas.report.cells import summary_lines, table_of
 from evonas.store import Store
@@ -58,3 +59,47 @@ def test_what_breaks_a_constraint_has_not_failed(store, statuses, said):
     for k, status in enumerate(statuses, 1):
         add(store, k, 2.0, 2.0, status)
     assert said in lines(store)
+
+
+@pytest.mark.parametrize(
+    ("device", "model", "said"),
+    [
+        ("cpu", "A CPU 7", "one thread of A CPU 7"),
+        ("cuda", "A GPU 100", "a CUDA graph, where it can be, on A GPU 100"),
+    ],
+)
+def test_what_a_latency_is_stands_in_every_form(tmp_path, device, model, said):
+    settings = {"generations": 9, "task": "text", "context": 64}
+    with Store.create(tmp_path / "run", header(settings=settings, device=device)) as store:
+        add(store, 0, 1.0, 1.0, device=model)
+        report = build_report(store)
+        line = f"Latency: one forward pass of 64 tokens, batch 1, float32, {said}."
+        assert line in lines(store)
+        assert line in to_markdown(report) and line in to_html(report)
+    assert (report["context"], report["device_name"]) == (64, model)
+    assert report["conditions"] == {"latency": f"one forward pass of 64 tokens, batch 1, float32, {said}"}
+
+
+def test_every_measured_objective_says_how(tmp_path):
+    names = ("loss", "decode_latency", "memory")
+    with Store.create(
+        tmp_path / "run", header(names, settings={"context": 1024}, constraints=["latency<=9ms"])
+    ) as store:
+        measures = {n: Measure(1.0, 0.0, "measured", "A CPU") for n in (*names[1:], "latency")}
+        store.append(SEED, Record(SEED.id, 0, 0, "ok", {"loss": Measure(2.0, 0.0, "9 tokens"), **measures}))
+        said = lines(store)
+    assert "Latency: one forward pass of 1,024 tokens, batch 1, float32, one thread of A CPU." in said
+    assert "Decode latency: one token with the KV cache filled to 1,024, batch 1, float32, one thread of A CPU." in said
+    assert "Memory: peak of one forward pass of 1,024 tokens, KV cache included, batch 1, float32, on A CPU." in said
+
+
+@pytest.mark.parametrize("context", [None, True, "64", 10**400, -1])
+def test_a_context_that_is_none_is_not_told(tmp_path, context):
+    with Store.create(tmp_path / "run", header(settings={"context": context})) as store:
+        add(store, 0, 1.0, 1.0)
+        report = build_report(store)
+    assert (report["context"], report["conditions"]) == (None, {})
+
+
+def test_one_thread_is_what_times_are_taken_on():
+    assert CPU_THREADS == 1, "as fitness.conditions has it"
