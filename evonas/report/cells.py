@@ -31,6 +31,7 @@ _UNCALIBRATED = (
     "Not calibrated: short trainings favour what learns fast; 'evonas calibrate' says how far long ones and other "
     "seeds agree."
 )
+_SINGLE_TIMES = "; of a time measured once, half the interquartile range of its repeats"
 # (column, what its cells hold where that is to be explained, the explanation)
 _NOTATION = (
     ("size", "x", "size is layers x width"),
@@ -160,10 +161,10 @@ def summary_lines(report: Mapping[str, Any], table: Table) -> list[str]:
         lines.append(f"Constraints: {', '.join(clean(c['text']) for c in report['constraints'])}.")
     if report["goals"]:
         lines.append(f"Good enough: {', '.join(clean(goal) for goal in report['goals'])}.")
-    lines += _reading_lines(report, table)
     if table.shared:
         lines.append(f"All of them: {', '.join(table.shared)}.")
     lines += _notation_lines(table)
+    lines += _reading_lines(report, table)
     lines += _doubt_lines(report, table)
     if report["ties"]:
         groups = _groups(report["ties"])
@@ -185,8 +186,24 @@ def summary_lines(report: Mapping[str, Any], table: Table) -> list[str]:
 
 
 def _reading_lines(report: Mapping[str, Any], table: Table) -> list[str]:
-    """How what is measured was measured."""
-    return [f"{_sentence_case(name)}: {clean(how)}." for name, how in report["conditions"].items()]
+    """What the numbers of the table are: how they were measured, and their signs as far as they occur."""
+    lines = [f"{_sentence_case(name)}: {clean(how)}." for name, how in report["conditions"].items()]
+    numbers = [n for row in (*table.front, *table.seeds) for n in (*row.objectives, *row.ahead)]
+    signs = []
+    if any(change.endswith("%") for _, change in numbers):
+        signs.append(f"Percentages: change against seed {_seed_name(report)}.")
+    if any("±" in value for value, _ in numbers):
+        timed = "measured" in report["fidelity"].values()
+        signs.append("±: standard error" + (_SINGLE_TIMES if timed else "") + ".")
+    if any(value.startswith("~") for value, _ in numbers):
+        signs.append("~: extrapolated.")
+    return lines + [" ".join(signs)] * bool(signs)
+
+
+def _seed_name(report: Mapping[str, Any]) -> str:
+    """Of the one that percentages are of."""
+    label = next((e["label"] for e in report["against_seed"] if e["id"] == report["seeds"][0]["id"]), "")
+    return clean(label) or report["seeds"][0]["id"][:SHORT_ID]
 
 
 def _sentence_case(name: str) -> str:

@@ -35,6 +35,10 @@ NOTATION = (
     "To read it: size is layers x width; heads NxL are N in each of L layers; heads N/K are N on K of keys and "
     "values; ffn is the hidden width over the width."
 )
+SIGNS = (
+    "Percentages: change against seed nanogpt-cpu. ±: standard error; of a time measured once, half the interquartile "
+    "range of its repeats."
+)
 UNCALIBRATED = (
     "Not calibrated: short trainings favour what learns fast; 'evonas calibrate' says how far long ones and other "
     "seeds agree."
@@ -80,7 +84,7 @@ def test_table(tmp_path):
         .removesuffix(f" {UNCALIBRATED}")
         .endswith(
             "All of them: cosine, warmup 0.05, decay 0.1, dropout 0, beta2 0.99, clip 1. "
-            f"{NOTATION} "
+            f"{NOTATION} {SIGNS} "
             f"Failed: 1 crash (of 3 evaluations). The last crash: {LOST.id[:SHORT_ID]}, x. "
             f"nanogpt-cpu ({SEED.id}), all trained to 1,000 tokens: at its loss 50% less latency ({FAST.id}); "
             f"at its latency 0.1 nats less loss ({FAST.id})."
@@ -154,6 +158,7 @@ def test_markdown(tmp_path):
         "| 2.000 ±0.010 | 1.00 ±0.02 |\n\n"
         "- All of them: cosine, warmup 0.05, decay 0.1, dropout 0, beta2 0.99, clip 1.\n"
         f"- {NOTATION}\n"
+        f"- {SIGNS}\n"
         "- Failed: 1 crash (of 3 evaluations).\n"
         f"- The last crash: {LOST.id[:SHORT_ID]}, x.\n"
         f"- nanogpt-cpu ({SEED.id}), all trained to 1,000 tokens: at its loss 50% less latency ({FAST.id}); "

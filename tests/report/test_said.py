@@ -103,3 +103,20 @@ def test_a_context_that_is_none_is_not_told(tmp_path, context):
 
 def test_one_thread_is_what_times_are_taken_on():
     assert CPU_THREADS == 1, "as fitness.conditions has it"
+
+
+def test_the_signs_of_a_table_are_explained_as_far_as_they_occur(store):
+    def signs() -> list[str]:
+        return [line for line in lines(store) if "Percentages" in line or "±" in line or "~" in line]
+
+    add(store, 0, 1.0, 1.0)
+    assert signs() == []
+    add(store, None, 2.0, 3.0)
+    assert signs() == ["Percentages: change against seed nanogpt-cpu."]
+    add(store, 0, 1.0, 1.0, spread=0.1)
+    of_a_time = "standard error; of a time measured once, half the interquartile range of its repeats"
+    assert signs() == [f"Percentages: change against seed nanogpt-cpu. ±: {of_a_time}."]
+    report = build_report(store)
+    for member in report["front"]:
+        member["extrapolated"] = {"tokens": 9000, "value": 0.5, "spread": 0.1}
+    assert f"±: {of_a_time}. ~: extrapolated." in " ".join(summary_lines(report, table_of(report)))
