@@ -191,19 +191,26 @@ class Progress(Listener):
         where = plain(f"Plot: {picture}   Data: {self.folder / 'population.h5'}")
         console.print(where, highlight=False, soft_wrap=True)
         if report["front"]:
-            trained = "loss" in self.settings.objectives
-            which = "most accurate" if trained else "first"
-            best = min(report["front"], key=_loss)["id"] if trained else report["front"][0]["id"]
-            nexts = (
-                (f"evonas report {run} --html {shlex.quote(store.name)}.html", "a page to keep"),
-                (f"evonas train {run}:{best[:6]}", f"train the {which} one in full"),
-                (f"evonas resume {run} --generations {done + 30}", "search on"),
-            )
-            nexts = nexts[:2] if ended == "exhausted" else nexts
+            nexts = [(f"evonas report {run} --html {shlex.quote(store.name)}.html", "a page to keep")]
+            nexts += [(f"evonas train {run}:{i[:6]}", f"train in full: {which}") for i, which in _to_train(report)]
+            if ended != "exhausted":
+                nexts.append((f"evonas resume {run} --generations {done + 30}", "search on"))
             grid = Table.grid(padding=(0, 3))
+            grid.add_column(no_wrap=True)  # to be copied
             for command, meaning in nexts:
-                grid.add_row(Text("  " + command, style="bold"), meaning)
+                grid.add_row(Text("  " + command, style="bold"), plain(meaning))
             console.print("Next:", grid)
+
+
+def _to_train(report: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """(id, which one that is) of the members of a front that are worth a training in full, most so first."""
+    from ..report.against import as_accurate
+
+    if not any(o["name"] == "loss" for o in report["objectives"]):
+        return [(report["front"][0]["id"], "the first")]
+    best = min(report["front"], key=_loss)["id"], "the most accurate"
+    like_seed = as_accurate(report)
+    return [best] if like_seed is None else [like_seed] if like_seed[0] == best[0] else [like_seed, best]
 
 
 def _loss(member: Mapping[str, Any]) -> float:

@@ -160,6 +160,17 @@ def sentence(entry: dict[str, Any], objectives: Sequence[dict[str, Any]]) -> str
     return said if later is None else f"{said}. Expected{_trained(later)}: {_gains(later, objectives)}"
 
 
+def as_accurate(report: Mapping[str, Any]) -> tuple[str, str] | None:
+    """(id, ``as accurate as nanogpt-cpu, 41% less latency``) of the member of the front to train in full in place of a
+    seed: by what is expected of long trainings, where that is known. None where none clearly gains anything."""
+    for entry in report["against_seed"]:
+        found = (entry["ahead"] or entry).get("at_seed_loss")
+        if found and found["gain"] > 0 and found["ratio"] and not found["within_spread"]:
+            direction = next(o["direction"] for o in report["objectives"] if o["name"] == found["objective"])
+            return found["id"], f"as accurate as {clean(entry['label']) or 'the seed'}, {_share(found, direction)}"
+    return None
+
+
 def _trained(found: Mapping[str, Any]) -> str:
     return f", all trained to {thousands(clean(found['trained']))}" if found["trained"] else ""
 
@@ -178,8 +189,11 @@ def _gains(found: Mapping[str, Any], objectives: Sequence[dict[str, Any]]) -> st
 def _relative(found: dict[str, Any] | None, objective: dict[str, Any]) -> str:
     if found is None or found["gain"] <= 0 or found["ratio"] is None:
         return _absolute(found, objective)
-    more = "more" if objective["direction"] == "max" else "less"
-    return f"{number(100 * found['ratio'], 2)}% {more} {clean(objective['name'])} ({found['id']}{_doubt(found)})"
+    return f"{_share(found, objective['direction'])} ({found['id']}{_doubt(found)})"
+
+
+def _share(found: Mapping[str, Any], direction: str) -> str:
+    return f"{number(100 * found['ratio'], 2)}% {'more' if direction == 'max' else 'less'} {clean(found['objective'])}"
 
 
 def _absolute(found: dict[str, Any] | None, objective: dict[str, Any]) -> str:

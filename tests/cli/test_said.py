@@ -18,3 +18,17 @@ def test_the_latency_of_a_training_says_what_it_is(cli, in_tmp_path, text_file, 
     done = cli("train", seed_file, "--data", text_file, "--tokens", 256, "--device", "cpu")
     how = f"one forward pass of 16 tokens, batch 1, float32, one thread of {device_text('cpu')}\n"
     assert re.search(r"^latency  [\d.]+ ms \+- [\d.]+, ", done.out, re.MULTILINE) and how in done.out
+
+
+def test_the_front_ends_with_whom_to_train(finished):
+    assert re.search(r"evonas train first:[0-9a-f]{6} +train in full: (the most|as) accurate", finished[1].out)
+
+
+def test_who_has_trained_elsewhere_is_told_how_to_export_that(cli, in_tmp_path):
+    said = cli("export", "nanogpt-cpu", code=2).sentence
+    assert "Trained with -o DIR? Add --weights DIR/weights.safetensors." in said and "add --untrained" in said
+
+
+def test_what_is_to_be_left_out_is_named(cli, in_tmp_path):
+    assert "Leave out --vocab." in cli("export", "nanogpt-cpu", "--vocab", 8, code=2).sentence
+    assert "Leave out --context." in cli("export", "nanogpt-cpu", "--context", 8, code=2).sentence

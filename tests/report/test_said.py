@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from evonas.cli.progress import _to_train
 from evonas.fitness.latency import CPU_THREADS
 from evonas.record import Measure, Record
 from evonas.report import build_report, to_html, to_markdown
-from evonas.report.against import sentence
+from evonas.report.against import as_accurate, sentence
 from evonas.report.cells import summary_lines, table_of
 from evonas.store import Store
 
@@ -120,3 +121,23 @@ def test_the_signs_of_a_table_are_explained_as_far_as_they_occur(store):
     for member in report["front"]:
         member["extrapolated"] = {"tokens": 9000, "value": 0.5, "spread": 0.1}
     assert f"±: {of_a_time}. ~: extrapolated." in " ".join(summary_lines(report, table_of(report)))
+
+
+def test_whom_to_train_in_place_of_a_seed_is_as_accurate_and_clearly_faster(store):
+    add(store, None, 2.0, 10.0, spread=0.01)
+    add(store, 0, 1.5, 20.0, spread=0.01)
+    assert as_accurate(build_report(store)) is None
+    add(store, 1, 1.9, 9.99, spread=0.01)  # faster within the error alone
+    assert as_accurate(build_report(store)) is None
+    add(store, 2, 1.8, 5.9, spread=0.01)
+    report = build_report(store)
+    like_seed = report["against_seed"][0]["at_seed_loss"]["id"], "as accurate as nanogpt-cpu, 41% less latency"
+    assert as_accurate(report) == like_seed
+    most = report["front"][0]["id"]
+    assert _to_train(report) == [like_seed, (most, "the most accurate")] and most != like_seed[0]
+    assert _to_train({**report, "against_seed": []}) == [(most, "the most accurate")]
+    report["front"] = [m for m in report["front"] if m["id"] == like_seed[0]]
+    assert _to_train(report) == [like_seed], "one line for one genome"
+    (entry,) = report["against_seed"]
+    entry["ahead"] = {**entry, "at_seed_loss": {**entry["at_seed_loss"], "ratio": 0.2}}
+    assert as_accurate(report)[1].endswith(", 20% less latency"), "long trainings say more"
