@@ -168,7 +168,7 @@ def summary_lines(report: Mapping[str, Any], table: Table) -> list[str]:
     lines += _doubt_lines(report, table)
     if report["ties"]:
         groups = _groups(report["ties"])
-        lines.append(f"What was measured does not tell, directly or through others, who of these is ahead: {groups}.")
+        lines.append(f"Too close to call: {groups}.")
     lines += _failure_lines(report)
     lines += _rung_lines(report)
     elsewhere = report["other_device"]
@@ -281,9 +281,10 @@ def _rung_lines(report: Mapping[str, Any]) -> list[str]:
             continue
         told = [(tokens, error) for tokens, rung in zip(at, rungs[:-1]) if (error := (rung["error"] or {}).get(name))]
         if told:
-            errors = [f"±{number(told[0][1], 2)}", *(f"at {tokens}: ±{number(error, 2)}" for tokens, error in told[1:])]
-            head = f"the {clean(name)} at {told[0][0]} tokens tells that at {at[-1]}"
-            lines.append(f"Standard error with which {head}: {'; '.join(errors)}.")
+            (first, error), *others = told
+            errors = [f"off by ±{number(error, 2)}", *(f"from {tokens}: ±{number(e, 2)}" for tokens, e in others)]
+            head = f"{_sentence_case(name)} at {at[-1]} tokens, predicted from {first}"
+            lines.append(f"{head}: {'; '.join(errors)}.")
     return lines
 
 

@@ -394,8 +394,8 @@ def test_rungs_say_who_was_trained_how_long_and_how_far_to_trust_it(store):
     ]
     text = " ".join(summary_lines(report, table_of(report)))
     assert "3 genomes were trained to 1,024 tokens, 1 of them to 4,096; the front holds only the last." in text
-    assert "Standard error with which the loss at 1,024 tokens tells that at 4,096: ±0.087." in text
-    assert "the latency at" not in text  # it was measured once more: nothing that a rung tells
+    assert "Loss at 4,096 tokens, predicted from 1,024: off by ±0.087." in text
+    assert "Latency at" not in text  # it was measured once more: nothing that a rung tells
     assert "another fidelity" not in text and front(store) == ids(2)
 
 
@@ -413,7 +413,7 @@ def test_of_several_rungs_each_has_its_count_and_its_error(store):
     assert summary_lines(report, table_of(report))[1:3] == [
         "1,212 genomes were trained to 16,384 tokens, 81 of them to 65,536, 27 to 262,144; the front holds only the "
         "last.",
-        "Standard error with which the loss at 16,384 tokens tells that at 262,144: ±0.1; at 65,536: ±0.05.",
+        "Loss at 262,144 tokens, predicted from 16,384: off by ±0.1; from 65,536: ±0.05.",
     ]
 
 
@@ -469,7 +469,7 @@ def test_an_error_that_is_not_known_yet_is_not_told(store):
     store.commit({"generation": 0, "rungs": [1, 0], "expected": expected}, ids(0))
     report = build_report(Store.open(store.folder))
     assert report["rungs"][0]["error"] == {"loss": None, "latency": None}
-    assert not any("Standard error" in line for line in summary_lines(report, table_of(report)))
+    assert not any("predicted from" in line for line in summary_lines(report, table_of(report)))
 
 
 def test_a_header_of_the_wrong_types_is_shown_as_far_as_it_is_text(tmp_path):

@@ -275,7 +275,7 @@ def test_ties_are_told_in_groups_and_goals_by_name(tmp_path):
     report["ties"] = [["aaaaaaaa", "bbbbbbbb"], ["cccccccc", "dddddddd"], ["bbbbbbbb", "eeeeeeee"]]
     report["goals"] = ["latency<=2ms"]
     text = to_markdown(report)
-    assert "who of these is ahead: cccccc, dddddd; aaaaaa, bbbbbb, eeeeee." in text
+    assert "Too close to call: cccccc, dddddd; aaaaaa, bbbbbb, eeeeee." in text
     assert "Good enough: latency\\<=2ms." in text
 
 
