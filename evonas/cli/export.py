@@ -59,10 +59,11 @@ def export(reference, target, output, weights, untrained, context, vocab) -> Non
     if target in _TO_COME:
         raise EvonasError(f"export to {_TO_COME[target]} is not built yet", "--to torch is there: one model.py.")
     if untrained and weights is not None:
-        raise EvonasError("--untrained and --weights exclude each other", "Leave one away.")
+        raise EvonasError("--untrained and --weights exclude each other", "Leave out one of them.")
     if not untrained and (context or vocab):
         option = "--context" if context else "--vocab"
-        raise EvonasError(f"{option} goes with --untrained only: trained weights have theirs", "Leave it away.")
+        what = f"{option} goes with --untrained only: trained weights have theirs"
+        raise EvonasError(what, f"Leave out {option}.")
     from ..convert.torch_export import FILES, export_torch
     from ..store import runs_folder
     from .reference import read_reference
@@ -132,7 +133,8 @@ def _find_weights(reference: str, found) -> Path:
     raise EvonasError(
         f"there are no trained weights of {found.name} ({found.genome.id}) in {runs_folder()}/train-*"
         + (damaged and f"; there is{damaged}"),
-        f"Train it first: evonas train {reference}. Or add --weights FILE.safetensors, or --untrained to time it only.",
+        f"Train it first: evonas train {reference}. Trained with -o DIR? Add --weights DIR/weights.safetensors. "
+        "To time it only, add --untrained.",
     )
 
 

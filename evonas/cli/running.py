@@ -288,7 +288,7 @@ def _check_same(store: Store, settings: Settings, data: str | None) -> None:
         raise EvonasError(
             f"run {store.name!r} can't be reused: an earlier version made it, which trained otherwise "
             f"({', '.join(differ)})",
-            "Leave it away.",
+            "Leave out --reuse.",
         )
     if data is None and other["data"] != mine["data"]:  # a task that does not tell its data from other data
         raise EvonasError(
