@@ -9,6 +9,7 @@ EXIT_OK = 0
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
+UPGRADE = "Upgrade your clone of evonas: git pull && pip install -e ."  # it is on no package index
 
 
 class EvonasError(Exception):

@@ -39,7 +39,8 @@ class RayExecutor(PoolExecutor):
                 import ray
             except ImportError as error:
                 raise EvonasError(
-                    f"the executor 'ray' needs Ray, which cannot be imported: {error}", "pip install 'evonas[ray]'"
+                    f"the executor 'ray' needs Ray, which cannot be imported: {error}",
+                    "In your clone: pip install -e '.[ray]'",
                 ) from error
             self._ray = ray
             self._owns_ray = not ray.is_initialized()

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import EvonasError, did_you_mean, exit_code_of
+from ..errors import UPGRADE, EvonasError, did_you_mean, exit_code_of
 from ..plain_files import open_plain
 from .gene import shown
 from .genome import LAYER_GENES, Genome
@@ -40,7 +40,7 @@ def shipped_folder() -> Path:
         if folder.is_dir():
             return folder
     raise EvonasError(
-        "the shipped genomes are missing from this installation", "Reinstall: pip install --force-reinstall evonas"
+        "the shipped genomes are missing from this installation", "Install it from a clone: pip install -e ."
     )
 
 
@@ -123,11 +123,7 @@ def genome_from_dict(data: Any) -> GenomeFile:
             raise EvonasError(f"unknown key {shown(key)}", did_you_mean(key, _KEYS))
     schema = data.get("schema")
     if schema != SCHEMA or isinstance(schema, bool):
-        cure = (
-            "Upgrade evonas: pip install -U evonas"
-            if isinstance(schema, int) and schema > SCHEMA
-            else f'Write "schema": {SCHEMA}.'
-        )
+        cure = UPGRADE if isinstance(schema, int) and schema > SCHEMA else f'Write "schema": {SCHEMA}.'
         raise EvonasError(f"genome schema {shown(schema)}; this evonas reads schema {SCHEMA}", cure)
     context, tokens = (_tokens(data, key, most) for key, most in (("context", 2**24), ("tokens", 10**15)))
     notes = data.get("notes", [])

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..errors import EvonasError, did_you_mean
+from ..errors import UPGRADE, EvonasError, did_you_mean
 from .gene import MAX_OPTIONS, Gene, is_number, reads_as_none, shown
 from .genome import ARCHITECTURE_GENES, LAYER_GENES, TRAINING_GENES, UNWRITTEN
 from .io import exists, read_text, shipped_file, shipped_names
@@ -73,7 +73,7 @@ def space_from_dict(data: Mapping[str, Any], default_name: str = "", stored: boo
     schema = data.get("schema", SCHEMA)
     if isinstance(schema, bool) or schema != SCHEMA:
         newer = isinstance(schema, int) and schema > SCHEMA
-        cure = "Upgrade evonas: pip install -U evonas" if newer else f"Write schema = {SCHEMA}."
+        cure = UPGRADE if newer else f"Write schema = {SCHEMA}."
         raise EvonasError(f"schema: {shown(schema)}; this evonas reads {SCHEMA}", cure)
     kind, name = data.get("kind", "transformer"), data.get("name", default_name)
     if kind not in ("transformer", "custom"):

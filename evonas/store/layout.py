@@ -12,7 +12,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from ..errors import EXIT_FAILED, EvonasError, did_you_mean
+from ..errors import EXIT_FAILED, UPGRADE, EvonasError, did_you_mean
 
 SCHEMA = 2  # 1: every generation lay in population.h5, none in the journal
 MAX_ROWS = 5_000_000  # per table; a file that claims more is refused before anything is allocated
@@ -103,7 +103,7 @@ def read_header(file: h5py.File) -> dict[str, Any]:
     if schema > SCHEMA:
         raise EvonasError(
             f"{file.filename} has schema {schema}, written by a newer evonas; this one reads up to {SCHEMA}",
-            "Upgrade with: pip install -U evonas",
+            UPGRADE,
             exit_code=EXIT_FAILED,
         )
     out: dict[str, Any] = {}

@@ -459,7 +459,7 @@ def test_a_wrong_timeout(make, timeout):
 
 def test_ray_that_is_not_installed(targets, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(EvonasError, match=r"pip install 'evonas\[ray\]'"):
+    with pytest.raises(EvonasError, match=r"pip install -e '\.\[ray\]'"):
         make_executor("ray", targets.Target(tmp_path), 1)
 
 

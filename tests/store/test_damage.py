@@ -32,7 +32,7 @@ def test_a_newer_schema_names_the_cure(run):
         file.attrs["schema"] = 3
     with pytest.raises(EvonasError, match="schema 3") as error:
         Store.open(run)
-    assert error.value.hint == "Upgrade with: pip install -U evonas"
+    assert error.value.hint == "Upgrade your clone of evonas: git pull && pip install -e ."
 
 
 def test_a_run_of_the_first_schema_opens_and_goes_on(run):
