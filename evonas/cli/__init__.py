@@ -30,8 +30,12 @@ def cli() -> None:
     evonas evolve                              search on the embedded corpus, 50 generations
     evonas evolve --data my.txt --budget 30m   search on your text for half an hour
     evonas report                              the Pareto front of the newest run
+    evonas resume                              go on with it
+    evonas calibrate                           measure how far its short trainings can be trusted
     evonas train RUN:ID                        train one of its genomes in full
     evonas export RUN:ID                       take it along: one folder that needs torch alone
+
+    RUN is a folder in runs/, ID any unambiguous start of an id in its report; 'evonas COMMAND -h' explains a command.
     """
 
 

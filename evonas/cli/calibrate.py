@@ -16,7 +16,12 @@ DEFAULT_GENOMES, MAX_FACTOR = 16, 1e6
 @click.command()
 @click.argument("run", required=False)
 @click.option(
-    "--genomes", type=click.IntRange(4), default=DEFAULT_GENOMES, show_default=True, metavar="N", help="How many."
+    "--genomes",
+    type=click.IntRange(4),
+    default=DEFAULT_GENOMES,
+    show_default=True,
+    metavar="N",
+    help="How many to train.",
 )
 @click.option(
     "--factor",
@@ -32,19 +37,21 @@ DEFAULT_GENOMES, MAX_FACTOR = 16, 1e6
     default=DEFAULT_REPEATS,
     show_default=True,
     metavar="N",
-    help="Train up to so many of those at the last rung with another seed, as long; 4 are needed.",
+    help="Also retrain up to N of them at the run's own length with another seed, to measure seed noise (4 or more "
+    "needed; 0: none).",
 )
 @click.option("--budget", metavar="TIME", help="Wall-clock limit: 90s, 30m, 2h. What is done by then is kept.")
 @data_option
 @workers_option
 def calibrate(run, genomes, factor, repeats, budget, data, workers) -> None:
-    """Train a sample of RUN's genomes much longer and tell how well the short trainings rank them. Default: newest run.
+    """Measure how well the short trainings of RUN rank its genomes. Default: the newest run.
 
-    The sample is taken evenly from the front, the dominated and those that stopped at each rung, small to large. Each
-    is trained from scratch, its schedule stretched over the whole length. Says Kendall's tau with a bootstrap interval,
-    overall and by size and learning rate, what choosing by the short loss costs, and how much a loss owes to its seed.
-    'evonas report' shows it from then on, and for each genome at the last rung the loss to be expected after so long a
-    training. What is done is kept: the same command goes on, another number of genomes adds what it lacks.
+    A sample of them is trained much longer. It is taken evenly from the front, the dominated and those that stopped at
+    each rung, small to large. Each is trained from scratch, its schedule stretched over the whole length. Says
+    Kendall's tau with a bootstrap interval, overall and by size and learning rate, what choosing by the short loss
+    costs, and how much a loss owes to its seed. 'evonas report' shows it from then on, and for each genome at the last
+    rung the loss to be expected after so long a training. What is done is kept: the same command goes on, another
+    number of genomes adds what it lacks.
 
     \b
     evonas calibrate my-run

@@ -13,7 +13,7 @@ import click
 
 from ..config import DEVICE_DEFAULTS, GROWTH, REDUCTION
 from ..errors import EvonasError
-from .options import end_of, generations_to_do, precision_option, search_options, share_of
+from .options import Tokens, end_of, generations_to_do, precision_option, search_options, share_of
 from .running import needs_of, run_search
 
 if TYPE_CHECKING:
@@ -28,13 +28,17 @@ DEFAULT_OBJECTIVES = ("loss", "latency")
 
 def _default(name: str) -> str:
     cpu, gpu = DEVICE_DEFAULTS["cpu"][name], DEVICE_DEFAULTS["cuda"][name]
+    cpu, gpu = (f"{value:,}" if isinstance(value, int) else value for value in (cpu, gpu))
     return f"{cpu}." if cpu == gpu else f"{cpu}; {gpu} on a GPU."
 
 
 @click.command()
 @click.option("--generations", type=int, metavar="N", help="How many to run. Default: 50, or no limit with --budget.")
 @click.option(
-    "--population", type=int, metavar="N", help=f"Members kept, and first drawn. Default: {_default('population')}"
+    "--population",
+    type=int,
+    metavar="N",
+    help=f"Genomes kept per generation (also the size of the first population). Default: {_default('population')}",
 )
 @click.option(
     "--offspring",
@@ -46,7 +50,13 @@ def _default(name: str) -> str:
 @click.option(
     "--task", default="text", show_default=True, metavar="NAME", help="text, or your own package.module:Name."
 )
-@click.option("--data", type=click.Path(), metavar="PATH", help="A text file. Default: the embedded corpus.")
+@click.option(
+    "--data",
+    type=click.Path(),
+    metavar="PATH",
+    help="Any file, read byte by byte; the last tenth is held out. Default: the embedded corpus, text that comes "
+    "with Python.",
+)
 @click.option(
     "--context", type=int, metavar="T", help=f"Sequence length. Default: the seed genome's, else {_default('context')}"
 )
@@ -58,7 +68,9 @@ def _default(name: str) -> str:
     "objectives",
     multiple=True,
     metavar="NAME",
-    help="Repeatable: loss, latency, decode_latency, memory, params, flops. Default: loss and latency.",
+    help="Repeatable: loss, latency (of a forward pass), decode_latency (of a token with the KV cache filled), memory, "
+    "params, flops; latencies and memory at batch 1, float32 and --context, latencies on a CPU with one thread. "
+    "Default: loss and latency.",
 )
 @click.option(
     "--constraint",
@@ -79,8 +91,9 @@ def _default(name: str) -> str:
     "--seed-genome",
     "seed_genomes",
     multiple=True,
-    metavar="FILE",
-    help="Repeatable. A shipped genome, a genome file, a Hugging Face config.json, or RUN:ID.",
+    metavar="GENOME",
+    help="Your model: tried first, mutated, and compared with in the report. A shipped name ('evonas genome show'), "
+    "genome file, config.json of Hugging Face, or RUN:ID. Repeatable.",
 )
 @click.option(
     "--reuse",
@@ -91,7 +104,11 @@ def _default(name: str) -> str:
 )
 @click.option("--widen", is_flag=True, help="Widen the space where a seed genome lies outside it.")
 @click.option(
-    "--tokens", type=int, metavar="N", help=f"Training tokens at the last rung. Default: {_default('tokens')}"
+    "--tokens",
+    type=Tokens(),
+    metavar="N",
+    help="Training tokens per candidate at the last rung, such as 500k or 10M; more ranks better, a third of your full "
+    f"training is good. Default: {_default('tokens')}",
 )
 @click.option(
     "--rungs",
@@ -102,7 +119,8 @@ def _default(name: str) -> str:
 @click.option(
     "--surrogate/--no-surrogate",
     default=True,
-    help="Screen offspring by a model of the objectives, as far as it has told right lately. Default: yes.",
+    help="Breed many offspring per place and train those that a Gaussian process, fitted to the results so far, "
+    "expects to widen the front most; it is followed as far as it has lately ranked right. Default: yes.",
 )
 @click.option(
     "--timeout",
@@ -117,7 +135,7 @@ def _default(name: str) -> str:
     default=0,
     show_default=True,
     metavar="INT",
-    help="Of every draw. The same seed is the same search where no measured or wall-clock time has a say.",
+    help="Seed of every random draw. The same seed is the same search where no measured or wall-clock time has a say.",
 )
 @click.option(
     "--device",
@@ -135,7 +153,7 @@ def evolve(
 ) -> None:  # fmt: skip
     """Search for transformers that are accurate and fast on this device.
 
-    Trains a short proxy of every candidate, times it, and evolves the Pareto front. Writes
+    Trains every candidate briefly, as a proxy for its full training, times it, and evolves the Pareto front. Writes
     runs/NAME/population.h5, which 'evonas report' reads (also while this runs) and 'evonas resume' goes on from.
 
     \b

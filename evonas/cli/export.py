@@ -24,7 +24,7 @@ _TO_COME = {"hf": "a Hugging Face model", "onnx": "ONNX"}
     "--to", "target", type=click.Choice(TARGETS), default="torch", show_default=True, help="hf and onnx are to come."
 )
 @click.option(
-    "-o", "--output", type=click.Path(), metavar="DIR", help="Default: runs/export-NAME. Must be new or empty."
+    "-o", "--output", type=click.Path(), metavar="DIR", help="New or empty folder. Default: runs/export-NAME."
 )
 @click.option(
     "--weights",
@@ -47,6 +47,9 @@ _TO_COME = {"hf": "a Hugging Face model", "onnx": "ONNX"}
 )
 def export(reference, target, output, weights, untrained, context, vocab) -> None:
     """Export a genome with trained weights: a folder that needs torch alone.
+
+    FILE is a shipped name ('evonas genome show'), a genome file, or a config.json of Hugging Face; ID is any
+    unambiguous start of an id that 'evonas report RUN' shows.
 
     Writes model.py (the whole network in one file, with generation), weights.safetensors and genome.json;
     'python model.py' there prints parameters, latency and some tokens.
@@ -111,7 +114,7 @@ def _fresh(found, context: int | None, vocab: int | None):
 
 
 def _find_weights(reference: str, found) -> Path:
-    """Weights of this genome, or of it with the rate that ``evonas train`` takes over to another length: beside its
+    """Weights of this genome, or of it with the rate that ``evonas train`` rescales to another length: beside its
     file, or in the folder written last by ``evonas train``."""
     from ..convert.weights import are_of
     from ..genome.io import exists
@@ -140,7 +143,7 @@ def _find_weights(reference: str, found) -> Path:
 
 def _as_trained(found, path: Path):
     """The genome with the learning rate that the genome file beside the weights names, and the length of training that
-    this is meant for: ``evonas train`` takes a rate over to the length of the training. As it is where that file tells
+    this is meant for: ``evonas train`` rescales a rate to the length of the training. As it is where that file tells
     of another genome."""
     from ..config import MAX_CONTEXT
     from ..genome import bounded_windows, read_genome
@@ -157,7 +160,7 @@ def _as_trained(found, path: Path):
 
 
 def _taken_over(found, path: Path):
-    """The genome as trained there, if its rate is the one that is taken over to that length; else as it is."""
+    """The genome as trained there, if its rate is the one rescaled to that length; else as it is."""
     from ..fitness.schedule import rate_share
 
     genome, length = _as_trained(found, path)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+from decimal import Decimal
 from pathlib import Path
 
 import click
@@ -10,6 +12,8 @@ import click
 from ..errors import EvonasError
 
 DEFAULT_GENERATIONS = 50
+_COUNT = re.compile(r"([+-]?\d{1,18}(?:\.\d{1,9})?)([kmgb]?)", re.IGNORECASE | re.ASCII)
+_COUNTS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "b": 10**9}
 MAX_CALIBRATION = 0.9  # share of the time
 # Time kept back from the budget for the last commit, the plot and the table.
 CLOSING_SECONDS = 3.0
@@ -17,12 +21,32 @@ CLOSING_SECONDS = 3.0
 SETTLING_SECONDS, SETTLING_SHARE = 20.0, 0.04
 
 
+class Tokens(click.ParamType):
+    """A number of tokens: 1536000, 500k, 1.5M, 2G; where ``high`` is given, from 1 to that."""
+
+    name = "tokens"
+
+    def __init__(self, high: int | None = None) -> None:
+        self._high = high
+
+    def convert(self, value, param, ctx) -> int:
+        if isinstance(value, int):
+            return value
+        found = _COUNT.fullmatch(value.strip().replace("_", ""))
+        count = Decimal(found[1]) * _COUNTS[found[2].lower()] if found else None
+        if count is None or count != int(count):
+            self.fail(f"{value!r:.80} is not a number of tokens, such as 1536000, 500k, 1.5M or 2G.", param, ctx)
+        if self._high is not None and not 1 <= count <= self._high:
+            self.fail(f"{value!r:.80} is not in the range from 1 to {self._high:,}.", param, ctx)
+        return int(count)
+
+
 precision_option = click.option(
     "--precision",
     default="auto",
     show_default=True,
     metavar="auto|float32|bfloat16",
-    help="Of matrix products in training. auto: bfloat16 where the device has units for it.",
+    help="Number format of matrix products in training. auto: bfloat16 where the device has units for it.",
 )
 
 
@@ -74,7 +98,8 @@ def search_options(command):
             click.option(
                 "--calibrate",
                 metavar="SHARE",
-                help="Such as 5%: of the time, spent after the search on how far its short trainings can be trusted.",
+                help="Such as 5%: share of the time that is spent, after the search, on measuring how far its short"
+                " trainings can be trusted (see 'evonas calibrate').",
             ),
             click.option(
                 "--executor",

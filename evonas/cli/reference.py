@@ -60,7 +60,7 @@ class Reference:
         return name, data if isinstance(data, str) else None
 
     def meant_for(self, tokens: int) -> int | None:
-        """The length of trainings to take its learning rate over to for one of ``tokens``; None where it stays. No less
+        """The length of trainings to rescale its learning rate to for one of ``tokens``; None where it stays. No less
         than its run's first rung, or a sixteenth of what a file says: below nothing tells how high Muon's rate may
         rise."""
         from ..config import GROWTH, MAX_RUNGS
@@ -84,7 +84,7 @@ class Reference:
         if taken != self.genome:
             click.echo(
                 f"Note ({self.name}): learning rate {taken.learning_rate:.3g} in place of {rate:.3g}, which was found "
-                f"for trainings of {self.tokens:,} tokens ({hint})",
+                f"for trainings of {self.tokens:,} tokens: rescaled to {length:,} ({hint})",
                 err=True,
             )
         return taken

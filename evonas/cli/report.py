@@ -19,14 +19,14 @@ from ..errors import EvonasError, exit_code_of
     type=click.Choice(["table", "json", "csv", "markdown"]),
     default="table",
     show_default=True,
-    help="Of what is printed.",
+    help="Form of what is printed.",
 )
 @click.option(
     "--plot",
     "plot_path",
     type=click.Path(),
-    metavar="FILE.png",
-    help="Write the front and the hypervolume as a picture.",
+    metavar="FILE",
+    help="Write the front and the hypervolume as a picture: .png, .svg or .pdf.",
 )
 @click.option("--html", "html_path", type=click.Path(), metavar="FILE.html", help="Write one self-contained page.")
 def report(run, form, plot_path, html_path) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ..errors import EXIT_FAILED, EXIT_INTERRUPTED, EvonasError
-from .options import precision_option
+from .options import Tokens, precision_option
 
 if TYPE_CHECKING:
     from .reference import Reference
@@ -29,9 +29,9 @@ _LOOK_AFTER, _BUSY = 5.0, 0.65  # seconds of training; share of its threads' tim
 @click.argument("reference", metavar="FILE|RUN:ID")
 @click.option(
     "--tokens",
-    type=click.IntRange(1, 10**11),
+    type=Tokens(10**11),
     metavar="N",
-    help=f"Training tokens. Default: {DEFAULT_TOKENS}, and for a RUN:ID at least {LONGER} times the run's.",
+    help=f"Training tokens, such as 10M. Default: {DEFAULT_TOKENS:,}, for a RUN:ID at least {LONGER} times the run's.",
 )
 @click.option("--task", metavar="NAME", help="Default: the run's, or text.")
 @click.option("--data", type=click.Path(), metavar="PATH", help="Default: the run's, or the embedded corpus.")
@@ -42,13 +42,18 @@ _LOOK_AFTER, _BUSY = 5.0, 0.65  # seconds of training; share of its threads' tim
     help="Default: the run's or the genome file's, or 64; 256 on a GPU.",
 )
 @click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda", help="Where it trains.")
-@click.option("--rate-as-found", is_flag=True, help="Don't take the learning rate over to this length.")
+@click.option(
+    "--rate-as-found",
+    is_flag=True,
+    help="Keep the stored learning rate. Default: rescale Muon's to this training's length (x sqrt(old tokens / new "
+    "tokens)).",
+)
 @precision_option
 @click.option(
     "--threads",
     type=click.IntRange(1, 1024),
     metavar="N",
-    help="Of a CPU. Default: torch's, one per core. Where other work runs beside it 1 may be many times faster.",
+    help="CPU threads. Default: torch's, one per core. Where other work runs beside it 1 may be many times faster.",
 )
 @click.option(
     "--seed",
@@ -56,24 +61,27 @@ _LOOK_AFTER, _BUSY = 5.0, 0.65  # seconds of training; share of its threads' tim
     default=0,
     show_default=True,
     metavar="INT",
-    help="Of initial weights and data order.",
+    help="Seed of initial weights and data order.",
 )
 @click.option(
     "-o",
     "--output",
     type=click.Path(),
     metavar="DIR",
-    help="New, or empty, or with this training, interrupted. Default: runs/train-NAME.",
+    help="Folder of the results: new, empty, or that of this training, interrupted. Default: runs/train-NAME.",
 )
 def train(reference, tokens, task, data, context, device, rate_as_found, precision, threads, seed, output) -> None:
     """Train one genome in full and keep its best weights.
+
+    FILE is a shipped name ('evonas genome show'), a genome file, or a config.json of Hugging Face; ID is any
+    unambiguous start of an id that 'evonas report RUN' shows.
 
     The schedule runs to its end; the held-out loss is taken 20 times on the way, on 131,072 held-out tokens, or a
     twentieth of --tokens where that is more, spread over all held-out data, or on all of it. Writes
     weights.safetensors (of the lowest held-out loss), genome.json and curve.csv, and prints loss and latency.
 
     A search finds learning rates for trainings of its own --tokens. Muon's best rate falls with the square root of the
-    length, so that of a RUN:ID, or of a genome file that names its "tokens", is taken over to this one, though to no
+    length, so that of a RUN:ID, or of a genome file that names its "tokens", is rescaled to this one, though to no
     shorter one than the run's first rung (with one rung a quarter, for a file a sixteenth of its tokens); genome.json
     has the rate that was used.
 

@@ -29,7 +29,7 @@ def steps_of(batch_size: int, context: int, tokens: int) -> int:
 
 
 def prior_for(space: SearchSpace, tokens: int) -> SearchSpace:
-    """A transformer space with the learning rate of its prior taken over to trainings of ``tokens``, where it says what
+    """A transformer space with the learning rate of its prior rescaled to trainings of ``tokens``, where it says what
     length that is meant for and the optimiser is Muon; else the space as it is."""
     if space.prior_tokens in (None, tokens):
         return space
