@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
+from pathlib import Path
 
 import click
+from click.core import ParameterSource
 
-from ..errors import EvonasError
+from ..errors import EXIT_INTERRUPTED, EvonasError
 from .calibrating import DEFAULT_FACTOR, DEFAULT_REPEATS, calibrated, calibrating
 from .options import data_option, end_of, moved_data, workers_option
 
@@ -79,5 +82,26 @@ def calibrate(run, genomes, factor, repeats, budget, data, workers) -> None:
                 "training beside it would spoil the times it measures",
                 "Wait for it, or stop it and go on with 'evonas resume' afterwards.",
             )
-        summary = calibrated(store, settings, genomes, factor, repeats, deadline, workers, check)
+        try:
+            summary = calibrated(store, settings, genomes, factor, repeats, deadline, workers, check)
+        except KeyboardInterrupt:
+            click.echo(f"\nInterrupted; {_kept(store.folder)}. Go on with: {_again(store.reference)}", err=True)
+            raise SystemExit(EXIT_INTERRUPTED) from None
     click.echo("\n".join(lines(summary)))
+
+
+def _kept(folder: Path) -> str:
+    """``7 trainings are kept``"""
+    from ..report.calibration import read_calibration
+
+    count = len((read_calibration(folder) or {"trained": ()})["trained"])
+    return "1 training is kept" if count == 1 else f"{count or 'no'} trainings are kept"
+
+
+def _again(run: str) -> str:
+    """The command that goes on, with the options that were given."""
+    context, words = click.get_current_context(), ["evonas", "calibrate", run]
+    for option in context.command.params:
+        if option.name != "run" and context.get_parameter_source(option.name) is ParameterSource.COMMANDLINE:
+            words += [option.opts[0], str(context.params[option.name])]
+    return shlex.join(words)

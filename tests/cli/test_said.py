@@ -8,7 +8,8 @@ import pytest
 
 from evonas.cli.options import Tokens
 from evonas.config import DEVICE_DEFAULTS, GROWTH
-from evonas.fitness import device_text
+from evonas.executors.serial import SerialExecutor
+from evonas.fitness import ProxyEvaluator, device_text
 from evonas.fitness.schedule import steps_of
 from evonas.genome import read_space
 from evonas.store import Store
@@ -97,3 +98,24 @@ def test_the_spaces_offer_no_batch_that_the_first_rung_sees_for_a_few_steps_only
         first = defaults["tokens"] // GROWTH ** (defaults["rungs"] - 1)
         largest = max(read_space(defaults["space"]).genes["batch_size"].options)
         assert steps_of(largest, defaults["context"], first) >= fewest, device
+
+
+@pytest.mark.parametrize(("trained", "kept"), [(0, "no trainings are"), (1, "1 training is"), (2, "2 trainings are")])
+def test_an_interrupted_calibration_says_what_is_kept_and_how_to_go_on(cli, in_copy, monkeypatch, trained, kept):
+    train, done = ProxyEvaluator.train, []
+
+    def interrupted(evaluator, genome, rung=0):
+        if len(done) == trained:
+            raise KeyboardInterrupt
+        done.append(genome)
+        return train(evaluator, genome, rung)
+
+    monkeypatch.setattr("evonas.executors.make_executor", lambda name, target, *rest: SerialExecutor(target))
+    monkeypatch.setattr(ProxyEvaluator, "train", interrupted)
+    said = cli("calibrate", "--genomes", 4, "--factor", "1.5", "--workers", 1, code=130).err
+    again = "evonas calibrate first --genomes 4 --factor 1.5 --workers 1"
+    assert said.endswith(f"\nInterrupted; {kept} kept. Go on with: {again}\n")
+    monkeypatch.undo()
+    monkeypatch.chdir(in_copy)
+    more = cli(*again.split()[1:]).err.splitlines()
+    assert sum(line.startswith("calibrating: ") for line in more) == 4 - trained
