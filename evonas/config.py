@@ -48,7 +48,7 @@ class Settings:
     from its peers; ``reuse`` names runs whose results are taken instead of paying again; ``surrogate`` says whether
     a model of the objectives screens offspring (runs from before there was one go on without); ``precision`` is
     that of a training's matrix products; ``scaled_rates`` says that learning rates are meant for trainings of
-    ``tokens`` and taken over to other lengths by ``fitness.schedule.rate_share``, ``sparing_muon`` that Muon moves
+    ``tokens`` and rescaled to other lengths by ``fitness.schedule.rate_share``, ``sparing_muon`` that Muon moves
     every second step where batches are small, on a CPU, ``whole_memory`` that ``memory`` counts tables (runs from
     before any of these go on without);
     ``goals`` are values of objectives that are good enough, written as constraints are. Where a run ends is told by
