@@ -11,6 +11,8 @@ import pytest
 import torch
 
 from evonas.errors import EvonasError
+from evonas.executors.serial import SerialExecutor
+from evonas.fitness import ProxyEvaluator
 from evonas.record import Measure, Outcome
 from evonas.search import Search
 from evonas.store import Store
@@ -27,6 +29,28 @@ def test_it_trains_a_sample_longer_and_tells_how_well_the_proxy_ranks(cli, in_co
     assert again.out == done.out and "calibrating" not in again.err, "what is trained is not paid for again"
     more = cli("calibrate", "first", "--genomes", 6, "--factor", 2)
     assert more.err.count("calibrating: ") <= 6
+
+
+def test_it_trains_that_much_longer_and_again_as_the_run_did(cli, in_tmp_path, monkeypatch, small, text_file):
+    """The same numbers as of such trainings made here: in one go, of rates meant for the run's length; with another
+    seed, rung by rung."""
+    objectives = ("--objective", "loss", "--objective", "flops")
+    cli("evolve", *small, *objectives, "--tokens", 256, "--rungs", 2, "--executor", "serial", "--run", "first")
+    monkeypatch.setattr("evonas.executors.make_executor", lambda name, target, *rest: SerialExecutor(target))
+    cli("calibrate", "first", "--genomes", 4, "--factor", 3, "--repeats", 2)
+    store, found = Store.open("runs/first"), held(in_tmp_path)
+    genomes = {e["id"]: store.genomes[e["id"]].genome for e in found["sample"]}
+    assert {genome.optimizer for genome in genomes.values()} == {"adamw", "muon"} and found["rungs"] == [64, 256]
+
+    def loss(genome_id: str, tokens: int, rungs: int, seed: int) -> float:
+        evaluator = ProxyEvaluator(
+            "text", str(text_file), 16, needs=("loss",), tokens=tokens, rungs=rungs, validation_tokens=8192, seed=seed,
+            horizon=256, precision="float32",
+        )  # fmt: skip
+        return evaluator.train(genomes[genome_id], rungs - 1).measures["loss"].value
+
+    assert all(e["long"] == loss(e["id"], 768, 1, 0) for e in found["sample"]) and len(found["sample"]) == 4
+    assert all(e["long"] == loss(e["id"], 256, 2, 1) for e in found["again"]) and len(found["again"]) > 0
 
 
 def test_a_run_that_is_being_searched_is_left_alone(cli, in_copy):
@@ -71,8 +95,6 @@ def held(folder) -> dict:
 @pytest.fixture
 def training(monkeypatch):
     """The trainings done here, in this process: (genome id, tokens); ``fails`` names what to answer instead."""
-    from evonas.executors.serial import SerialExecutor
-
     monkeypatch.setattr("evonas.executors.make_executor", lambda name, target, *rest: SerialExecutor(target))
     return Trainings(monkeypatch)
 
