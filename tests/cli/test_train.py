@@ -349,6 +349,48 @@ def test_the_file_says_what_it_is_of(train, in_tmp_path, text_file):
     assert mode == (in_tmp_path / "out" / "genome.json").stat().st_mode, "as any file"
 
 
+OWN_TASK = """
+import numpy as np
+from torch.nn.functional import cross_entropy
+
+class Counting:
+    name, vocab_size, vocabulary = "counting", 5, None
+    def __init__(self, data, context):
+        self.context = context
+    def _rows(self, starts):
+        tokens = (np.asarray(starts)[:, None] + np.arange(self.context + 1)) % 5
+        return tokens[:, :-1].astype(np.int64), tokens[:, 1:].astype(np.int64)
+    def batch(self, rng, batch_size):
+        return self._rows(rng.integers(0, 5, size=batch_size))
+    def validation(self, tokens, batch_size):
+        yield self._rows(range(5))
+    def loss(self, logits, targets):
+        return cross_entropy(logits.transpose(1, 2), targets, reduction="none").mean(dim=1)
+"""
+
+
+def test_a_task_of_ones_own_from_the_working_folder(cli, in_tmp_path, seed_file):
+    (in_tmp_path / "counting_task.py").write_text(OWN_TASK)
+    options = ("--task", "counting_task:Counting", "--tokens", 16 * 8 * 100, "--device", "cpu", "-o", "out")
+    done = cli("train", seed_file, *options)
+    assert "12,800 tokens of counting_task:Counting, context 16" in done.out
+    assert printed(done)[0] < 0.4, "a quarter of ln 5: it has learned to count"
+    with safe_open(in_tmp_path / "out" / "weights.safetensors", "pt") as file:
+        about, rows = file.metadata(), {file.get_tensor(name).shape[0] for name in file.keys() if "token" in name}
+    assert about["vocab_size"] == "5" and "vocabulary" not in about, "its tokens stand for no bytes"
+    assert rows == {5}
+
+
+def test_a_genome_of_a_run_on_another_task(cli, in_copy):
+    """What --task says counts, not the run's; nor is its data that task's."""
+    (in_copy / "counting_task_of_a_run.py").write_text(OWN_TASK)
+    best = Store.open("runs/first").front_ids()[0]
+    options = ("--task", "counting_task_of_a_run:Counting", "--tokens", 512, "--device", "cpu", "-o", "out")
+    assert "tokens of counting_task_of_a_run:Counting" in cli("train", f"first:{best[:8]}", *options).out
+    with safe_open(in_copy / "out" / "weights.safetensors", "pt") as file:
+        assert file.metadata()["vocab_size"] == "5"
+
+
 def test_the_seed_decides(train, in_tmp_path):
     for name, seed in (("a", 1), ("b", 2)):
         train("-o", name, "--seed", seed, tokens=1024)
@@ -457,6 +499,24 @@ def test_a_late_divergence_keeps_weights_only_where_they_are_worth_it(train, in_
     assert "the training diverged" in done.sentence and ("are kept in out" in done.sentence) == kept
     assert (in_tmp_path / "out").exists() == kept
     monkeypatch.undo()
+
+
+def test_it_trains_on_the_threads_asked_for(train, monkeypatch):
+    seen = []
+
+    def instead(*args, **options):
+        seen.append(torch.get_num_threads())
+        return trained_in_full(*args, **options)
+
+    monkeypatch.setattr("evonas.fitness.train.train", instead)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        train("-o", "default", tokens=256)
+        train("--threads", 3, "-o", "three", tokens=256)
+        assert seen == [1, 3] and torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_threads_may_be_set_and_waiting_for_cores_is_said_once(train, monkeypatch):
