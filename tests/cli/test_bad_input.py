@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from evonas.genome import genome_to_dict
+from evonas.tasks.text import MAX_BYTES
 
 from .conftest import PYTHON_M, SEED, files
 
@@ -39,6 +40,10 @@ EVOLVE = {
     "a superfluous argument": ("now", ["now"]),
     "no population": ("--population 0", ["population is 0", "from 2 to"]),
     "a population of one": ("--population 1", ["population is 1", "from 2 to"]),
+    "no offspring": ("--offspring 0", ["offspring is 0", "from 1"]),
+    "fewer than no offspring": ("--offspring -4", ["offspring is -4", "from 1"]),
+    "no rungs": ("--rungs 0", ["rungs is 0", "from 1 to 8"]),
+    "a rung too many": ("--rungs 9", ["rungs is 9", "from 1 to 8"]),
     "no generations": ("--generations 0", ["generations is 0", "from 1 to"]),
     "fewer than no generations": ("--generations -3", ["generations is -3"]),
     "no workers": ("--workers 0", ["0 workers", "from 1"]),
@@ -182,6 +187,15 @@ def test_more_seed_genomes_than_the_population_holds(cli, given):
     seeds = [word for name in ("nanogpt-cpu", "gpt2", "smollm-135m") for word in ("--seed-genome", name)]
     done = cli("evolve", "--population", 2, "--context", 16, "--widen", "--device", "cpu", *seeds, code=2)
     assert "3 seed genomes do not fit a population of 2" in done.sentence and "--population 6" in done.sentence
+
+
+@pytest.mark.parametrize("command", [("evolve",), ("train", "nanogpt-cpu", "-o", "out")], ids=lambda c: c[0])
+def test_data_above_the_size_limit(cli, in_tmp_path, command):
+    with open("large.txt", "wb") as file:
+        file.truncate(MAX_BYTES + 1)  # a hole, which takes no room
+    done = cli(*command, "--data", "large.txt", "--device", "cpu", code=2)
+    assert "large.txt is larger than 8 GB" in done.sentence and "head -c 1G" in done.sentence
+    assert [path.name for path in in_tmp_path.iterdir()] == ["large.txt"]
 
 
 def test_it_is_so_in_a_process_of_its_own_too(given):
