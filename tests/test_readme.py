@@ -11,11 +11,14 @@ from pathlib import Path
 
 import click
 import pytest
+from click.testing import CliRunner
 
 import evonas.store
 from evonas.cli import cli
+from evonas.cli.options import share_of
+from evonas.config import parse_duration
 from evonas.genome import read_genome, read_space
-from evonas.record import Measure, Record
+from evonas.record import Constraint, Measure, Record, objective
 from evonas.store import Store
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -28,11 +31,22 @@ def blocks() -> list[str]:
     return [textwrap.dedent(block) for block in found]
 
 
+def inline(text: str = README) -> list[str]:
+    """What stands between backticks and begins as a command does, on one line wherever the text wraps."""
+    return [" ".join(found.split()) for found in re.findall(r"`(evonas\s[^`]+)`", text)]
+
+
 def commands() -> list[str]:
+    """Whole ones: a name alone in the text is a mention."""
     lines = [line for block in blocks() for line in block.splitlines()]
-    lines += re.findall(r"`(evonas [^`\s]+ [^`]+)`", README)
+    lines += [text for text in inline() if len(text.split()) > 2]
     parts = [part.strip() for line in lines for part in line.split("&&")]
     return [part for part in parts if part.startswith("evonas ")]
+
+
+def runnable() -> list[str]:
+    """Those of ``evonas genome`` that name no file of a reader's, nor anything in capitals for him to fill in."""
+    return [c for c in commands() if c.startswith("evonas genome ") and not re.search(r"path/to|\b[A-Z]{2,}\b", c)]
 
 
 def block_with(text: str) -> str:
@@ -44,16 +58,60 @@ def test_the_two_set_up_commands_are_there():
     assert "pip install -e '.[test]' && pytest\n" in README
 
 
-@pytest.mark.parametrize("command", commands())
-def test_every_command_parses(command):
-    words = shlex.split(command)[1:]
+def resolved(words: list[str]) -> tuple[click.Command, click.Context, list[str]]:
+    """(command, a context with its name, its arguments); raises on an unknown one."""
     group, context = cli, click.Context(cli, info_name="evonas", **cli.context_settings)
-    while isinstance(group, click.Group):
+    while isinstance(group, click.Group) and words:
         name, group, words = group.resolve_command(context, words)
         context = click.Context(group, info_name=name, parent=context)
-    group.make_context(
-        context.info_name, words, parent=context.parent
-    )  # raises on an unknown option or a missing argument
+    return group, context, words
+
+
+# What click takes as any text, and a command reads when it runs.
+VALUES = {
+    "constraints": Constraint.parse,
+    "goals": Constraint.parse_goal,
+    "objectives": objective,
+    "budget": parse_duration,
+    "timeout": parse_duration,
+    "calibrate": share_of,
+}
+
+
+@pytest.mark.parametrize("command", commands())
+def test_every_command_parses(command):
+    group, context, words = resolved(shlex.split(command)[1:])
+    assert not isinstance(group, click.Group)
+    # raises on an unknown option or a missing argument
+    params = group.make_context(context.info_name, words, parent=context.parent).params
+    for name, read in VALUES.items():
+        values = params.get(name) or ()
+        for text in (values,) if isinstance(values, str) else values:
+            if not (text.isalpha() and text.isupper()):  # TIME, say: for the reader to fill in
+                read(text)
+
+
+@pytest.mark.parametrize("mention", sorted({text for text in inline() if len(text.split()) == 2}))
+def test_every_command_that_is_mentioned_exists(mention):
+    resolved(mention.split()[1:])
+
+
+def test_a_command_that_wraps_is_one():
+    assert inline("the text `evonas\ncalibrate mine` and\n`evonas train x --seed\n  1`, evonas\n`no` `evonas`") == [
+        "evonas calibrate mine",
+        "evonas train x --seed 1",
+    ]
+
+
+@pytest.mark.parametrize("command", runnable())
+def test_commands_on_shipped_genomes_run(command, in_tmp_path):
+    done = CliRunner().invoke(cli, shlex.split(command)[1:])
+    assert done.exit_code == 0, done.output
+    assert len(done.output) > 20
+
+
+def test_there_are_genomes_to_look_at():
+    assert len(runnable()) > 2
 
 
 def test_there_are_commands_to_check():
