@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+from collections.abc import Callable
 from pathlib import Path
 
 import hypothesis
@@ -59,6 +60,24 @@ def space_file(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("space") / "tiny.toml"
     path.write_text(SPACE)
     return path
+
+
+class When(float):
+    """A deadline that comes once ``happened()``, not at some second: that is too early on a busy machine. It is far
+    away in all else."""
+
+    def __new__(cls, happened: Callable[[], bool]) -> When:
+        self = super().__new__(cls, "inf")
+        self.happened = happened
+        return self
+
+    def __le__(self, now: float) -> bool:  # asked as ``now >= deadline``
+        return bool(self.happened())
+
+
+@pytest.fixture
+def when() -> type[When]:
+    return When
 
 
 @pytest.fixture

@@ -172,6 +172,21 @@ class Stop(Listener):
             raise KeyboardInterrupt
 
 
+class Patient(Search):
+    """Gives trainings a second once all that are left of a generation hang, or wait to be tried again alone: on a busy
+    machine any other may take longer."""
+
+    @property
+    def timeout(self) -> float:
+        done = {(r.generation, r.index) for r in self.store.records}
+        left = {c.genome.mood for c in self._begun if (c.generation, c.index) not in done}
+        return 1.0 if "hang" in left <= {"hang", "memory"} else 600.0
+
+    @timeout.setter
+    def timeout(self, seconds: float | None) -> None:
+        pass
+
+
 def run(
     folder, evaluator, generations, *, space=None, objectives=("loss", "latency"), population=6, seed=1, seeds=(),
     executor="serial", workers=1, deadline=None, tokens=None, patience=None, screen=None, offspring=None,

@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 
 from evonas.cli import main
 from evonas.genome import genome_to_dict, transformer_genome
+from evonas.search import Search
 
 PYTHON_M = (sys.executable, "-m", "evonas")
 SEED = transformer_genome(
@@ -59,6 +61,23 @@ def cli(monkeypatch, capfd):
         return done
 
     return call
+
+
+@pytest.fixture
+def an_hour(monkeypatch):
+    """an_hour(generations): a search's --budget of 1h is spent once so many are done, however fast the machine is."""
+
+    def passes(generations: int) -> None:
+        class Clocked(Search):
+            def __init__(self, *args, **options) -> None:
+                super().__init__(*args, clock=self._time, **options)
+
+            def _time(self) -> float:
+                return time.monotonic() + (3598.0 if self.engine.generation >= generations else 0.0)
+
+        monkeypatch.setattr("evonas.search.Search", Clocked)
+
+    return passes
 
 
 @pytest.fixture(scope="session")

@@ -418,14 +418,15 @@ def test_the_command_and_what_the_data_was_are_stored(finished, text_file):
 # -- its time -------------------------------------------------------------------------------------------------------
 
 
-def test_a_budget_ends_a_search_that_has_no_other_end(evolve, cli, in_tmp_path, small):
+def test_a_budget_ends_a_search_that_has_no_other_end(evolve, cli, in_tmp_path, small, an_hour):
+    an_hour(4)
     without_goal = small[: small.index("--generations")]
-    done = cli("evolve", *without_goal, "--objective", "flops", "--executor", "serial", "--run", "b", "--budget", "7s")
+    done = cli("evolve", *without_goal, "--objective", "flops", "--executor", "serial", "--run", "b", "--budget", "1h")
     store = Store.open(in_tmp_path / "runs" / "b")
     assert "The time budget is spent." in done.out and len(store.generations) > 3
     assert f"{len(store.generations)} generations, {len(store.records)} evaluations" in done.out
     settings = store.header["settings"]
-    assert settings["budget"] == pytest.approx(7) and store.header["notes"]["ended"] == "budget"
+    assert settings["budget"] == pytest.approx(3600) and store.header["notes"]["ended"] == "budget"
     assert (settings["patience"], settings["calibrate"]) == (None, 0)
 
 

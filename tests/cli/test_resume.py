@@ -83,8 +83,9 @@ def test_a_machine_without_bfloat16_is_told_of(cli, in_copy, monkeypatch):
         assert ("for which this CPU has no units" in done.err) == (not has)
 
 
-def test_a_budget_takes_it_on_without_a_goal(cli, in_copy):
-    done = cli("resume", "first", "--budget", "7s", "--executor", "serial")
+def test_a_budget_takes_it_on_without_a_goal(cli, in_copy, an_hour):
+    an_hour(4)
+    done = cli("resume", "first", "--budget", "1h", "--executor", "serial")
     assert "The time budget is spent." in done.out and len(evaluations(Store.open("runs/first"))) > 8
     assert f"generations {len(Store.open('runs/first').generations)}, " in done.out, "of no number"
     asked = json.loads(cli("report", "first", "--format", "json").out)["status_of_run"]["generations_asked"]

@@ -63,8 +63,7 @@ def test_a_lock_that_only_a_dead_holders_worker_keeps_is_taken_over(tmp_path):
     command = [sys.executable, "-c", code, str(path)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env) as holder:
         assert int(holder.stdout.readline()) > 0
-        while holder.poll() is None:
-            pass
+        holder.wait(timeout=60)
         assert read_holder(path)["pid"] == holder.pid
         lock = WriterLock(path)  # the worker still runs and keeps the old file locked
         assert read_holder(path)["pid"] == os.getpid()
