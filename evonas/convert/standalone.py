@@ -26,7 +26,7 @@ MAX_DIMS = 8
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 WARM_UP_SECONDS, SECONDS = 0.02, 1.0
-MIN_REPEATS, MAX_REPEATS = 20, 2_000
+MIN_REPEATS, MAX_REPEATS, FEW_REPEATS = 20, 2_000, 5  # the last: undisturbed ones that say more than all
 PATIENCE, WAITED = 5, 0.05  # times the seconds on a busy machine; share of a repeat spent waiting
 
 
@@ -153,7 +153,7 @@ def milliseconds(call: Callable[[], object], seconds: float = SECONDS) -> tuple[
         if collecting:
             gc.enable()
         torch.set_num_threads(threads)
-    times = undisturbed if len(undisturbed) >= MIN_REPEATS else times
+    times = undisturbed if len(undisturbed) >= FEW_REPEATS else times
     quartiles = torch.tensor((0.25, 0.5, 0.75), dtype=torch.float64)
     low, median, high = torch.tensor(times, dtype=torch.float64).div(1e6).quantile(quartiles).tolist()
     return median, (high - low) / 2, len(times)
@@ -163,15 +163,19 @@ def _repeats(call: Callable[[], object], seconds: float) -> tuple[list[int], lis
     """Nanoseconds of every repeat, and of those in which this thread hardly had to wait."""
     times: list[int] = []
     undisturbed: list[int] = []
-    begun = time.perf_counter()
+    begun, work = time.perf_counter(), 0
     while len(times) < MAX_REPEATS:
-        spent, enough = time.perf_counter() - begun, len(undisturbed) >= MIN_REPEATS
-        if len(times) >= MIN_REPEATS and spent > seconds and (enough or spent > PATIENCE * seconds):
-            break
-        own, start = time.thread_time_ns(), time.perf_counter_ns()
+        spent = time.perf_counter() - begun
+        if len(times) >= MIN_REPEATS and spent > seconds:
+            patience = PATIENCE * max(seconds, MIN_REPEATS * work / len(times) / 1e9)
+            if len(undisturbed) >= MIN_REPEATS or spent > patience:
+                break
+        before, start = time.thread_time_ns(), time.perf_counter_ns()
         call()
         times.append(time.perf_counter_ns() - start)
-        if times[-1] - (time.thread_time_ns() - own) <= WAITED * times[-1]:
+        own = time.thread_time_ns() - before
+        work += own
+        if times[-1] - own <= WAITED * times[-1]:
             undisturbed.append(times[-1])
     return times, undisturbed
 

@@ -21,7 +21,8 @@ WARM_UP_SECONDS = 0.02
 GPU_WARM_UP_SECONDS = 0.2  # it raises its clock only under load,
 GPU_STAYS_WARM = 0.5  # and keeps it for so many seconds at least
 MIN_REPEATS, MAX_REPEATS = 20, 2_000
-PATIENCE = 5  # times the seconds asked for, where the machine is busy
+FEW_REPEATS = 5  # undisturbed ones that say more than all the disturbed
+PATIENCE = 5  # times the seconds asked for, or those of the fewest repeats, where the machine is busy
 WAITED = 0.05  # share of a repeat that a thread may wait for others
 CPU_THREADS = 1  # of a timed forward pass: small networks gain nothing from more, and the figure is steadier
 
@@ -127,13 +128,14 @@ def _timed(call: Callable[[], object], device: str, seconds: float) -> Measure:
     threads = torch.get_num_threads()
     if device == "cpu":
         torch.set_num_threads(CPU_THREADS)
-    cold = device != "cpu" and time.perf_counter() > _gpu_busy_at + GPU_STAYS_WARM
     collecting = gc.isenabled()
     gc.disable()
     try:
         # Not inference mode on a GPU: what a capture makes then, torch's generator could not use in a training.
         with torch.inference_mode() if device == "cpu" else torch.no_grad():
             call = call if device == "cpu" else _captured(call)
+            # Asked behind the capture, during which the host works.
+            cold = device != "cpu" and time.perf_counter() > _gpu_busy_at + GPU_STAYS_WARM
             until = time.perf_counter() + (GPU_WARM_UP_SECONDS if cold else WARM_UP_SECONDS)
             _repeat(call, device)
             while time.perf_counter() < until:
@@ -144,7 +146,7 @@ def _timed(call: Callable[[], object], device: str, seconds: float) -> Measure:
         if collecting:
             gc.enable()
         torch.set_num_threads(threads)
-    kept = times[alone] if alone.sum() >= MIN_REPEATS else times
+    kept = times[alone] if alone.sum() >= FEW_REPEATS else times
     low, median, high = np.percentile(kept, [25, 50, 75])
     return Measure(float(median), float(high - low) / 2, "measured", device_text(device))
 
@@ -159,21 +161,26 @@ def _captured(call: Callable[[], object]) -> Callable[[], object]:
 def _repeats(call: Callable[[], object], device: str, seconds: float) -> tuple[np.ndarray, np.ndarray]:
     """Milliseconds of each repeat, and whether nothing came between."""
     times: list[tuple[float, bool]] = []
-    start, undisturbed = time.perf_counter(), 0
+    start, undisturbed, work = time.perf_counter(), 0, 0.0
     while len(times) < MAX_REPEATS:
         spent = time.perf_counter() - start
-        if len(times) >= MIN_REPEATS and spent > seconds and (undisturbed >= MIN_REPEATS or spent > PATIENCE * seconds):
-            break
-        times.append(_repeat(call, device))
+        if len(times) >= MIN_REPEATS and spent > seconds:
+            # A slow network has spent the seconds by the fewest repeats alone.
+            patience = PATIENCE * max(seconds, MIN_REPEATS * work / len(times))
+            if undisturbed >= MIN_REPEATS or spent > patience:
+                break
+        wall, own = _repeat(call, device)
+        times.append((wall, wall - own <= WAITED * wall))
         undisturbed += times[-1][1]
+        work += own / 1e3
     return np.array([t for t, _ in times]), np.array([alone for _, alone in times])
 
 
-def _repeat(call: Callable[[], object], device: str) -> tuple[float, bool]:
+def _repeat(call: Callable[[], object], device: str) -> tuple[float, float]:
+    """Milliseconds by the clock, and of this thread's own work; the former again on a GPU."""
     own, start = time.thread_time_ns(), time.perf_counter_ns()
     call()
     if device != "cpu":
         torch.cuda.synchronize()
     wall = time.perf_counter_ns() - start
-    waited = wall - (time.thread_time_ns() - own)
-    return wall / 1e6, device != "cpu" or waited <= WAITED * wall
+    return wall / 1e6, (wall if device != "cpu" else time.thread_time_ns() - own) / 1e6

@@ -116,9 +116,44 @@ def test_repeats_in_which_others_had_the_cpu_are_left_out_and_made_up_for(monkey
         assert found.value == 1.0 and found.spread == 0.0
 
 
+@pytest.mark.parametrize("every", [2, 8])
+def test_so_are_those_of_a_slow_network_and_a_few_undisturbed_say_more_than_all(monkeypatch, every):
+    """Passes of 30 ms: the fewest repeats take all the seconds that there is patience for. All repeats but one in
+    ``every`` take as long again for what others do."""
+    clock, calls = Clock(), []
+    monkeypatch.setattr(latency, "time", clock)
+
+    def call():
+        calls.append(None)
+        wait = 30_000_000 if len(calls) % every else 0
+        clock.elsewhere += wait
+        clock.now += 30_000_000 + wait
+
+    found = timed(call, "cpu", 0.05)
+    assert found.value == 30.0 and found.spread == 0.0
+    assert clock.now / 1e9 <= latency.PATIENCE * 20 * 0.03 + 0.2
+
+
 def test_where_others_always_have_the_cpu_all_repeats_count(monkeypatch):
     found, calls = disturbed(monkeypatch, 1, 0.5)
     assert found.value == 10.0 and 20 <= calls <= 5 + 0.5 * latency.PATIENCE * 100
+
+
+@pytest.mark.parametrize(("captured", "warm_up"), [(0.1, 0.02), (1.0, 0.2)])
+def test_a_gpu_that_was_idle_while_a_pass_was_captured_is_warmed_up_anew(monkeypatch, captured, warm_up):
+    """Calls of 15 ms, on a clock and a device that stand for a GPU's, right behind another timing."""
+    clock, calls = Clock(), []
+    monkeypatch.setattr(latency, "time", clock)
+    monkeypatch.setattr(latency, "_gpu_busy_at", 0.0)
+    monkeypatch.setattr(latency, "device_text", lambda device: device)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+
+    def take(seconds):
+        clock.now += round(seconds * 1e9)
+
+    monkeypatch.setattr(latency, "_captured", lambda call: take(captured) or call)
+    timed(lambda: calls.append(take(0.015)), "cuda", 0.0)
+    assert len(calls) == math.ceil(warm_up / 0.015) + latency.MIN_REPEATS
 
 
 @pytest.mark.parametrize("seconds", [0.0, BRIEF])
