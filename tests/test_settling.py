@@ -83,6 +83,19 @@ def test_a_tie_is_measured_until_it_is_none(front):
     assert last.measures["loss"] == store.records[1].measures["loss"]
 
 
+def test_at_first_a_single_timing_is_worth_what_timings_differ_by(front, tmp_path):
+    """1% apart, by timings whose repeats are alike to 0.001 ms: a tie, until both are timed again."""
+    store, _ = front({})
+    individuals = []
+    for width, latency in ((1, 1.0), (2, 1.01)):
+        genome, told = Genome({"width": width}), (float(3 - width), latency)
+        measures = {"loss": Measure(told[0]), "latency": Measure(latency, 0.001, "measured", "cpu")}
+        store.append(genome, Record(genome.id, 0, width, "ok", measures))
+        individuals.append(Individual(genome, ParetoFitness(("min", "min"), told), width, [told]))
+    found = settled((store, individuals), Logged({1: 1.0, 2: 1.01}, tmp_path / "log"))
+    assert (found.before, found.after) == (1, 0) and found.again >= 2
+
+
 def test_pairs_are_of_architectures_and_each_round_is_told(front):
     """Two transformers of one architecture, trained otherwise, tie with a third: that is one pair to measure."""
     told, seed = [], read_genome("nanogpt-cpu").genome

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from ..evolution.ties import CLEAR
+from ..evolution.ties import CLEAR, weighed
 from ..record import Record
 from ..sketch import error_of_difference
 from ..store import Store
@@ -39,6 +39,7 @@ def against_seeds(
     these of the seed or of all others are not known.
     """
     objectives = store.header["objectives"]
+    comparison = replace(comparison, records=tuple(weighed(comparison.records)))
     out = []
     for seed in store.header["seed_genomes"]:
         record = last_record(store, seed["id"])

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from ..evolution.selection import non_dominated
+from ..evolution.ties import weighed
 from ..record import Constraint, Measure, total_violation
 from ..sketch import WIDTH, directions
 from .compare import Comparison, measurement
@@ -19,10 +20,10 @@ def front_probabilities(comparison: Comparison, noise: Mapping[str, float] | Non
     """Genome id -> share of draws in which it meets the constraints and nothing that does dominates it, of every genome
     on the front.
 
-    A draw takes each objective of each genome from a normal distribution around the stored value with its spread
-    (exact ones stay). What errors have in common is drawn in common: those of losses on the same held-out text (see
-    ``evonas.sketch``), and that of a latency, which genomes of one architecture share. ``noise`` holds what else an
-    objective varies by, apart for every genome: what another seed would change.
+    A draw takes each objective of each genome from a normal distribution around the stored value with its spread, as
+    ``weighed`` (exact ones stay). What errors have in common is drawn in common: those of losses on the same held-out
+    text (see ``evonas.sketch``), and that of a latency, which genomes of one architecture share. ``noise`` holds what
+    else an objective varies by, apart for every genome: what another seed would change.
     """
     front = np.flatnonzero(comparison.front)
     if not len(front):
@@ -33,7 +34,7 @@ def front_probabilities(comparison: Comparison, noise: Mapping[str, float] | Non
     names = tuple(dict.fromkeys((*comparison.names, *only)))
     values = np.array([[r.measures[n].value for n in names] for r in records])
     signs = np.array([-1.0 if d == "max" else 1.0 for d in comparison.directions])
-    spreads = np.array([[r.measures[n].spread for n in names] for r in records])
+    spreads = np.array([[r.measures[n].spread for n in names] for r in weighed(records)])
     spreads = np.where(np.isfinite(spreads) & (spreads > 0), spreads, 0.0)
     own = np.array([(noise or {}).get(n, 0.0) for n in names])
     bounds = [(names.index(c.name), c) for c in comparison.constraints if c.name in names]

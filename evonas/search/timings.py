@@ -12,15 +12,14 @@ import math
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
-from itertools import takewhile
 
 import numpy as np
 
+from ..evolution.ties import deviation, without_mean
 from ..record import MEASURED_AGAIN, Measure, Record, of_measurements
 
 COMMON = 4  # architectures, from which on a round says how fast the machine is
 _MOST = 100  # measurements that a record may claim without saying what they gave
-_MAD = 1.4826  # standard deviations of a normal distribution in a median absolute deviation
 _MEDIAN = 1.2533  # standard errors of a mean in that of a median, for three or more
 
 
@@ -45,7 +44,7 @@ class Timings:
                 for name in self._names:
                     m, found = record.measures[name], record.singles(name)
                     of[name] = found or min(record.times_measured, _MOST) * [m.value]  # earlier: a mean of several
-                    self._alike[name][architecture] = sum(1 for _ in takewhile(of[name][0].__eq__, of[name])) - 1
+                    self._alike[name][architecture] = len(of[name]) - len(without_mean(of[name]))
                     self._claimed[name][architecture] = m.spread / abs(m.value) if m.value else 0.0
 
     def add(self, found: Mapping[str, Mapping[str, Measure]], chosen: Collection[str] = ()) -> None:
@@ -95,12 +94,7 @@ class Timings:
         return self._deviations[name] * (_MEDIAN if n > 2 else 1) / math.sqrt(n)
 
     def _deviation(self, name: str) -> float:
-        """Relative standard deviation of one measurement from the next, of all architectures alike; at least what
-        repeats within one say. One that something came between changes neither."""
-        apart: list[float] = []
-        for architecture, of in self._singles.items():
-            told = of[name][self._alike[name][architecture] :]
-            if middle := float(np.median(of[name])):
-                apart += np.abs(np.diff(told) / middle / math.sqrt(2)).tolist()  # of each from the one before
-        between = _MAD * float(np.median(apart)) if apart else 0.0
+        """Relative standard deviation of one measurement from the next; at least what repeats within one say."""
+        told = (of[name][self._alike[name][architecture] :] for architecture, of in self._singles.items())
+        between = deviation(told) or 0.0
         return max(between, float(np.median(list(self._claimed[name].values()))))

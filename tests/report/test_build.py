@@ -246,6 +246,20 @@ def test_a_gain_inside_the_spread_says_so(store):
     assert "within the error" in sentence(entry, report["objectives"])
 
 
+@pytest.mark.parametrize(("latency", "hidden"), [(9.8, True), (9.6, False)])
+def test_so_does_one_inside_what_timings_differ_by(store, latency, hidden):
+    """However alike the repeats within each of two are: the errors of both are 1%, two of their difference 2.8%."""
+    for k, genome, milliseconds in ((9, SEED, 10.0), (0, variant(0), latency)):
+        measures = {
+            "loss": Measure(2.0 - 0.1 * (k == 0), 0.0, "1000 tokens"),
+            "latency": Measure(milliseconds, 1e-4, "measured", "cpu"),
+        }
+        store.append(genome, Record(genome.id, 0, k, "ok", measures))
+    report = build_report(store)
+    assert report["against_seed"][0]["at_seed_loss"]["within_spread"] is hidden
+    assert report["seeds"][0]["objectives"]["latency"]["spread"] == 1e-4, "shown as measured"
+
+
 def test_what_errors_have_in_common_does_not_hide_a_gain_and_another_seed_may(store):
     text = sketch(np.random.default_rng(0).standard_normal(200))
     for k, loss, genome in ((9, 2.0, SEED), (0, 1.9, None)):

@@ -57,6 +57,13 @@ def test_a_latency_that_two_share_is_one_measurement(store, apart, expected):
     assert front_probabilities(compare(store))[better] == pytest.approx(expected, abs=0.06)
 
 
+def test_a_single_timing_is_drawn_from_what_timings_differ_by(store):
+    """The better one is slower by 1%, a standard error of each: the other is the faster one with Phi(1 / sqrt 2)."""
+    better, faster = add(store, 0, 1.0, 2.0, 0.0, 1e-5), add(store, 1, 1.5, 1.98, 0.0, 1e-5)
+    assert front_probabilities(compare(store)) == {better: 1.0, faster: pytest.approx(0.76, abs=0.06)}
+    assert build_report(store)["front"][0]["objectives"]["latency"]["spread"] == 1e-5, "shown as measured"
+
+
 def test_errors_in_common_leave_the_order_as_it_is(store):
     """0.2 spreads apart, each with an error of its own of a tenth of what they share: Phi(0.2 / (0.1 sqrt 2))."""
     rng = np.random.default_rng(0)
