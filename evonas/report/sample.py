@@ -92,6 +92,8 @@ def seconds_per_token(store: Store) -> dict[str, float]:
     # Of all records: one that was measured or trained before repeats no cost.
     spent = {i: np.sum([(r.cost.get("seconds", 0.0), r.cost.get("tokens", 0.0)) for r in store.records_of(i)], axis=0)
              for i in losses_told(store)}  # fmt: skip
+    if not spent:
+        return {}
     seconds, tokens = np.sum(list(spent.values()), axis=0)
     return {i: float(s / t if t else seconds / max(tokens, 1.0)) for i, (s, t) in spent.items()}
 

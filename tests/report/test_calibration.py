@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from evonas.errors import EvonasError
-from evonas.record import Record
+from evonas.record import Measure, Record
 from evonas.report import build_report
 from evonas.report.calibration import (
     AS_LONG,
@@ -27,10 +27,10 @@ from evonas.report.calibration import (
 )
 from evonas.report.cells import summary_lines, table_of
 from evonas.report.compare import compare
-from evonas.report.sample import choose, choose_again
+from evonas.report.sample import choose, choose_again, seconds_per_token
 from evonas.store import Store
 
-from .conftest import TOKENS, header
+from .conftest import SEED, TOKENS, header
 
 
 def chosen_of(store, n):
@@ -389,3 +389,13 @@ def test_a_rung_that_nobody_reached_is_not_named(climbed, tmp_path):
 def test_a_folder_that_can_not_be_written(climbed, tmp_path):
     with pytest.raises(EvonasError, match="can't be written"):
         write_calibration(tmp_path / "gone", trained(climbed))
+
+
+def test_a_run_of_which_all_have_failed_later_has_nobody_to_train_longer(tmp_path):
+    with Store.create(tmp_path / "run", header()) as store:
+        measures = {"loss": Measure(2.0, 0.1, "1000 tokens"), "latency": Measure(1.0, 0.0, "measured", "cpu")}
+        store.append(SEED, Record(SEED.id, 0, 0, "ok", measures, cost={"seconds": 1.0, "tokens": 1000.0}))
+        store.append(SEED, Record(SEED.id, 1, 0, "out_of_memory"))
+        assert seconds_per_token(store) == {}
+        with pytest.raises(EvonasError, match="no genome with a loss"):
+            choose(store, 8, 2, 50, 16)
