@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from evonas.errors import EvonasError
-from evonas.evolution import Engine
+from evonas.evolution import Engine, hypervolume, hypervolume_box, non_dominated
 from evonas.genome import Genome, space_from_dict
 from evonas.record import Objective
 
@@ -80,6 +80,26 @@ def test_who_is_expected_to_add_most_to_the_front_goes_on_first():
             assert promoted[: len(hopeful)] == hopeful[: len(promoted)]
             chosen += min(len(promoted), len(hopeful))
     assert chosen > 20
+
+
+def test_what_they_are_expected_to_add_is_the_hypervolume_that_is_lost_without_them():
+    e, compared = engine(rungs=2, population_size=12, offspring_size=6), 0
+    for generation in range(2, 30, 3):
+        play(e, generation)
+        at_the_end = [i for i in e.archive.values() if i.rung == 1]
+        people = list({i.genome.id: i for i in (*at_the_end, *e.population, *e.reserve)}.values())
+        points = np.array([i.fitness.values for i in people])
+        kept = np.flatnonzero(non_dominated(points))
+        front, box = points[kept], hypervolume_box(points[kept])
+        lost = {
+            people[k].genome.id: hypervolume(front, *box) - hypervolume(np.delete(front, place, 0), *box)
+            for place, k in enumerate(kept)
+            if people[k].rung == 0
+        }
+        line = [i.genome.id for i in e.unfinished()]
+        assert set(line) == set(lost) and [lost[i] for i in line] == sorted(lost.values(), reverse=True)
+        compared += len(line) > 1
+    assert compared > 3
 
 
 def test_where_time_is_limited_who_adds_most_for_what_it_takes_goes_on_first():

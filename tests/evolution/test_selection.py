@@ -160,8 +160,10 @@ def test_a_gain_is_what_the_whole_hypervolume_grows_by(m):
     assert hypervolume_gain(front[:0], np.full(m, 0.5), *box) == pytest.approx(0.5**m)
 
 
-def test_contributions_by_hand():
-    # In the box around them, (0, 0) to (4.4, 4.4), each has a rectangle to itself.
+def test_what_each_adds_by_hand():
+    """The box ends at 4.4: alone each holds a rectangle of (1 - 0) x (4.4 - 4), (4 - 1) x (4 - 1), (4.4 - 4) x 1."""
     points = np.array([[0.0, 4.0], [1.0, 1.0], [4.0, 0.0]])
-    assert hypervolume_contributions(points, [0, 1, 2]) * 4.4**2 == pytest.approx([0.4, 9.0, 0.4])
+    assert hypervolume_contributions(points, [0, 1, 2]) == pytest.approx(np.array([0.4, 9, 0.4]) / 4.4**2)
+    assert hypervolume_contributions(points, [1]) == pytest.approx([9 / 4.4**2])
+    assert hypervolume_contributions(points, []).shape == (0,)
     assert hypervolume_contributions(np.vstack([points, points[:1]]), [0]) == pytest.approx([0.0])

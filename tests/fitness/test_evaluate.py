@@ -83,6 +83,13 @@ def test_measuring_says_where_and_what_it_took(evaluator, genome):
     assert outcome.cost["measure_seconds"] > 0
 
 
+def test_of_runs_that_began_before_it_memory_counts_no_tables(evaluator, genome):
+    g = genome(window=8)
+    whole, without = (evaluator("memory", whole_memory=w).measure(g).measures["memory"].value for w in (True, False))
+    tables = sum(b.nbytes for b in build(g, evaluator("memory").task.vocab_size, 16).buffers())
+    assert tables > 0 and whole - without == pytest.approx(tables / 1e6)
+
+
 def test_training_says_at_what_fidelity(evaluator, genome):
     outcome = evaluator("loss").train(genome())
     loss = outcome.measures["loss"]

@@ -196,6 +196,22 @@ def test_every_training_gene_changes_the_outcome(genome, task, change):
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_gradients_are_clipped_to_the_genomes_norm(genome, task, optimizer):
+    training = Training(genome(grad_clip=1e-3, optimizer=optimizer), task, seed=0)
+    assert training.run(8 * 16) == 1
+    gradients = [p.grad.flatten() for p in training.model.parameters() if p.grad is not None]
+    assert torch.cat(gradients).norm().item() == pytest.approx(1e-3, rel=1e-4)
+    assert training.step.norm.item() > 0.01, "as it was before"
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_adamws_betas_are_09_and_the_genomes(genome, task, optimizer):
+    training = Training(genome(beta2=0.97, optimizer=optimizer), task, seed=0)
+    (adamw,) = (o for o in training.optimizers if isinstance(o, torch.optim.AdamW))
+    assert [group["betas"] for group in adamw.param_groups] == [(0.9, 0.97)] * len(adamw.param_groups)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_weight_decay_shrinks_matrices_and_leaves_norms(genome, task, optimizer):
     changes = {"schedule": "constant", "warmup": 0, "batch_size": 12, "learning_rate": 0.01, "optimizer": optimizer}
     changes |= {"conv_width": 3, "block_conv_width": 2}
