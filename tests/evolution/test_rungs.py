@@ -265,6 +265,29 @@ def test_every_pair_is_left_out_once_from_three_on(n):
         assert again[0, 0] == pytest.approx(expected[0, 0], abs=1e-9)
 
 
+def correlation(a: np.ndarray, b: np.ndarray) -> float:
+    return float(np.corrcoef(a, b)[0, 1]) if np.ptp(a) > 1e-9 else 0.0
+
+
+@pytest.mark.parametrize("explained", [0.0, 0.9])  # of the variance of the changes, by the first of two features
+def test_what_is_left_out_is_ranked_as_new_ones_are(explained):
+    """Ranked by what is expected of them, those that nothing tells of would seem to be ranked the wrong way round; by
+    what they are ranked by, none seem ranked better than others of which the model was never told."""
+    found = []
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        x = rng.random((88, 2))
+        told = math.sqrt(12 * explained) * (x[:, 0] - 0.5) + math.sqrt(1 - explained) * rng.standard_normal(88)
+        below, above = np.zeros((88, 1)), told[:, None]
+        left_out = RungModel(x[:8], below[:8], above[:8]).left_out
+        new = RungModel(x[1:8], below[1:8], above[1:8]).expected(below[8:], x[8:])[:, 0]
+        of_new = [correlation(new[k - 8 : k], told[k : k + 8]) for k in range(8, 88, 8)]
+        found.append([*(correlation(values[:, 0], told[:8]) for values in left_out), np.mean(of_new)])
+    expected, ranked, new = np.mean(found, axis=0)
+    assert expected < ranked < new + 0.05, "not inflated"
+    assert ranked > new - 0.15 and (explained > 0 or expected < new - 0.15), "nor the wrong way round"
+
+
 def test_the_last_of_very_many_pairs_count(monkeypatch):
     monkeypatch.setattr("evonas.evolution.rungs._MOST", 30)
     lower, upper, genes = population(60)
