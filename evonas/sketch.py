@@ -15,6 +15,10 @@ from collections.abc import Sequence
 import numpy as np
 
 WIDTH = 16  # blocks
+FEWEST = 6  # blocks of a sketch: errors of two with less go together by chance
+# 97.5% quantiles of Student's t with 1 to 14 degrees of freedom, and of a normal distribution.
+_STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145)
+_NORMAL = 1.960
 _CHARACTERS = 4 * math.ceil(2 * WIDTH / 3)  # of a sketch
 
 
@@ -25,11 +29,22 @@ def block_means(values: np.ndarray) -> np.ndarray:
     return np.array([part.mean() for part in np.array_split(values, min(WIDTH, len(values)))])
 
 
+def error_of_mean(blocks: np.ndarray) -> float:
+    """Standard error of the mean of these ``block_means`` (b,); 0 of one alone, as nothing is known of it. Of fewer
+    than ``WIDTH``, whose own deviation is often far too small, as much larger as Student's t asks for, so that twice
+    the error covers what it should (19 of 20)."""
+    if len(blocks) < 2:
+        return 0.0
+    larger = _STUDENT[len(blocks) - 2] / _NORMAL if len(blocks) < WIDTH else 1.0
+    return larger * float(blocks.std(ddof=1)) / math.sqrt(len(blocks))
+
+
 def sketch(values: np.ndarray) -> str:
     """How far the block means of ``values`` (n,) lie from their mean, in a common scale, as text. Sketches of means
-    over the same n examples, in the same order, may be compared; empty where nothing varies or is not finite."""
+    over the same n examples, in the same order, may be compared; empty where nothing varies, is not finite, or is of
+    fewer than ``FEWEST`` blocks."""
     largest = float(np.abs(values).max(initial=0.0))
-    if not (largest > 0 and math.isfinite(largest)):
+    if len(values) < FEWEST or not (largest > 0 and math.isfinite(largest)):
         return ""
     apart = block_means(values / largest)
     apart -= apart.mean()

@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 
-from evonas.sketch import WIDTH, block_means, directions, error_of_difference, sketch
+from evonas.sketch import FEWEST, WIDTH, block_means, directions, error_of_difference, error_of_mean, sketch
 
 
 def losses(seed: int, n: int = 500, apart: float = 0.1, models: int = 2) -> np.ndarray:
@@ -36,9 +36,25 @@ def test_the_error_of_a_difference_is_that_of_the_differences(apart, n):
 
 
 def test_that_of_fewer_examples_than_blocks_is_known_as_well():
-    a, b = losses(0, n=5)
+    a, b = losses(0, n=FEWEST)
     estimate = error_of_difference((error(a), error(b)), (sketch(a), sketch(b)))
     assert estimate == pytest.approx(error(a - b), rel=0.03)
+
+
+def test_of_a_few_blocks_there_is_no_sketch():
+    """The deviations of two numbers are the same up to their sign: any two losses would have one error in common."""
+    for n in range(FEWEST):
+        assert sketch(losses(0, n=n)[0]) == ""
+    a, b = losses(0, n=3, apart=3.0)
+    assert error_of_difference((0.1, 0.1), (sketch(a), sketch(b))) == math.hypot(0.1, 0.1)
+
+
+@pytest.mark.parametrize("n", [2, 3, 6, 15, 16, 500])
+def test_however_few_the_blocks_twice_the_error_covers_what_it_should(n):
+    means = np.random.default_rng(0).standard_normal((3000, n))
+    missed = [abs(row.mean()) > 1.96 * error_of_mean(block_means(row)) for row in means]
+    assert 0.03 < np.mean(missed) < 0.085
+    assert error_of_mean(means[0, :1]) == 0.0
 
 
 def test_the_same_losses_differ_by_nothing_and_opposite_ones_by_twice():

@@ -14,7 +14,7 @@ import torch
 
 from ..genome import Genome
 from ..model import Transformer, build
-from ..sketch import block_means, sketch
+from ..sketch import block_means, error_of_mean, sketch
 from ..tasks import Task
 from . import checkpoint
 from .midway import Midway, dropout_generator
@@ -34,7 +34,7 @@ class DivergenceError(ArithmeticError):
 
 
 class HeldOut(NamedTuple):
-    """Mean loss over held-out sequences, its standard error (of ``block_means``), and the ``sketch`` of that error."""
+    """Mean loss over held-out sequences, its standard error (``error_of_mean``), and the ``sketch`` of that error."""
 
     loss: float
     spread: float
@@ -256,8 +256,7 @@ def validate(model: Transformer, task: Task, tokens: int | None, device: str, pr
     model.train()
     each = torch.cat(losses).double().cpu().numpy()
     blocks = block_means(each)
-    error = float(blocks.std(ddof=1)) / math.sqrt(len(blocks)) if len(blocks) > 1 else 0.0
-    return HeldOut(float(each.mean()), error, sketch(blocks))
+    return HeldOut(float(each.mean()), error_of_mean(blocks), sketch(blocks))
 
 
 class _torch_seed:
