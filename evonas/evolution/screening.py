@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 _FEWEST = 12  # individuals told, below which nothing is modelled
 _LATEST = 250  # individuals, besides the population, that a model is fitted to
 _ROUNDS, _PER_ROUND = 4, 144  # of the inner evolution
+_RISKY = 4  # one in so many, at most, is more likely to fail than not
 _MEMBERS = 256  # that it keeps at most, where the population is smaller
 _OPTIMISM = 0.5  # standard deviations; none with rungs, where whoever goes on is chosen once more
 _NO_SKILL, _FULL_SKILL = 0.1, 0.5  # Kendall's tau: below it no share of the offspring is chosen so, above it all
@@ -70,9 +71,11 @@ class Screening:
         told = [i.genome for i in reversed(latest)], list(engine.failed.values())
         sound = Soundness(self._features, *told, of=(len(archive), len(engine.failed)))
         genomes = [proposal.genome for proposal, *_ in kept]
-        worth = sound.of(genomes) / surrogate.prices(genomes, engine.prices if engine.frugal else {})
+        chances = sound.of(genomes)
+        worth = chances / surrogate.prices(genomes, engine.prices if engine.frugal else {})
         expected = [(mean, std) for _, mean, std in kept]
-        return [kept[k][0] for k in _by_gain(engine, [*first, *parents], leading, expected, worth, count)]
+        chosen = _by_gain(engine, [*first, *parents], leading, expected, worth, chances < 0.5, count)
+        return [kept[k][0] for k in chosen]
 
     def _pool(self, engine: Engine, surrogate: Surrogate, leading: Sequence[Individual], rng: np.random.Generator):
         """(proposal, expected objectives, their standard deviations) of all offspring of the inner evolution."""
@@ -126,10 +129,10 @@ def _roots(roots: Mapping[str, tuple[str, ...]], parents: Sequence[str]) -> tupl
     return tuple(dict.fromkeys(roots[p][0] for p in parents if roots[p]))
 
 
-def _by_gain(engine: Engine, spread, leading, pool, worth: np.ndarray, count: int) -> list[int]:
+def _by_gain(engine: Engine, spread, leading, pool, worth: np.ndarray, risky: np.ndarray, count: int) -> list[int]:
     """Places in ``pool``, by expected gain in hypervolume over the ``leading`` ones times its ``worth`` (the chance of
-    an evaluation that does not fail, by what that takes), each chosen one taken as told before the next. ``spread``
-    says what range an objective has."""
+    an evaluation that does not fail, by what that takes), each chosen one taken as told before the next. Of ``risky``
+    ones, which are as likely to fail and fail together, there are few. ``spread`` says what range an objective has."""
     m = len(engine.objectives)
     told_so_far = engine.wanted(np.array([i.told[-1][:m] for i in spread]))
     box = hypervolume_box(minimised(told_so_far, engine.directions))
@@ -145,12 +148,16 @@ def _by_gain(engine: Engine, spread, leading, pool, worth: np.ndarray, count: in
     heap = [(-gain(k), k) for k in range(len(pool))]
     heapq.heapify(heap)
     chosen: list[int] = []
+    risks = max(count // _RISKY, 1)
     while heap and len(chosen) < count:
         _, k = heapq.heappop(heap)
         now = gain(k)  # gains only shrink as the front grows, so the first that still leads is the best
         if heap and -now > heap[0][0]:
             heapq.heappush(heap, (-now, k))
             continue
+        if risky[k] and not risks:
+            continue
+        risks -= bool(risky[k])
         chosen.append(k)
         front = np.vstack([front, means[k : k + 1]])
     return chosen

@@ -19,7 +19,7 @@ MAX_POINTS = 300  # that a model is fitted to
 _REMEMBERED = 5_000  # genomes of which is kept what is known
 _JUDGED = 24  # of the latest individuals, by which it is judged
 _FEWEST_PRICES = 8
-_WARP = 2.0  # medians, added to positive values before their logarithm is taken
+_WARP = 8.0  # medians, added to positive values before their logarithm is taken
 
 
 class Features:
@@ -158,9 +158,9 @@ class Surrogate:
 
 
 class _Warp:
-    """The scale on which values (n,) are modelled. Of positive ones it is the logarithm, medians added before: what is
-    far above comes closer, as a few outliers would bend the model everywhere, and small ones stay as far apart as they
-    are, which is how they count in a hypervolume (of those near 0 the logarithm alone goes to any length)."""
+    """The scale on which values (n,) are modelled. Of positive ones it is the logarithm, some medians added before:
+    what is far above comes closer, as a few outliers would bend the model everywhere, and the others stay as far apart
+    as they are, which is how they count in a hypervolume (of those near 0 the logarithm alone goes to any length)."""
 
     def __init__(self, y: np.ndarray) -> None:
         self._shift = _WARP * float(np.median(y)) if y.min() > 0 else None
@@ -174,7 +174,7 @@ class _Warp:
         """Mean and standard deviation of the values, the latter towards the small ones."""
         if self._shift is None:
             return mean, std
-        raw = np.exp(np.clip(mean, math.log(self._shift), self._most))
+        raw = np.exp(np.minimum(mean, self._most))
         return raw - self._shift, -raw * np.expm1(-std)
 
 

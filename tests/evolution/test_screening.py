@@ -62,9 +62,19 @@ def test_what_the_population_has_forgotten_of_the_front_is_not_found_again():
     leading = _leading(engine, engine.population)
     assert len(forgotten) >= 8 and {i.genome.id for i in leading} == members | {i.genome.id for i in engine.best}
     again = [(np.array(forgotten[0].told[-1]), np.zeros(2)), (np.array(forgotten[0].told[-1]) - 0.01, np.zeros(2))]
-    assert _by_gain(engine, leading, leading, again, np.ones(2), 1) == [1]
+    assert _by_gain(engine, leading, leading, again, np.ones(2), np.zeros(2, dtype=bool), 1) == [1]
     front = engine.points(leading)
     assert hypervolume_gain(front, again[0][0], *hypervolume_box(front)) == 0.0
+
+
+def test_few_of_a_batch_are_more_likely_to_fail_than_not():
+    engine, _ = play(zdt, 4)
+    leading = _leading(engine, engine.population)
+    pool = [(np.array([0.1 * k, -1.0 - k]), np.zeros(2)) for k in range(12)]  # all ahead of the front
+    risky = np.arange(12) >= 4
+    chosen = _by_gain(engine, leading, leading, pool, np.ones(12), risky, 8)
+    assert len(chosen) == 6 and sum(risky[chosen]) == 2
+    assert len(_by_gain(engine, leading, leading, pool, np.ones(12), ~risky, 8)) == 8
 
 
 def test_a_small_share_is_some_of_the_offspring_now_and_then():
