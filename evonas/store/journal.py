@@ -129,10 +129,14 @@ class Journal:
         self._end += len(line)
 
     def check_place(self) -> None:
-        """Raise OSError where the run's folder, or the journal in it, is another by now."""
+        """Raise OSError where the run's folder, or the journal in it, is another by now, or has another writer."""
         # What is written to a file that was removed, or whose folder was, is on no disk that anyone will look at.
-        if not os.path.samestat(os.fstat(self._fd), os.stat(self.path)):
+        found = os.fstat(self._fd)
+        if not os.path.samestat(found, os.stat(self.path)):
             raise OSError(errno.ESTALE, "the journal was replaced by another file")
+        # Where file systems do not share their locks, two may write: each over the other's lines.
+        if self._usable and found.st_size != self._end:
+            raise OSError(errno.ESTALE, "the journal was written by another process")
 
     def clear(self) -> None:
         """Replace the file by an empty one, so that a reader in the middle of it keeps what it opened."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
 import os
@@ -20,6 +21,7 @@ except ImportError:  # Windows
 
 # Windows locks bytes, and a locked byte can't be read: lock one far behind the JSON.
 _WINDOWS_BYTE = 2**30
+_BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
 class WriterLock:
@@ -155,11 +157,14 @@ def _is_orphaned(holder: dict[str, Any]) -> bool:
 
 
 def _pid_namespace() -> str:
-    """What tells these process numbers from those of another container; empty where there are none."""
-    try:
-        return os.readlink("/proc/self/ns/pid")
-    except OSError:
-        return ""
+    """What tells these process numbers from those of another container, or of a clone of this host by the same name;
+    empty where nothing does. The next boot has another, but it frees the lock."""
+    parts = []
+    with contextlib.suppress(OSError):
+        parts.append(os.readlink("/proc/self/ns/pid"))
+    with contextlib.suppress(OSError):
+        parts.append(_BOOT.read_text("ascii", "replace").strip())
+    return " ".join(parts)
 
 
 def _refusal(path: Path, holder: dict[str, Any], kind: str) -> EvonasError:

@@ -14,7 +14,7 @@ import pytest
 
 from evonas.errors import EXIT_FAILED, EvonasError
 from evonas.store import Store
-from evonas.store.journal import JournalReader
+from evonas.store.journal import Journal, JournalReader, encode_line
 
 from .conftest import HEADER, fill, genome
 
@@ -234,3 +234,21 @@ def test_a_run_that_is_moved_underneath_is_noticed_at_once(folder, what):
     store.close()
     if what == "renamed":
         assert len(Store.open(moved).records) == 2
+
+
+def test_a_second_writer_that_no_lock_has_kept_out_is_noticed(store, folder):
+    """As on a file system that does not share its locks: neither may write over the other's lines."""
+    fill(store, 0, 2)
+    journal = folder / "journal.jsonl"
+    state = Store.open(folder)
+    other = Journal(journal, journal.stat().st_size)
+    other.append(encode_line({"header": {"device": "elsewhere"}}))
+    found = journal.read_bytes()
+    for write in (lambda: fill(store, 2, 3), lambda: store.commit({"generation": 0}, [genome(0).id])):
+        with pytest.raises(EvonasError, match="journal was written by another process") as error:
+            write()
+        assert "written by someone else" in error.value.hint
+    store.close()
+    assert journal.read_bytes() == found
+    assert Store.open(folder).records == state.records
+    other.close()

@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -94,6 +95,30 @@ def test_a_free_pid_says_nothing_of_a_holder_in_another_container(tmp_path, pids
                 WriterLock(path)
     finally:
         os.close(held)
+
+
+@pytest.mark.skipif(not Path("/proc/sys/kernel/random/boot_id").exists(), reason="reads /proc")
+def test_two_hosts_of_one_name_differ_by_their_boot(tmp_path):
+    """Clones share their host name and the number of their first container; a folder they share names a free pid."""
+    import fcntl
+
+    path = tmp_path / "lock"
+    lock = WriterLock(path)
+    here = read_holder(path)["pids"]
+    lock.close()
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    assert boot in here
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    holder = {"pid": gone.pid, "host": socket.gethostname(), "start": "", "pids": here.replace(boot, "another")}
+    path.write_text(json.dumps(holder))
+    held = os.open(path, os.O_RDWR)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    with pytest.raises(EvonasError, match=f"is being written by process {gone.pid}"):
+        WriterLock(path)
+    os.close(held)  # as a boot leaves it
+    assert writer(path) is None
+    WriterLock(path).close()
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no flock here")
