@@ -73,7 +73,7 @@ No pickle anywhere. Numbers that JSON can't hold (NaN, infinity) are null in JSO
 
 from __future__ import annotations
 
-from .notes import ENDED, MOVED, UNSETTLED, moved_at, note_aim, note_end, note_settled, seconds_since_aim
+from .notes import ENDED, MOVED, UNSETTLED, moved_at, note_aim, note_end, note_settled, note_spent, seconds_since_aim
 from .reuse import Known, known_from
 from .runs import find_run, load_genome_ref, newest_run, runs_folder
 from .store import Entry, Store
@@ -94,6 +94,7 @@ __all__ = [
     "note_aim",
     "note_end",
     "note_settled",
+    "note_spent",
     "runs_folder",
     "seconds_since_aim",
     "told_records",

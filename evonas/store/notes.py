@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from .store import Store
+from contextlib import suppress
+
+from ..errors import EvonasError
+from .store import SPENT, Store
 
 MOVED = "measured_here_from"  # the first generation in which times are those of this device
 UNSETTLED = "unsettled"  # true from the search's end until what follows it, settling and calibrating, is done
@@ -25,8 +28,16 @@ def note_aim(store: Store) -> None:
 def seconds_since_aim(store: Store) -> float:
     """What the run has taken since it was last told how far to go; of a run that never was again, all of it."""
     found = store.header["notes"].get(_AIMED)
-    before = float(found) if type(found) in (int, float) and 0 <= found <= store.seconds else 0.0
+    # After a kill the run is where it last stored something, which may be before it was told.
+    before = min(found, store.seconds) if type(found) in (int, float) and found >= 0 else 0.0
     return store.seconds - before
+
+
+def note_spent(store: Store) -> None:
+    """Note what the run has taken up to now, of which what it stores tells only the time up to the last evaluation;
+    not where the disk fails."""
+    with suppress(EvonasError):
+        _note(store, **{SPENT: store.seconds})
 
 
 def note_end(store: Store, why: str | None, unsettled: bool = False) -> None:

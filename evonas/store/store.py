@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 # population.h5, it is merged into that: the copy this takes comes to a constant per evaluation however long the run is.
 MERGE_FROM, MERGE_SHARE = 64, 1 / 16
 MERGE_ALWAYS = 256  # evaluations in all, below which every commit merges: plain h5py then sees every generation
+SPENT = "spent_seconds"  # in ``notes``: what the run had taken when a sitting's search ended, however it did
 
 
 class Store:
@@ -57,7 +58,7 @@ class Store:
         for evaluation in state.evaluations:
             self._count(evaluation.record)
         finished = [e.finished for e in state.evaluations] + [g["seconds"] or 0.0 for g in state.generations]
-        self._seconds_before = max(finished, default=0.0)
+        self._seconds_before = max([*finished, _spent(state.header["notes"])])
         self._opened_at = time.monotonic()
 
     @classmethod
@@ -404,6 +405,11 @@ class Store:
             for k, rank in zip(points, moocore.pareto_rank(list(points.values()))):
                 ranks[k] = int(rank)
         return ranks
+
+
+def _spent(notes: Mapping[str, Any]) -> float:
+    found = notes.get(SPENT)
+    return float(found) if type(found) in (int, float) and 0 <= found < 1e15 else 0.0
 
 
 @contextlib.contextmanager

@@ -140,6 +140,20 @@ def test_an_interrupted_extension_goes_on_with_what_it_printed(cli, in_copy, int
     assert (left is not None) == ("--budget" in options) and (left is None or 3500 < left < 3600)
 
 
+def test_a_budget_counts_the_time_after_the_last_evaluation(cli, in_copy, monkeypatch):
+    """A sitting that is interrupted in its first training has taken its time too."""
+
+    def run(*_, **__):
+        time.sleep(2)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("evonas.search.Search.run", run)
+    before = Store.open("runs/first").seconds
+    for sitting in (1, 2):
+        cli("resume", "first", *(("--budget", "10m") if sitting == 1 else ()), "--executor", "serial", code=130)
+        assert Store.open("runs/first").seconds >= before + 2 * sitting
+
+
 @pytest.mark.parametrize(("spent", "least", "most"), [(10.0, 540, 590), (560.0, 50, 60)])
 def test_a_killed_run_goes_on_with_what_is_left_of_its_budget(cli, in_copy, monkeypatch, spent, least, most):
     with Store.open("runs/first", write=True) as store:
