@@ -23,6 +23,8 @@ from .worker import HELLO, READY, REPLY, UNUSABLE, serve
 
 # Seconds between asking a worker to end and killing it.
 GRACE = 2.0
+# Seconds that one which was killed may take to give back what it holds, a device's memory above all.
+LEAVING = 15.0
 # How a worker ends that, while it imports the user's script, is told to start workers of its own.
 _UNGUARDED = 88
 
@@ -126,7 +128,7 @@ class _ProcessWorker(Worker):
         except (EOFError, OSError):
             multiprocessing.connection.wait([self.process.sentinel], GRACE)  # let it end its own way
         self._kill_group()  # before it is reaped, while the id is certainly its own
-        self.process.join()
+        self._reap()
         return Event("died", _how(self.process.exitcode))
 
     def _understand(self, message: bytes) -> Event | None:
@@ -155,7 +157,7 @@ class _ProcessWorker(Worker):
     def stop(self) -> None:
         self.connection.close()
         self._kill_group()
-        self.process.join()
+        self._reap()
 
     def terminate(self) -> None:
         """Ask it to end."""
@@ -166,6 +168,17 @@ class _ProcessWorker(Worker):
     def _kill_group(self) -> None:
         self._signal_group("SIGKILL")
         self.process.kill()
+
+    def _reap(self) -> None:
+        """Wait for its end, though not for ever: one that hangs in the kernel (for a file server or a driver that does
+        not answer) can't be killed. ``join`` takes a limit, but waits without one where a part of it has ended."""
+        end = time.monotonic() + LEAVING
+        while self.process.is_alive() and time.monotonic() < end:
+            time.sleep(0.005)
+        children = multiprocessing.process._children  # what multiprocessing waits for at exit
+        if self.process.is_alive() and self.process in children:
+            children.discard(self.process)
+            print(f"evonas: worker process {self.process.pid} can't be ended; it is left behind", file=sys.stderr)
 
     def _signal_group(self, name: str) -> None:
         """Reach what the worker has started, too, where there are process groups; see ``worker.serve``."""

@@ -144,6 +144,24 @@ class Target:
         path.rename(self.folder / name)
         time.sleep(600)
 
+    def can_not_be_ended(self, name):
+        """Hang in a process that, killed, stays in the table: whoever traces it has the first look at its end. False
+        where tracing is not allowed."""
+        script = (
+            "import ctypes, sys, time\n"
+            "ptrace = ctypes.CDLL(None).ptrace\n"
+            "ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]\n"
+            "print(ptrace(0x4206, int(sys.argv[1]), None, None), flush=True)\n"  # PTRACE_SEIZE
+            "time.sleep(600)\n"
+        )
+        command = [sys.executable, "-c", script, str(os.getpid())]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}  # none of ours stays open in it
+        tracer = subprocess.Popen(command, **pipes, text=True, start_new_session=True)
+        (self.folder / name).write_text(str(tracer.pid))
+        if tracer.stdout.readline() != "0\n":
+            return False
+        time.sleep(600)
+
     def die_leaving_child(self, name):
         """End with status 3 while a forked child still holds this worker's pipes open."""
         child = os.fork()

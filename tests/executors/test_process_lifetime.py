@@ -183,3 +183,31 @@ def test_an_executor_that_is_never_closed_does_not_hang_the_exit(tmp_path):
     assert done.stderr == ""
     pid = int(done.stdout.splitlines()[1].split()[-1].rstrip(")"))
     assert not is_running(pid)
+
+
+HELD = """
+import sys
+from pathlib import Path
+from executor_targets import Target
+from evonas.executors import Call, make_executor, processes
+
+processes.LEAVING = 1.0
+with make_executor("processes", Target(Path("{folder}")), 1) as executor:
+    for method, name in (("can_not_be_ended", "tracer"), ("pid", None)):
+        for _, result in executor.map([Call(method, (name,) if name else ())], timeout=10):
+            print(getattr(result, "status", result is not False), flush=True)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs ptrace")
+def test_a_worker_that_can_not_be_ended_is_left_behind(tmp_path):
+    """As one that waits in the kernel, for a file server or a driver that does not answer."""
+    try:
+        done = run_script(HELD.format(folder=tmp_path), tmp_path)
+    finally:
+        if (tmp_path / "tracer").exists():
+            os.kill(int((tmp_path / "tracer").read_text()), signal.SIGKILL)
+    if done.stdout.startswith("False"):
+        pytest.skip("tracing is not allowed here")
+    assert (done.stdout, done.returncode) == ("timeout\nTrue\n", 0), done.stderr
+    assert done.stderr.count("can't be ended") == 1
