@@ -71,7 +71,9 @@ def calibrated(
     _check_found(about["sample"])
     if _waiting(about["again"]):
         sitting.tell()  # an interruption of what follows takes nothing of it
-        sitting.train(_with_another_seed(settings), about["again"], AS_LONG, "with another seed")
+        other = _with_another_seed(settings)
+        other.task = evaluator.task  # read once, and to its workers the same data
+        sitting.train(other, about["again"], AS_LONG, "with another seed")
     summary = sitting.tell()
     entries = [*about["sample"], *about["again"]]
     failed = [e for e in entries if e["long"] is None and e["status"]]

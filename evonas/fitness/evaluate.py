@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import platform
+import stat
 import time
 from collections.abc import Collection, Sequence
 from functools import cached_property
@@ -15,7 +17,7 @@ from ..errors import EvonasError
 from ..genome import Genome
 from ..genome.graph import cost
 from ..record import Measure, Outcome
-from ..tasks import Task, load_task
+from ..tasks import Task, fingerprint, load_task
 from .precision import resolve_precision
 
 if TYPE_CHECKING:
@@ -72,6 +74,8 @@ class ProxyEvaluator:
         self.task_name, self.data, self.context = task, data, context
         self.needs, self.validation_tokens, self.checkpoints = tuple(needs), validation_tokens, checkpoints
         self.seed, self.device = seed, device
+        self._began_with: str | None = None  # the data of a task that was loaded, for its copies elsewhere
+        self._stamp: tuple[int, int] | None = None
         usual = 0.05 if device == "cpu" else 0.1
         self.latency_seconds = usual if latency_seconds is None else latency_seconds
         self.horizon, self.sparing_muon, self.whole_memory = horizon, sparing_muon, whole_memory
@@ -90,11 +94,26 @@ class ProxyEvaluator:
             )
 
     def __getstate__(self) -> dict:
-        return {k: v for k, v in self.__dict__.items() if k != "task"}
+        state = {k: v for k, v in self.__dict__.items() if k != "task"}
+        if (task := self.__dict__.get("task")) is not None:
+            state["_began_with"] = self._began_with or fingerprint(task)
+        return state
 
     @cached_property
     def task(self) -> Task:
-        return load_task(self.task_name, self.data, self.context)
+        """Raises EvonasError also where its data is not what this, or what it is a copy of, began with."""
+        stamp = _stamp_of(self.data)  # before it is read
+        task = load_task(self.task_name, self.data, self.context)
+        # To read it all takes seconds per gigabyte.
+        if self._began_with is not None and (stamp is None or stamp != self._stamp):
+            if (now := fingerprint(task)) != self._began_with:
+                raise EvonasError(
+                    f"{self.data or 'the data'} was changed while it was learned from: {self._began_with} then, "
+                    f"{now} now",
+                    "Put the old file back and go on.",
+                )
+        self._stamp = stamp
+        return task
 
     def prepare(self) -> None:
         """Load what a worker needs before its first call, so that all do it at once and nothing of it is timed: the
@@ -199,6 +218,17 @@ class ProxyEvaluator:
         name = torch.cuda.get_device_name() if self.device != "cpu" else platform.machine()
         threads = threads if self.device == "cpu" else torch.get_num_threads()  # set on a CPU alone
         return {"device": self.device, "device_name": name, "threads": threads, "torch": torch.__version__}
+
+
+def _stamp_of(data: str | None) -> tuple[int, int] | None:
+    """What changes with a file's content; None where there is no such file."""
+    if data is None:
+        return None
+    try:
+        about = os.stat(data)
+    except (OSError, ValueError):
+        return None
+    return (about.st_size, about.st_mtime_ns) if stat.S_ISREG(about.st_mode) else None
 
 
 def rung_tokens(tokens: int, rungs: int, growth: int) -> tuple[int, ...]:

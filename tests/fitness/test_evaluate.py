@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import pickle
 import re
 import subprocess
@@ -14,12 +15,14 @@ import torch
 from safetensors import SafetensorError
 
 from evonas.errors import EXIT_USAGE, EvonasError
+from evonas.executors import Call, make_executor
 from evonas.fitness import EXACT, MEASURED, TRAINED, ProxyEvaluator, device_text, resolve_device
 from evonas.genome import genome_to_dict
 from evonas.genome.graph import cost
 from evonas.model import build
 from evonas.record import OBJECTIVES
 from evonas.sketch import error_of_difference
+from evonas.tasks import TextTask
 
 
 @pytest.fixture
@@ -265,3 +268,50 @@ def test_an_evaluator_with_checkpoints_needs_no_torch_to_clear_up(evaluator, tmp
         "made.retain(['a' * 12]); assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)
+
+
+@pytest.fixture
+def own_text(tmp_path, text_file):
+    """A text that may be changed."""
+    path = tmp_path / "own.txt"
+    path.write_bytes(text_file.read_bytes())
+    return path
+
+
+def evaluator_on(data):
+    return ProxyEvaluator(
+        "text", str(data), 16, needs=("loss", "latency"), tokens=256, validation_tokens=64, latency_seconds=0.001
+    )
+
+
+def test_data_that_changes_during_a_search_ends_it(own_text, genome):
+    """A worker that is started late must not learn from another text than those before it."""
+    made = evaluator_on(own_text)
+    assert made.task
+    text = own_text.read_text()
+    with make_executor("processes", made, 1) as executor:
+        ((_, trained),) = executor.map([Call("train", (genome(),))])
+        assert trained.status == "ok"
+        fresh = own_text.with_name("fresh.txt")
+        fresh.write_text(text.swapcase())
+        fresh.replace(own_text)
+    for method in ("train", "measure"):
+        with make_executor("processes", made, 1) as executor:
+            with pytest.raises(EvonasError, match=r"own.txt was changed while it was learned from: .* then, .* now"):
+                list(executor.map([Call(method, (genome(),))]))
+    own_text.write_text(text)  # the same again, of another time
+    with make_executor("processes", made, 1) as executor:
+        ((_, again),) = executor.map([Call("train", (genome(),))])
+    assert again.measures == trained.measures
+
+
+def test_data_of_the_same_size_and_time_is_not_read_again(own_text, monkeypatch):
+    made = evaluator_on(own_text)
+    assert made.task
+    blob = pickle.dumps(made)
+    monkeypatch.setattr(TextTask, "fingerprint", property(lambda _: pytest.fail("read again")))
+    copy = pickle.loads(blob)
+    assert copy.task.vocab_size and pickle.loads(pickle.dumps(copy)).task.vocab_size
+    monkeypatch.undo()
+    os.utime(own_text, (0, 0))
+    assert pickle.loads(blob).task.fingerprint == made.task.fingerprint
