@@ -22,6 +22,7 @@ from evonas.genome import Genome, space_from_dict, space_to_dict
 from evonas.record import MEASURED_AGAIN, Constraint, Objective
 from evonas.report.compare import compare
 from evonas.search import bring_here
+from evonas.search.verdict import Verdict, bugs_at_the_end
 from evonas.store import Store, told_records
 
 HERE = Path(__file__).parent
@@ -964,6 +965,35 @@ def test_architectures_that_can_not_be_measured_cost_themselves_alone(targets, t
     assert targets.run(tmp_path / "run", curve, 3, space=space, population=12) == "generations"
     first = [r.status for r in Store.open(tmp_path / "run").records if r.generation == 0]
     assert "error error error" in " ".join(first) and "ok" in first
+
+
+def test_what_could_not_be_measured_has_not_stopped_a_run(targets, tmp_path, curve):
+    """Three of them at the end, of an interrupted run, are no bug of its trainings, and not done again."""
+    space = targets.own_space(("fine", "measure_raise"))
+    with pytest.raises(KeyboardInterrupt):
+        targets.run(tmp_path / "run", curve, 1, space=space, population=12, listener=targets.Stop("evaluated", 4))
+    before = Store.open(tmp_path / "run").records
+    assert [r.status for r in before] == ["error"] * 4
+    assert targets.run(tmp_path / "run", curve, 1, space=space, population=12) == "generations"
+    after = Store.open(tmp_path / "run").records
+    assert after[:4] == before and len(after) == 12
+
+
+def test_a_row_of_errors_is_told_alike_by_who_sees_them_come_and_who_finds_them(targets, tmp_path, curve):
+    targets.run(tmp_path / "run", curve, 1)
+    store = Store.open(tmp_path / "run")
+    failed = replace(store.records[0], status="error", reason='ValueError: x\n  File "task.py", line 3')
+    verdict = Verdict(targets.Engine(targets.own_space(), [targets.objective("loss")]), store, ())
+    verdict.after_training(failed, 1)
+    verdict.after_training(failed, 1)
+    verdict.kept_untrained()  # of the next generation: infeasible, say
+    verdict.after_training(failed, 1)
+    verdict.after_training(failed, 1)
+    with pytest.raises(EvonasError, match="3 candidates in a row failed"):
+        verdict.after_training(failed, 1)
+    other = replace(failed, status="infeasible", reason="")
+    assert not bugs_at_the_end([failed, failed, other, failed], ("latency",))
+    assert len(bugs_at_the_end([failed, failed, other, failed, failed, failed], ("latency",))) == 3
 
 
 def test_a_bug_of_some_genomes_does_not_keep_the_others_from_being_trained_for_ever(targets, tmp_path, curve):

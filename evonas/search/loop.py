@@ -276,10 +276,12 @@ class Search:
             if record.ok and self.evaluator.trained_names:
                 if (reused := self._reused.get((candidate.genome.id, candidate.rung))) is not None:
                     records[candidate.index] = self._keep(candidate, self._trained(candidate, known, reused))
+                    self._verdict.kept_untrained()
                 else:
                     to_train.append((candidate, known))
             else:
                 records[candidate.index] = self._keep(candidate, record)
+                self._verdict.kept_untrained()
         for candidate, record in self._train(to_train, deadline):
             records[candidate.index] = self._keep(candidate, record)
             self._verdict.after_training(record, self._times_tried(record))
@@ -326,7 +328,7 @@ class Search:
         anew = len(last) == len(candidates) and all(r.status not in ("ok", "infeasible") for r in last.values())
         times = {k: self._times_tried(r) for k, r in last.items()}
         rounds = max(times.values(), default=0)
-        bugs = {id(r) for r in bugs_at_the_end(self.store.records)} if last else set()
+        bugs = {id(r) for r in bugs_at_the_end(self.store.records, self.evaluator.measured_names)} if last else set()
         stopped = {k for k, r in last.items() if id(r) in bugs and times[k] < TRIES}
         again = {k for k, r in last.items() if r.status in MENDABLE and (anew or k in stopped or times[k] < rounds)}
         return {index: record for index, record in last.items() if index not in again}

@@ -49,6 +49,11 @@ class Verdict:
                 exit_code=EXIT_FAILED,
             )
 
+    def kept_untrained(self) -> None:
+        """A record was kept without a training: errors on both sides of it are in no row, as ``bugs_at_the_end`` sees
+        them."""
+        self._bug, self._in_a_row = None, 0
+
     def before_commit(self, generation: int, records: list[Record], tries: int) -> None:
         """All have failed: before the commit, so that a resume does again what can be mended. ``tries`` is how often
         each of these has been tried, TRIES where there is nothing to mend."""
@@ -136,13 +141,16 @@ def bug_of(record: Record) -> tuple[str, str] | None:
     return record.reason.partition(":")[0], ":".join(places[-1]) if places else ""
 
 
-def bugs_at_the_end(records: Sequence[Record]) -> list[Record]:
-    """The last records as far as they are one error, where they have stopped a run."""
+def bugs_at_the_end(records: Sequence[Record], measured: Sequence[str]) -> list[Record]:
+    """The last records as far as they are one error of trainings, where they have stopped a run; ``measured`` names
+    what is measured before one."""
     out: list[Record] = []
     for record in reversed(records):
         if record.revised:  # only measured again, since
             continue
         if bug_of(record) is None or (out and bug_of(record) != bug_of(out[0])):
+            break
+        if any(name not in record.measures for name in measured):  # never trained
             break
         out.append(record)
     return out if len(out) >= _BUGS else []
