@@ -117,9 +117,6 @@ class PoolExecutor(Executor):
         live = {lane.worker: lane for lane in self._lanes if lane.worker is not None}
         found = self._wait(list(live), max(0.0, min(seconds, HEARTBEAT)))
         events = [(lane, found[worker]) for worker, lane in live.items() if worker in found]
-        for lane in list(self._lanes):
-            if lane.starting and lane.worker not in found and time.monotonic() - lane.since > START_LIMIT:
-                self._give_up(lane)
         for lane, event in events:
             if event.kind == "hello":  # it may have waited for us, not we for it
                 lane.since = time.monotonic()
@@ -134,6 +131,10 @@ class PoolExecutor(Executor):
                 lane.ready, self._failed_starts = True, 0
             elif event.kind == "died" and lane.starting:
                 self._count_failed_start(event.data)
+        # After the events: one that has just become ready is one to go on with.
+        for lane in list(self._lanes):
+            if lane.starting and lane.worker not in found and time.monotonic() - lane.since > START_LIMIT:
+                self._give_up(lane)
         return events
 
     def _give_up(self, lane: _Lane) -> None:

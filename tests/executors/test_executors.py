@@ -574,6 +574,18 @@ def test_what_a_worker_died_of_that_does_not_come_back_is_done_by_another(make, 
     assert executor.workers == 1
 
 
+def test_a_worker_that_becomes_ready_while_another_is_given_up_is_gone_on_with(make, capsys):
+    executor = make("processes", 2)
+    late, other = executor._lanes
+    os.kill(late.worker.process.pid, signal.SIGSTOP)
+    while not any(lane is other and event.kind == "hello" for lane, event in executor._events(PATIENCE)):
+        pass
+    assert multiprocessing.connection.wait([other.worker.connection], PATIENCE)  # its "ready", which nobody has read
+    late.since -= 1e6
+    assert results(executor, [Call("square", (3,), "k")]) == {"k": 9}
+    assert "it goes on without" in capsys.readouterr().err
+
+
 def test_where_no_worker_starts_it_is_said(make, monkeypatch):
     executor = make("processes", 1)
     os.kill(executor._lanes[0].worker.process.pid, signal.SIGSTOP)
