@@ -17,6 +17,8 @@
     What ``evonas calibrate`` and the end of a search leave.
 ``lock``
     JSON with pid, host and start time of the writer that holds the file lock; a dead writer's lock is free.
+``calibration.lock``
+    The same of who calibrates the run.
 
 What a kill leaves behind. In ``append``: the line is whole or torn; a torn last line was never acknowledged and is
 dropped (a bad line further up is an error, never skipped). In a merge before the rename: the old file and the full
@@ -55,9 +57,9 @@ Groups of 1-D datasets of equal length, one row per entry:
     or "" in earlier rows.
 ``generations``
     generation, evaluations, front_size, hypervolume, seconds, failures (JSON), rng (JSON), best (JSON), extra (JSON:
-    whatever else the search noted: ``asked``, index and genome id of each candidate; with rungs ``rungs``, genomes told
-    at each, and ``expected``, for each rung below the last the pairs and the standard error from which the last one is
-    expected).
+    whatever else the search noted: ``asked``, index and genome id of each candidate; ``hopeless``, generations in a row
+    after which no member met the constraints; with rungs ``rungs``, genomes told at each, and ``expected``, for each
+    rung below the last the pairs and the standard error from which the last one is expected).
 ``population``
     generation, genome_id, rank (0 is non-dominated among the members of the same fidelity, -1 has no complete
     measurement); the members of each generation in the order the search gave them.
