@@ -113,10 +113,13 @@ def sample_within(store: Store, settings: Settings, seconds: float, workers: int
     return max(fitting, default=0)
 
 
-def calibrate_within(store: Store, settings: Settings, genomes: int, seconds: float, workers: int | None) -> None:
-    """So many genomes, as far as that many seconds allow."""
+def calibrate_within(
+    store: Store, settings: Settings, genomes: int, seconds: float, workers: int | None, check: Callable[[], None]
+) -> None:
+    """So many genomes, as far as that many seconds allow; ``check`` as ``calibrated`` takes it."""
+    end = time.monotonic() + seconds
     with calibrating(store.folder):
-        calibrated(store, settings, genomes, DEFAULT_FACTOR, DEFAULT_REPEATS, time.monotonic() + seconds, workers)
+        calibrated(store, settings, genomes, DEFAULT_FACTOR, DEFAULT_REPEATS, end, workers, check)
 
 
 def _longer(settings: Settings, factor: float) -> ProxyEvaluator:

@@ -51,7 +51,7 @@ def resume(run, generations, timeout, data, budget, patience, workers, calibrate
     started = time.monotonic()
     from ..config import Settings, parse_duration
     from ..genome import space_from_dict
-    from ..store import Store, find_run, note_aim, seconds_since_aim
+    from ..store import Store, find_run, seconds_since_aim
     from .trust import check_task_of_run
 
     deadline, share = end_of(budget, started), share_of(calibrate)
@@ -87,10 +87,8 @@ def resume(run, generations, timeout, data, budget, patience, workers, calibrate
                 f"run {store.name!r} has done its {_done(store)} generations",
                 f"Extend it: {_further(store)}{_or_calibrate(settings, store)}",
             )
-        if not as_told:
-            note_aim(store)
         space = space_from_dict(store.header["space"], stored=True)
-        run_search(settings, space, folder, store, deadline, workers, executor, earlier, ended)
+        run_search(settings, space, folder, store, deadline, workers, executor, earlier, ended, not as_told)
 
 
 def _check_device(settings: Settings, store: Store) -> None:

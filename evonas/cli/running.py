@@ -34,17 +34,18 @@ _SAME_VERSION = "scaled_rates", "sparing_muon"
 
 def run_search(
     settings: Settings, space: SearchSpace, folder: Path, store: Store | None, deadline: float | None,
-    workers: int | None, executor_name: str, earlier: float = 0.0, ended: str | None = None,
+    workers: int | None, executor_name: str, earlier: float = 0.0, ended: str | None = None, told: bool = False,
 ) -> None:  # fmt: skip
     """Run or continue a search and print how it ended. ``store`` None: make one, once all else is known to be right.
     ``earlier``: seconds of sittings before this one that count in the share of the time that a calibration gets.
-    ``ended``: why the search came to its end already; what follows it is done."""
+    ``ended``: why the search came to its end already; what follows it is done. ``told``: from here the run is told anew
+    how far to go."""
     from ..executors import make_executor
     from ..fitness import device_text
     from ..genome import transformer_genome
     from ..record import Constraint
     from ..search import FIRST_TIMEOUT, Search, bring_here
-    from ..store import Store, note_end, note_settled, note_spent
+    from ..store import Store, note_aim, note_end, note_settled, note_spent
     from ..tasks import fingerprint
     from .progress import Progress
 
@@ -75,6 +76,8 @@ def run_search(
         else:
             if ended is None:
                 note_end(store, None)
+            if told:
+                note_aim(store)
             store.set_header(settings=settings.to_dict())  # a new goal outlives an interruption
         # On a cluster other machines measure.
         device = None if executor_name == "ray" else device_text(settings.device)
@@ -105,9 +108,9 @@ def run_search(
         executor.close()
         failed = None
         try:
-            _check_found(store, progress, ended)
+            _check_found(store, progress)
             if sample and settled:
-                failed = _calibrate(store, settings, sample, deadline, began, workers)
+                failed = _calibrate(store, settings, sample, deadline, began, workers, progress.check)
         finally:  # what fails, or is interrupted, has said how to go on; what is killed resume goes on with
             note_settled(store)
         progress.summary(store, ended)
@@ -224,14 +227,15 @@ def _sample(store: Store, settings: Settings, deadline: float | None, began: flo
 
 
 def _calibrate(
-    store: Store, settings: Settings, genomes: int, deadline: float | None, began: float, workers: int | None
-) -> EvonasError | None:
+    store: Store, settings: Settings, genomes: int, deadline: float | None, began: float, workers: int | None,
+    check: Callable[[], None],
+) -> EvonasError | None:  # fmt: skip
     """Calibrate; what to raise in the end where that failed, as the search is done all the same."""
     from .calibrating import calibrate_within
 
     seconds = _calibration_seconds(deadline, began, settings.calibrate)
     try:
-        calibrate_within(store, settings, genomes, seconds, workers)
+        calibrate_within(store, settings, genomes, seconds, workers, check)
     except KeyboardInterrupt:
         click.echo(f"\nInterrupted; the search is done. Go on with: evonas calibrate {store.reference}", err=True)
         raise SystemExit(EXIT_INTERRUPTED) from None
@@ -263,7 +267,7 @@ def _reused(settings: Settings, evaluator: ProxyEvaluator, data: str | None, aga
     for path in settings.reuse:
         try:
             store = Store.open(path)
-            _check_same(store, settings, data)
+            _check_same(store, settings, data, again)
         except EvonasError as error:
             if not again:
                 raise
@@ -275,8 +279,8 @@ def _reused(settings: Settings, evaluator: ProxyEvaluator, data: str | None, aga
     return known_from(stores, evaluator.measured_names, evaluator.trained_names, device_text(settings.device))
 
 
-def _check_same(store: Store, settings: Settings, data: str | None) -> None:
-    """A loss can be taken over only where the same training would be done again."""
+def _check_same(store: Store, settings: Settings, data: str | None, again: bool = False) -> None:
+    """A loss can be taken over only where the same training would be done again. ``again``: on a resume."""
     other, mine = (s.to_dict() for s in (type(settings).from_dict(store.header["settings"]), settings))
     hint = "Only runs of the same task, data, context, seed, device, precision, tokens and rungs can."
     for key in _SAME_TRAINING:
@@ -285,14 +289,19 @@ def _check_same(store: Store, settings: Settings, data: str | None) -> None:
                 f"run {store.name!r} can't be reused: its {key.replace('_', ' ')} is {other[key]}, not {mine[key]}",
                 hint,
             )
-    version = (*_SAME_VERSION, *(("whole_memory",) if "memory" in needs_of(settings) else ()))
-    if differ := [key for key in version if other[key] != mine[key]]:
+    if "memory" in needs_of(settings) and other["whole_memory"] != mine["whole_memory"]:
+        raise EvonasError(
+            f"run {store.name!r} can't be reused: an earlier version made it, which measured memory otherwise",
+            "Leave it away.",
+        )
+    if differ := [key for key in _SAME_VERSION if other[key] != mine[key]]:
         raise EvonasError(
             f"run {store.name!r} can't be reused: an earlier version made it, which trained otherwise "
             f"({', '.join(differ)})",
             "Leave out --reuse.",
         )
-    if data is None and other["data"] != mine["data"]:  # a task that does not tell its data from other data
+    # A task that does not tell its data from other data; a resumed run was compared, and may have been moved.
+    if data is None and not again and other["data"] != mine["data"]:
         raise EvonasError(
             f"run {store.name!r} can't be reused: its data is {other['data']}, not {mine['data']}",
             "Give the same --data.",
@@ -408,7 +417,7 @@ def _new_run(store: Store) -> Iterator[Store]:
             raise
 
 
-def _check_found(store: Store, progress: Progress, ended: str) -> None:
+def _check_found(store: Store, progress: Progress) -> None:
     """A search that has ended without any success is none."""
     seconds = time.monotonic() - progress.started
     if not store.records:

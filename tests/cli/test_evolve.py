@@ -525,6 +525,16 @@ def test_losses_of_other_data_are_not_taken_over_where_a_task_can_not_tell(in_co
         running._check_same(store, settings, None)
         with pytest.raises(EvonasError, match=r"its data is a\.bin, not b\.bin"):
             running._check_same(store, dataclasses.replace(settings, data="b.bin"), None)
+        running._check_same(store, dataclasses.replace(settings, data="b.bin"), None, again=True)  # moved since
+
+
+def test_memory_that_was_measured_otherwise_is_said_to_be_that(in_copy):
+    header = Store.open("runs/first").header
+    settings = Settings.from_dict({**header["settings"], "objectives": ["loss", "memory"], "whole_memory": True})
+    before = dataclasses.replace(settings, whole_memory=False)
+    with Store.create("runs/run", {**header, "settings": before.to_dict()}) as store:
+        with pytest.raises(EvonasError, match="which measured memory otherwise"):
+            running._check_same(store, settings, header["notes"]["data"])
 
 
 def test_a_disk_that_is_full_at_once_leaves_no_run_to_resume(tmp_path, monkeypatch):

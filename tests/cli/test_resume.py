@@ -233,6 +233,20 @@ def test_killed_before_its_calibration_a_run_gets_that_too(cli, in_copy, monkeyp
     assert UNSETTLED not in Store.open("runs/first").header["notes"]
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="sends a signal")
+def test_an_interrupt_that_was_lost_ends_a_searchs_calibration_too(cli, in_copy, monkeypatch):
+    def calibrated(*args):
+        with contextlib.suppress(KeyboardInterrupt):  # as a finaliser does
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(5)
+        args[-1]()
+
+    monkeypatch.setattr("evonas.cli.running._sample", lambda *_: 4)
+    monkeypatch.setattr("evonas.cli.calibrating.calibrated", calibrated)
+    done = cli("resume", "first", "--generations", 3, "--calibrate", "50%", "--executor", "serial", code=130)
+    assert "Interrupted; the search is done. Go on with: evonas calibrate first" in done.err
+
+
 def test_what_was_calibrated_by_hand_is_not_again(cli, in_copy, monkeypatch):
     with Store.open("runs/first", write=True) as store:
         store.set_header(settings={**store.header["settings"], "calibrate": 0.9})
@@ -447,6 +461,14 @@ def test_data_that_has_moved_is_found_where_it_is_said_to_be(cli, own_data):
     other.write_text(moved.read_text().upper())
     assert "is not what run" in cli("resume", "own", "--generations", 4, "--data", other, code=2).sentence
     cli("calibrate", "own", "--genomes", 4, "--repeats", 0, "--data", moved)
+
+
+def test_what_is_refused_has_told_the_run_nothing(cli, own_data):
+    before = Store.open("runs/own").header
+    other = own_data.with_name("other.txt")
+    other.write_text("too short")
+    cli("resume", "own", "--generations", 4, "--executor", "serial", "--data", other, code=2)
+    assert Store.open("runs/own").header == before
 
 
 def test_other_data_of_that_name_is_refused(cli, own_data):
