@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -279,6 +281,9 @@ def damage(path: Path) -> Iterator[None]:
         raise EvonasError(f"{path} can't be read: {error.strerror}") from error
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, IndexError, OverflowError, MemoryError) as error:
         what = str(error).splitlines()[0][:300] if str(error) else type(error).__name__
+        if isinstance(error, OSError) and (error.errno == errno.ESTALE or os.strerror(errno.ESTALE) in str(error)):
+            hint = "The file server has it elsewhere by now: try again."
+            raise EvonasError(f"{path} can't be read now: {what}", hint, exit_code=EXIT_FAILED) from error
         raise EvonasError(
             f"{path} is damaged or no evonas run: {what}",
             "evonas never leaves it so: restore it from a copy, or start over with 'evonas evolve --run NAME'.",

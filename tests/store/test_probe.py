@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import signal
 import struct
 import subprocess
 import time
@@ -10,6 +13,7 @@ import pytest
 
 from evonas.errors import EvonasError
 from evonas.store import Store, probe
+from evonas.store.layout import damage
 
 from .conftest import HEADER, fill, genome
 
@@ -79,3 +83,33 @@ def test_where_no_process_can_be_started_the_file_is_read_as_it_is(run, monkeypa
     (run / "population.h5").touch()
     monkeypatch.setattr(probe.subprocess, "run", fail)
     assert len(Store.open(run).records) == 3
+
+
+def test_a_start_that_is_slow_says_nothing_of_the_file(run, tmp_path, monkeypatch):
+    """As on a file server under load, or where memory is short."""
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text("import time\ntime.sleep(3)\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
+    monkeypatch.setattr(probe, "SECONDS", 1.0)
+    (run / "population.h5").touch()
+    assert len(Store.open(run).records) == 3
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="has no signals")
+def test_who_was_killed_while_reading_says_nothing_of_the_file(run, tmp_path, monkeypatch):
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text("import os\nos.kill(os.getpid(), 9)\n")
+    (run / "population.h5").touch()
+    with monkeypatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(tmp_path / "site"))
+        with pytest.raises(EvonasError, match="can't be read now: who reads it was stopped by SIGKILL") as error:
+            Store.open(run)
+    assert "try again" in error.value.hint and "start over" not in error.value.hint
+    assert len(Store.open(run).records) == 3
+
+
+def test_a_file_that_a_server_has_moved_is_not_damaged(run):
+    with pytest.raises(EvonasError, match="can't be read now") as error:
+        with damage(run / "population.h5"):
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+    assert "try again" in error.value.hint
