@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -203,7 +203,7 @@ class _Sitting:
             Progress(*columns, console=console, transient=True) as bar,
         ):
             row = bar.add_task("", total=len(waiting))
-            for genome_id, result in executor.map(calls, None, self.deadline):
+            for genome_id, result in executor.map(calls, self._timeout(evaluator, waiting), self.deadline):
                 if isinstance(result, Failure) and result.status == "deadline":
                     continue
                 found = waiting[genome_id]
@@ -216,3 +216,12 @@ class _Sitting:
                 if not console.is_terminal:
                     reached = "" if loss is None else f", loss {loss:.4f}"
                     click.echo(f"{what}: {genome_id}: {found['status']}{reached}", err=True)
+
+    def _timeout(self, evaluator: ProxyEvaluator, ids: Iterable[str]) -> float:
+        """Seconds for one training, as a search gives them: one that hangs would be waited for without end."""
+        from ..report.sample import seconds_per_token
+        from ..search.loop import FIRST_TIMEOUT, TIMEOUT_FACTOR
+
+        pace = seconds_per_token(self.store)
+        longest = max(pace.get(i, 0.0) for i in ids) * evaluator.rungs[-1]
+        return max(FIRST_TIMEOUT, TIMEOUT_FACTOR * longest)

@@ -236,6 +236,22 @@ def evolve(cli, in_tmp_path, small):
     return lambda *options, code=0: cli("evolve", *small, "--run", "run", "--executor", "serial", *options, code=code)
 
 
+@pytest.mark.parametrize(("pace", "longest"), [(0.0, 900.0), (1.0, 50.0 * 2 * 1024)])
+def test_a_training_that_hangs_is_not_waited_for_without_end(cli, in_copy, training, monkeypatch, pace, longest):
+    from evonas.executors import SerialExecutor
+
+    real, given = SerialExecutor.map, []
+
+    def mapped(self, calls, timeout=None, deadline=None):
+        given.append(timeout)
+        return real(self, calls, timeout, deadline)
+
+    monkeypatch.setattr(SerialExecutor, "map", mapped)
+    monkeypatch.setattr("evonas.report.sample.seconds_per_token", lambda store: dict.fromkeys(store.genomes, pace))
+    cli("calibrate", "first", "--genomes", 4, "--factor", 2, "--repeats", 0)
+    assert given == [pytest.approx(longest)]
+
+
 def test_a_search_spends_a_share_of_its_time_on_it(evolve, in_tmp_path, training, monkeypatch):
     monkeypatch.setattr("evonas.cli.calibrating._START_SECONDS", 0.0)
     monkeypatch.setattr("evonas.report.sample.seconds_per_token", lambda store: dict.fromkeys(store.genomes, 0.0))
