@@ -153,7 +153,8 @@ def _init(ray: Any, workers: int | None) -> None:
     """Join the cluster of RAY_ADDRESS, or start a local instance with a CPU for every worker asked for."""
     settings: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
     if not os.environ.get("RAY_ADDRESS"):
-        settings.update(include_dashboard=False, num_cpus=max(workers or 1, default_workers()))
+        # Without an address it would join what somebody has started on this host, and then refuse the CPUs.
+        settings.update(address="local", include_dashboard=False, num_cpus=max(workers or 1, default_workers()))
     try:
         ray.init(**settings)
     except (ConnectionError, OSError, ValueError, RuntimeError) as error:
