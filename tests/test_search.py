@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,12 +19,14 @@ import pytest
 from evonas.errors import EXIT_FAILED, EvonasError
 from evonas.evolution import Engine
 from evonas.evolution.selection import non_dominated
+from evonas.executors import make_executor
 from evonas.genome import Genome, space_from_dict, space_to_dict
 from evonas.record import MEASURED_AGAIN, Constraint, Objective
 from evonas.report.compare import compare
-from evonas.search import bring_here
+from evonas.search import FIRST_TIMEOUT, bring_here
+from evonas.search.loop import MIN_TIMEOUT
 from evonas.search.verdict import Verdict, bugs_at_the_end
-from evonas.store import Store, told_records
+from evonas.store import MOVED, Store, told_records
 
 HERE = Path(__file__).parent
 
@@ -1076,6 +1079,26 @@ def test_what_was_only_looked_at_again_prices_no_way_to_the_end(targets, tmp_pat
         assert search._pace.to_the_end(record.genome_id, 0) == before > 0.1
         search._note_time(0, replace(record, cost={"seconds": 50.0, "tokens": 1.0}))
         assert search._pace.to_the_end(record.genome_id, 0) > before
+
+
+def test_after_a_move_the_way_to_the_end_has_the_price_it_had(targets, tmp_path, curve):
+    """Not none: a generation would begin that leaves nothing for it."""
+    folder, evaluator = tmp_path / "run", targets.Curve(curve.folder, rungs=(1, 4))
+    targets.run(folder, evaluator, 4)
+    found = {}
+    for moved in (0, 4):
+        with Store.open(folder, write=True) as store:
+            store.set_header(notes={**store.header["notes"], MOVED: moved})
+            goals = [targets.objective(n) for n in ("loss", "latency")]
+            engine = targets.Engine(targets.own_space(), goals, population_size=6, rungs=2)
+            with make_executor("serial", evaluator, 1) as pool:
+                search = targets.Search(engine, store, pool, evaluator)
+                unfinished = [SimpleNamespace(genome=store.genomes[r.genome_id].genome, rung=0)
+                              for r in store.records[:3]]  # fmt: skip
+                (budget,) = search._budgets(unfinished, 0.0, 1e9, None)
+                found[moved] = list(budget.costs)
+                assert search._timeout() == (FIRST_TIMEOUT if moved else MIN_TIMEOUT)
+    assert found[4] == found[0] and min(found[0]) > 0
 
 
 def test_a_mistake_of_the_user_ends_the_run(targets, tmp_path, curve, text_file):

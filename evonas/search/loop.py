@@ -64,7 +64,7 @@ class Search:
         self._reused = dict((known or Known()).trained)
         self._measurements = Measurements(store, executor, evaluator, (known or Known()).measured, device)
         assert engine.rungs == len(evaluator.rungs), "engine and evaluator differ in their rungs"
-        self._pace = Pace(evaluator.rungs)
+        self._pace, self._pace_elsewhere = Pace(evaluator.rungs), Pace(evaluator.rungs)
         self._paid = 0.0  # tokens trained on in the finished generations
         self._warm: tuple[int, float] | None = None  # generations and the time, when the first was done here
         self._begun: list[Candidate] = []  # of a generation that a deadline has interrupted
@@ -176,7 +176,9 @@ class Search:
             budgets.append(Left(tokens - self._paid, tokens, self._next_generation(), costs))
         # With one rung all are done when time is over.
         if deadline is not None and len(rungs) > 1 and done >= len(rungs):
-            costs = [self._pace.to_the_end(i.genome.id, i.rung) for i in unfinished]
+            # Right after a move nothing is known of this device: better another's times than none.
+            paces = self._pace, self._pace_elsewhere
+            costs = [next(filter(None, (p.to_the_end(i.genome.id, i.rung) for p in paces)), 0.0) for i in unfinished]
             now, margin = self._clock(), _CLOSING_MARGIN
             since, at = self._warm or (done, now)
             # Workers had to start in the first generation here, so it counts only until there is another.
@@ -369,11 +371,11 @@ class Search:
     def _note_time(self, rung: int, record: Record) -> None:
         # A training that diverged soon says nothing of how long others take.
         seconds = record.cost.get("seconds", 0.0) if record.status != "non_finite" else 0.0
-        # Nor does one that was only looked at again, or trained on another machine.
-        trained = record.cost.get("tokens", 1.0) > 0 and record.generation >= moved_at(self.store)
-        if seconds > 0 and trained:
-            self._pace.note(record.genome_id, rung, seconds)
-            if rung == 0:
+        # Nor does one that was only looked at again, or, but for want of better, trained on another machine.
+        if seconds > 0 and record.cost.get("tokens", 1.0) > 0:
+            here = record.generation >= moved_at(self.store)
+            (self._pace if here else self._pace_elsewhere).note(record.genome_id, rung, seconds)
+            if here and rung == 0:
                 self.engine.prices[record.genome_id] = seconds
 
     def _timeout(self, rung: int = 0) -> float:
