@@ -70,6 +70,21 @@ class Measure:
     sketch: str = ""
 
 
+# Measured objectives, in words.
+CONDITIONS = {
+    "latency": "one forward pass of {:,} tokens",
+    "decode_latency": "one token with the KV cache filled to {:,}",
+    "memory": "peak of one forward pass of {:,} tokens, KV cache included",
+}
+
+
+def conditions_of(name: str, context: int, device: str, model: str) -> str:
+    """How the measured objective ``name`` (one of CONDITIONS) was got on a device ("cpu" or "cuda") of that ``model``:
+    ``one forward pass of 64 tokens, batch 1, float32, one thread of ...``"""
+    how = "on" if name == "memory" else "one thread of" if device == "cpu" else "a CUDA graph, where it can be, on"
+    return f"{CONDITIONS[name].format(context)}, batch 1, float32, {how} {model}"
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What one step of an evaluation (measuring, training) gave: the fields it adds to the Record."""

@@ -22,7 +22,8 @@ from evonas.record import Constraint, Measure, Record, objective
 from evonas.store import Store
 
 ROOT = Path(__file__).resolve().parents[1]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = {path: path.read_text(encoding="utf-8") for path in (ROOT / "README.md", *(ROOT / "docs").glob("*.md"))}
+README = PAGES[ROOT / "README.md"]
 
 
 def blocks() -> list[str]:
@@ -39,7 +40,7 @@ def inline(text: str = README) -> list[str]:
 def commands() -> list[str]:
     """Whole ones: a name alone in the text is a mention."""
     lines = [line for block in blocks() for line in block.splitlines()]
-    lines += [text for text in inline() if len(text.split()) > 2]
+    lines += [text for page in PAGES.values() for text in inline(page) if len(text.split()) > 2]
     parts = [part.strip() for line in lines for part in line.split("&&")]
     return [part for part in parts if part.startswith("evonas ")]
 
@@ -165,8 +166,15 @@ def _store_example() -> str:
     return textwrap.dedent("\n".join(lines[start : start + 3]))
 
 
-def test_every_linked_file_exists():
-    for target in re.findall(r"\]\(([^)]+)\)", README):
-        assert target.startswith("http") or (ROOT / target).is_file(), target
-    for path in re.findall(r"`((?:tools|tests|genomes|evonas)/[\w./-]+)`", README):
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_every_linked_file_and_heading_exists(page):
+    for target in re.findall(r"\]\(([^)]+)\)", PAGES[page]):
+        if target.startswith("http"):
+            continue
+        name, _, heading = target.partition("#")
+        linked = (page.parent / name).resolve() if name else page
+        assert linked.is_file(), target
+        headings = re.findall(r"^#+ (.+)$", linked.read_text(encoding="utf-8") if heading else "", flags=re.MULTILINE)
+        assert not heading or heading in {h.lower().replace(" ", "-") for h in headings}, target
+    for path in re.findall(r"`((?:tools|tests|genomes|evonas)/[\w./-]+)`", PAGES[page]):
         assert (ROOT / path).exists(), path

@@ -292,7 +292,7 @@ def _check_same(store: Store, settings: Settings, data: str | None, again: bool 
     if "memory" in needs_of(settings) and other["whole_memory"] != mine["whole_memory"]:
         raise EvonasError(
             f"run {store.name!r} can't be reused: an earlier version made it, which measured memory otherwise",
-            "Leave it away.",
+            "Leave out --reuse.",
         )
     if differ := [key for key in _SAME_VERSION if other[key] != mine[key]]:
         raise EvonasError(

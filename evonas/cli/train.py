@@ -95,8 +95,8 @@ def train(reference, tokens, task, data, context, device, rate_as_found, precisi
     from .. import __version__
     from ..config import DEVICE_DEFAULTS
     from ..fitness import resolve_device, resolve_precision
-    from ..fitness.conditions import conditions_of
     from ..genome import bounded_windows, write_genome
+    from ..record import conditions_of
     from ..store import runs_folder
     from .reference import read_and_tell
     from .running import interrupts

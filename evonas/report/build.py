@@ -13,9 +13,7 @@ import numpy as np
 from ..config import MAX_CONTEXT, MAX_GENERATIONS
 from ..errors import EvonasError
 from ..evolution.ties import tied_records
-from ..fitness import MEASURED
-from ..fitness.conditions import conditions_of
-from ..record import OBJECTIVES, Constraint, Measure, Record
+from ..record import CONDITIONS, OBJECTIVES, Constraint, Measure, Record, conditions_of
 from ..store import ENDED, Store
 from .against import against_seeds, last_record
 from .calibration import noise_of, read_calibration, trained_long
@@ -103,7 +101,7 @@ def _conditions(store: Store, comparison: Comparison) -> dict[str, Any]:
     of = comparison.records[0].measures if comparison.records else {}
     models = {n: _text(m.device) for n, m in of.items() if n in comparison.fidelity and m.fidelity == "measured"}
     known = context is not None and device in ("cpu", "cuda")
-    how = {n: conditions_of(n, context, device, models[n]) for n in MEASURED if n in models} if known else {}
+    how = {n: conditions_of(n, context, device, models[n]) for n in CONDITIONS if n in models} if known else {}
     return {"device_name": next(iter(models.values()), ""), "context": context, "conditions": how}
 
 
