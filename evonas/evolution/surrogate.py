@@ -19,7 +19,7 @@ MAX_POINTS = 300  # that a model is fitted to
 _REMEMBERED = 5_000  # genomes of which is kept what is known
 _JUDGED = 24  # of the latest individuals, by which it is judged
 _FEWEST_PRICES = 8
-_WARP = 8.0  # medians, added to positive values before their logarithm is taken
+_WARP = 4.0  # medians, added to positive values before their logarithm is taken
 
 
 class Features:
