@@ -99,9 +99,9 @@ def _kept(folder: Path) -> str:
 
 
 def _again(run: str) -> str:
-    """The command that goes on, with the options that were given."""
-    context, words = click.get_current_context(), ["evonas", "calibrate", run]
+    """The command that goes on with a run, quoted, and the options that were given."""
+    context, options = click.get_current_context(), []
     for option in context.command.params:
         if option.name != "run" and context.get_parameter_source(option.name) is ParameterSource.COMMANDLINE:
-            words += [option.opts[0], str(context.params[option.name])]
-    return shlex.join(words)
+            options += [option.opts[0], str(context.params[option.name])]
+    return " ".join(["evonas calibrate", run, *map(shlex.quote, options)])

@@ -217,11 +217,12 @@ class _Sitting:
                     reached = "" if loss is None else f", loss {loss:.4f}"
                     click.echo(f"{what}: {genome_id}: {found['status']}{reached}", err=True)
 
-    def _timeout(self, evaluator: ProxyEvaluator, ids: Iterable[str]) -> float:
-        """Seconds for one training, as a search gives them: one that hangs would be waited for without end."""
+    def _timeout(self, evaluator: ProxyEvaluator, ids: Iterable[str]) -> float | None:
+        """Seconds for one training, as a search gives them: one that hangs would be waited for without end. None where
+        all trainings were taken over from another run, and nothing tells how long they take here."""
         from ..report.sample import seconds_per_token
         from ..search.loop import FIRST_TIMEOUT, TIMEOUT_FACTOR
 
         pace = seconds_per_token(self.store)
         longest = max(pace.get(i, 0.0) for i in ids) * evaluator.rungs[-1]
-        return max(FIRST_TIMEOUT, TIMEOUT_FACTOR * longest)
+        return max(FIRST_TIMEOUT, TIMEOUT_FACTOR * longest) if longest else None

@@ -195,11 +195,11 @@ class Progress(Listener):
             nexts += [(f"evonas train {run}:{i[:6]}", f"train in full: {which}") for i, which in _to_train(report)]
             if ended != "exhausted":
                 nexts.append((f"evonas resume {run} --generations {done + 30}", "search on"))
-            grid = Table.grid(padding=(0, 3))
-            grid.add_column(no_wrap=True)  # to be copied
-            for command, meaning in nexts:
-                grid.add_row(Text("  " + command, style="bold"), plain(meaning))
-            console.print("Next:", grid)
+            console.print("Next:")
+            wide = max(len(command) for command, _ in nexts)
+            for command, meaning in nexts:  # to be copied: neither cut nor wrapped
+                line = Text.assemble((f"  {command:{wide}}", "bold"), "   ", plain(meaning))
+                console.print(line, soft_wrap=True, highlight=False)
 
 
 def _to_train(report: Mapping[str, Any]) -> list[tuple[str, str]]:

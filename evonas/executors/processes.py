@@ -103,6 +103,8 @@ class ProcessExecutor(PoolExecutor):
 
 
 class _ProcessWorker(Worker):
+    left_behind = 0  # by this process: could not be ended
+
     def __init__(self, target: bytes, env: Mapping[str, str], needs_main: bool) -> None:
         self._target = target
         context = multiprocessing.get_context("spawn")
@@ -127,7 +129,7 @@ class _ProcessWorker(Worker):
                 return None
         except (EOFError, OSError):
             multiprocessing.connection.wait([self.process.sentinel], GRACE)  # let it end its own way
-        self._kill_group()  # before it is reaped, while the id is certainly its own
+        self.kill_group()  # before it is reaped, while the id is certainly its own
         self._reap()
         return Event("died", _how(self.process.exitcode))
 
@@ -156,7 +158,7 @@ class _ProcessWorker(Worker):
 
     def stop(self) -> None:
         self.connection.close()
-        self._kill_group()
+        self.kill_group()
         self._reap()
 
     def terminate(self) -> None:
@@ -165,19 +167,20 @@ class _ProcessWorker(Worker):
         self._signal_group("SIGTERM")
         self.process.terminate()
 
-    def _kill_group(self) -> None:
+    def kill_group(self) -> None:
         self._signal_group("SIGKILL")
         self.process.kill()
 
     def _reap(self) -> None:
         """Wait for its end, though not for ever: one that hangs in the kernel (for a file server or a driver that does
         not answer) can't be killed. ``join`` takes a limit, but waits without one where a part of it has ended."""
-        end = time.monotonic() + LEAVING
+        end = time.monotonic() + (GRACE if _ProcessWorker.left_behind else LEAVING)  # others hang likewise
         while self.process.is_alive() and time.monotonic() < end:
             time.sleep(0.005)
         children = multiprocessing.process._children  # what multiprocessing waits for at exit
         if self.process.is_alive() and self.process in children:
             children.discard(self.process)
+            _ProcessWorker.left_behind += 1
             print(f"evonas: worker process {self.process.pid} can't be ended; it is left behind", file=sys.stderr)
 
     def _signal_group(self, name: str) -> None:
@@ -199,6 +202,9 @@ def _end(lanes: list, owner: int) -> None:
     end = time.monotonic() + GRACE
     for worker in workers:
         multiprocessing.connection.wait([worker.process.sentinel], max(0.0, end - time.monotonic()))
+    for worker in workers:
+        worker.kill_group()
+    for worker in workers:
         worker.stop()
 
 

@@ -16,8 +16,8 @@ from .short import clean, number, thousands
 
 Ahead = Mapping[str, Mapping[str, Any]]
 TO_COMPARE = (  # with a seed that a constraint rules out
-    "To be compared with it, set the constraint no lower than this seed's own value; to push an objective below that, "
-    "use --goal"
+    "To be compared with it, loosen the constraint until this seed meets it; to ask for more of an objective than "
+    "that, use --goal"
 )
 
 

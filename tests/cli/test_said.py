@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 
 import pytest
 
@@ -19,7 +20,7 @@ def test_a_seed_that_breaks_a_constraint_is_told_of_with_the_cure(cli, in_tmp_pa
     options = ("--objective", "loss", "--objective", "flops", "--constraint", "flops<=1e5", "--generations", 1)
     done = cli("evolve", *small, "--seed-genome", seed_file, "--widen", *options, "--executor", "serial", code=(0, 1))
     said = " ".join(done.err.split())
-    assert "nothing with it. To be compared with it, set the constraint no lower than" in said and "--goal." in said
+    assert "nothing with it. To be compared with it, loosen the constraint until" in said and "--goal." in said
 
 
 def test_the_latency_of_a_training_says_what_it_is(cli, in_tmp_path, text_file, seed_file):
@@ -119,3 +120,19 @@ def test_an_interrupted_calibration_says_what_is_kept_and_how_to_go_on(cli, in_c
     monkeypatch.chdir(in_copy)
     more = cli(*again.split()[1:]).err.splitlines()
     assert sum(line.startswith("calibrating: ") for line in more) == 4 - trained
+
+
+def test_the_command_that_goes_on_names_a_run_as_it_is_typed():
+    from evonas.cli.calibrate import _again, calibrate
+
+    with calibrate.make_context("calibrate", ["/data/my runs/a", "--data", "my text", "--factor", "2"]):
+        words = shlex.split(_again(shlex.quote("/data/my runs/a")))
+    assert words == ["evonas", "calibrate", "/data/my runs/a", "--factor", "2.0", "--data", "my text"]
+
+
+def test_commands_to_copy_are_whole_however_narrow_the_terminal_is(cli, in_tmp_path, small, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    name = "a-name-that-is-longer-than-most"
+    options = ("--objective", "loss", "--objective", "flops", "--executor", "serial", "--run", name)
+    said = cli("evolve", *small, *options, "--generations", 1)
+    assert f"  evonas report {name} --html {name}.html  " in said.out and "…" not in said.out.partition("Next:")[2]

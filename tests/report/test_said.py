@@ -41,8 +41,8 @@ def test_a_seed_that_a_constraint_rules_out_says_how_it_would_be_compared(store)
     report = build_report(store)
     (entry,) = report["against_seed"]
     assert sentence(entry, report["objectives"]).endswith(
-        "infeasible, nothing to compare with. To be compared with it, set the constraint no lower than this seed's own "
-        "value; to push an objective below that, use --goal"
+        "infeasible, nothing to compare with. To be compared with it, loosen the constraint until this seed meets it; "
+        "to ask for more of an objective than that, use --goal"
     )
     assert any(line.endswith("use --goal.") for line in lines(store))
 
