@@ -94,7 +94,8 @@ def test_every_command_parses(command):
 
 @pytest.mark.parametrize("mention", sorted({text for text in inline() if len(text.split()) == 2}))
 def test_every_command_that_is_mentioned_exists(mention):
-    resolved(mention.split()[1:])
+    *_, left = resolved(mention.split()[1:])
+    assert left == []
 
 
 def test_a_command_that_wraps_is_one():

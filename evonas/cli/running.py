@@ -82,29 +82,29 @@ def run_search(
         # On a cluster other machines measure.
         device = None if executor_name == "ray" else device_text(settings.device)
         try:
-            with contextlib.ExitStack() as sitting:
-                sitting.callback(note_spent, store)
-                if device is not None:
-                    bring_here(store, executor, evaluator, device, settings.timeout or FIRST_TIMEOUT, deadline)
-                search = Search(
-                    engine,
-                    store,
-                    executor,
-                    evaluator,
-                    constraints=constraints,
-                    timeout=settings.timeout,
-                    labels=progress.seeds,
-                    known=known,
-                    device=device,
-                    listener=progress,
-                )
-                began = progress.started - earlier
-                about = search, settings, deadline, progress, began, workers
-                ended, sample, settled = _searched(*about) if ended is None else (ended, *_followed(*about))
+            if device is not None:
+                bring_here(store, executor, evaluator, device, settings.timeout or FIRST_TIMEOUT, deadline)
+            search = Search(
+                engine,
+                store,
+                executor,
+                evaluator,
+                constraints=constraints,
+                timeout=settings.timeout,
+                labels=progress.seeds,
+                known=known,
+                device=device,
+                listener=progress,
+            )
+            began = progress.started - earlier
+            about = search, settings, deadline, progress, began, workers
+            ended, sample, settled = _searched(*about) if ended is None else (ended, *_followed(*about))
         except KeyboardInterrupt:
             again = _resume_command(store.reference, workers, executor_name)
             click.echo(f"\nInterrupted; every finished evaluation is kept. Go on with: {again}", err=True)
             raise SystemExit(EXIT_INTERRUPTED) from None
+        finally:
+            note_spent(store)
         executor.close()
         failed = None
         try:

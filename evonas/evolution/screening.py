@@ -132,7 +132,8 @@ def _roots(roots: Mapping[str, tuple[str, ...]], parents: Sequence[str]) -> tupl
 def _by_gain(engine: Engine, spread, leading, pool, worth: np.ndarray, risky: np.ndarray, count: int) -> list[int]:
     """Places in ``pool``, by expected gain in hypervolume over the ``leading`` ones times its ``worth`` (the chance of
     an evaluation that does not fail, by what that takes), each chosen one taken as told before the next. Of ``risky``
-    ones, which are as likely to fail and fail together, there are few. ``spread`` says what range an objective has."""
+    ones, more likely to fail than not, there are few, as they fail together. ``spread`` says what range an objective
+    has."""
     m = len(engine.objectives)
     told_so_far = engine.wanted(np.array([i.told[-1][:m] for i in spread]))
     box = hypervolume_box(minimised(told_so_far, engine.directions))

@@ -99,9 +99,9 @@ class Surrogate:
                 continue
             warp = _Warp(y)
             x = self._inputs([i.genome for i, _ in points], [r for _, r in points] if changes else None)
-            model = GaussianProcess(x, warp.of(y), self._groups(changes))
+            model = GaussianProcess(x, warp.heights, self._groups(changes))
             self._models[j] = model, warp, changes
-            skills.append(_skill(model, points, warp.of(y)))
+            skills.append(_skill(model, points, warp.heights))
         ranked = [skill for skill in skills if skill is not None]
         self.skill = min(ranked, default=0.0 if skills or self._constant else 1.0)
 
@@ -164,8 +164,8 @@ class _Warp:
 
     def __init__(self, y: np.ndarray) -> None:
         self._shift = _WARP * float(np.median(y)) if y.min() > 0 else None
-        heights = self.of(y)
-        self._most = float(heights.max() + np.ptp(heights))  # an exponential of more might have no number
+        self.heights = self.of(y)  # of the values themselves
+        self._most = float(self.heights.max() + np.ptp(self.heights))  # an exponential of more might have no number
 
     def of(self, y: np.ndarray) -> np.ndarray:
         return y if self._shift is None else np.log(y + self._shift)

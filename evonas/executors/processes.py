@@ -130,7 +130,7 @@ class _ProcessWorker(Worker):
         except (EOFError, OSError):
             multiprocessing.connection.wait([self.process.sentinel], GRACE)  # let it end its own way
         self.kill_group()  # before it is reaped, while the id is certainly its own
-        self._reap()
+        self.reap()
         return Event("died", _how(self.process.exitcode))
 
     def _understand(self, message: bytes) -> Event | None:
@@ -159,7 +159,7 @@ class _ProcessWorker(Worker):
     def stop(self) -> None:
         self.connection.close()
         self.kill_group()
-        self._reap()
+        self.reap()
 
     def terminate(self) -> None:
         """Ask it to end."""
@@ -171,7 +171,7 @@ class _ProcessWorker(Worker):
         self._signal_group("SIGKILL")
         self.process.kill()
 
-    def _reap(self) -> None:
+    def reap(self) -> None:
         """Wait for its end, though not for ever: one that hangs in the kernel (for a file server or a driver that does
         not answer) can't be killed. ``join`` takes a limit, but waits without one where a part of it has ended."""
         end = time.monotonic() + (GRACE if _ProcessWorker.left_behind else LEAVING)  # others hang likewise
@@ -205,7 +205,7 @@ def _end(lanes: list, owner: int) -> None:
     for worker in workers:
         worker.kill_group()
     for worker in workers:
-        worker.stop()
+        worker.reap()
 
 
 def _how(exitcode: int | None) -> str:

@@ -16,7 +16,7 @@ import numpy as np
 from ..errors import EvonasError
 from ..genome import Genome
 from ..genome.graph import cost
-from ..record import Measure, Outcome
+from ..record import CONDITIONS, Measure, Outcome
 from ..tasks import Task, fingerprint, load_task
 from .precision import resolve_precision
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .train import Training
 
 EXACT = ("params", "flops")
-MEASURED = ("latency", "decode_latency", "memory")
+MEASURED = tuple(CONDITIONS)
 TRAINED = ("loss",)
 
 

@@ -142,25 +142,32 @@ def _rule(text: Any, where: str, genes: list[Gene], stored: bool) -> Rule:
         rule = Rule(text)
     except EvonasError as error:
         raise EvonasError(f"{where}: {error.message}", error.hint) from None
-    named = [g for g in genes if g.name in rule.names]
-    empty = sorted(g.name for g in named if g.contains(None))
-    words = sorted(w for w in {"none", "full"} & rule.texts if not any(g.contains(w) for g in named))
-    if empty and words and not stored:
-        cure = f"Write it without quotes: {empty[0]} is {words[0]}"
-        raise EvonasError(f"{where}: rule {text!r} holds the text {words[0]!r}, which no gene is", cure)
     known = {g.name for g in genes} | {"head_dim"}
     for name in sorted(rule.names - known):
         raise EvonasError(f"{where}: rule {text!r} names unknown gene {name!r}", did_you_mean(name, known))
-    if "head_dim" in rule.names and text not in _TRANSFORMER_RULES and _may_be_left_out(genes) and not stored:
+    if not stored:
+        _check_words(rule, where, genes)
+    return rule
+
+
+def _check_words(rule: Rule, where: str, genes: list[Gene]) -> None:
+    """Raise EvonasError where a rule can't mean what it says."""
+    text = rule.text
+    named = [g for g in genes if g.name in rule.names]
+    empty = sorted(g.name for g in named if g.contains(None))
+    words = sorted(w for w in {"none", "full"} & rule.texts if not any(g.contains(w) for g in named))
+    if empty and words:
+        cure = f"Write it without quotes: {empty[0]} is {words[0]}"
+        raise EvonasError(f"{where}: rule {text!r} holds the text {words[0]!r}, which no gene is", cure)
+    if "head_dim" in rule.names and text not in _TRANSFORMER_RULES and _may_be_left_out(genes):
         cure = "Leave none out of the choices of head_dim, or head_dim out of the rule."
         raise EvonasError(f"{where}: rule {text!r} names head_dim, which may be none for a stated width", cure)
     texts = {option for g in named for option in g.choices or () if isinstance(option, str)}
     texts |= {option for g in named for option in CHOICES.get(g.name, ())}  # the space need not have all of them
-    for word in () if stored else sorted(rule.texts - texts - {"none", "full"}):
+    for word in sorted(rule.texts - texts - {"none", "full"}):
         names = ", ".join(g.name for g in named) or "nothing"
         cure = did_you_mean(word, texts) if texts else "Numbers, true and false stand without quotes."
         raise EvonasError(f"{where}: rule {text!r} holds {word!r}, which {names} never is", cure)
-    return rule
 
 
 def _may_be_left_out(genes: list[Gene]) -> bool:

@@ -174,13 +174,10 @@ def test_an_interrupted_one_loses_neither_what_it_trained_nor_the_last_summary(c
     assert "trained 3 times longer" in cli("report", "first").out
 
 
-def test_at_the_budgets_end_what_is_done_is_kept(cli, in_copy, training, monkeypatch):
-    class Over:
-        def __le__(self, now):
-            return len(training.done) >= 2
-
+def test_at_the_budgets_end_what_is_done_is_kept(cli, in_copy, training, monkeypatch, when):
+    over = when(lambda: len(training.done) >= 2)
     with monkeypatch.context() as patch:
-        patch.setattr(importlib.import_module("evonas.cli.calibrate"), "end_of", lambda *_: Over())
+        patch.setattr(importlib.import_module("evonas.cli.calibrate"), "end_of", lambda *_: over)
         done = cli("calibrate", "first", "--genomes", 6, "--repeats", 0, "--budget", "1h")
     assert len(training.done) == 2 and "4 are still to be trained" in done.err
     cli("calibrate", "first", "--genomes", 6, "--repeats", 0)

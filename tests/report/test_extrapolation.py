@@ -143,38 +143,40 @@ def test_one_rung_has_no_change_to_learn_from(climbed, tmp_path):
     assert len(found.losses) == 60 and np.isfinite(list(found.losses.values())).all()
 
 
-def test_the_report_shows_it_for_the_front(climbed, tmp_path):
-    shutil.copytree(climbed.folder, tmp_path / "run")  # others look at it too
-    with Store.open(tmp_path / "run", write=True) as own:
-        _it_shows_for_the_front(own)
+@pytest.fixture
+def own(climbed, tmp_path):
+    """A copy of ``climbed`` to write to: others look at that."""
+    shutil.copytree(climbed.folder, tmp_path / "run")
+    with Store.open(tmp_path / "run", write=True) as store:
+        yield store
 
 
-def _it_shows_for_the_front(climbed):
-    ids = at_the_last(climbed)
-    front = [member["id"] for member in build_report(climbed)["front"]]
+def test_the_report_shows_it_for_the_front(own):
+    ids = at_the_last(own)
+    front = [member["id"] for member in build_report(own)["front"]]
     longer = [*front[:1], *(i for i in ids if i not in front)]
     assert len(front) >= 2 and len(longer) >= FEWEST
-    everyone = choose(climbed, 60, len(TOKENS), 50, 16)
+    everyone = choose(own, 60, len(TOKENS), 50, 16)
     about = begin([c for c in everyone if c.genome.id in longer], 4.0, TOKENS, "x", None)
     for e in about["sample"]:
-        note(about, e, "ok", later(climbed, e["id"]), "", 4.0)
-    found = extrapolated(climbed, trained_long(about["trained"], 4.0, "x"))
-    about["summary"] = summary_of(climbed, about)
+        note(about, e, "ok", later(own, e["id"]), "", 4.0)
+    found = extrapolated(own, trained_long(about["trained"], 4.0, "x"))
+    about["summary"] = summary_of(own, about)
     assert about["summary"]["extrapolation"] == {"tokens": 16384, "genomes": len(longer), "error": found.error}
     assert about["summary"]["predictors"][-1]["what"] == "extrapolated to 16,384 tokens"
     said = f"tokens from the last rung and the genes: standard error {found.error:.2g} nats"
     assert said in lines(about["summary"])[-1]
-    climbed.commit({"generation": len(climbed.generations), "rungs": [60, 20, 8]}, [])
-    write_calibration(climbed.folder, about)
-    report = build_report(climbed)
-    (climbed.folder / FILE).unlink()
+    own.commit({"generation": len(own.generations), "rungs": [60, 20, 8]}, [])
+    write_calibration(own.folder, about)
+    report = build_report(own)
+    (own.folder / FILE).unlink()
     of = {m["id"]: m["extrapolated"] for m in report["front"]}
-    assert of[front[0]] == {"tokens": 16384, "value": pytest.approx(later(climbed, front[0])), "spread": None}
+    assert of[front[0]] == {"tokens": 16384, "value": pytest.approx(later(own, front[0])), "spread": None}
     assert of[front[1]] == {"tokens": 16384, "value": found.losses[front[1]], "spread": found.error}
     table = table_of(report)
     assert table.ahead == ["loss at 16.4k"]
     cells = {row.id: row.ahead[0][0] for row in table.front}
-    assert cells[front[0]] == f"{later(climbed, front[0]):.4g}"
+    assert cells[front[0]] == f"{later(own, front[0]):.4g}"
     assert cells[front[1]].startswith("~") and " ±" in cells[front[1]]
     for text in (to_markdown(report), to_html(report), to_csv(report)):
         assert "loss at 16.4k" in text or "extrapolated,extrapolated_spread,extrapolated_tokens" in text
@@ -183,7 +185,7 @@ def _it_shows_for_the_front(climbed):
     console = Console(file=io.StringIO(), width=80)
     render_table(report, console)
     assert f"loss at 16.4k: {cells[front[1]]}" in console.file.getvalue()
-    assert [m["extrapolated"] for m in build_report(climbed)["front"]] == [None] * len(front)
+    assert [m["extrapolated"] for m in build_report(own)["front"]] == [None] * len(front)
 
 
 def test_beside_a_seed_stands_how_much_it_gains_by_then():

@@ -103,7 +103,7 @@ def test_a_context_that_is_none_is_not_told(tmp_path, context):
 
 
 def test_one_thread_is_what_times_are_taken_on():
-    assert CPU_THREADS == 1, "as fitness.conditions has it"
+    assert CPU_THREADS == 1, "as record.conditions_of has it"
 
 
 def test_the_signs_of_a_table_are_explained_as_far_as_they_occur(store):
