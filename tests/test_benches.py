@@ -34,6 +34,10 @@ def test_bench_search():
     assert (found["benchmark"], found["budgets"]) == ("search", [50])
     for rows in found["problems"].values():
         assert set(rows) == set(ours) and all(0 <= row["deficits"][0][0] <= 1 for row in rows.values())
+    # Scripts that import it get the same problem, with its front where it can be reached.
+    asked = "import bench_search as b, json; print(json.dumps(b.deficits('misleading', 'random', 50, 0)[0]))"
+    done = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, timeout=600, cwd=TOOLS)
+    assert json.loads(done.stdout) == found["problems"]["misleading"]["random"]["deficits"][0]
 
 
 def test_what_a_generation_costs():

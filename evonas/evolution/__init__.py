@@ -1,5 +1,6 @@
 """A public ask/tell engine for multi-objective evolution over any ``SearchSpace``, without torch."""
 
+from .arrays import ArrayEngine
 from .engine import Candidate, Engine
 from .fitness import Individual, ParetoFitness
 from .sampling import stratified
@@ -7,6 +8,7 @@ from .selection import hypervolume, hypervolume_box, minimised, non_dominated, p
 from .variation import mate, mutate
 
 __all__ = [
+    "ArrayEngine",
     "Candidate",
     "Engine",
     "Individual",

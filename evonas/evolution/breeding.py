@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 from deap import base
 
 from ..genome import Genome, SearchSpace
+from ..genome.codes import Coder, Codes
 from .fitness import Individual
 from .variation import mate, mate_codes, mutate, mutate_codes
 
@@ -43,18 +45,28 @@ def offspring(
     pairs = toolbox.select_parents.func.pairs(parents, n, rng)
     coder = space.coder
     first, second = (coder.of([i.genome for i in side]) for side in zip(*pairs))
-    mated = ~first.same(second) & (rng.random(n) < _MATE)
-    children = first[:]
-    children[mated] = mate_codes(first[mated], second[mated], coder, rng)
-    mutated = ~mated | (rng.random(n) < _MUTATE_CHILD) | children.same(first) | children.same(second)
-    share = toolbox.mutate.keywords.get("share")
-    children[mutated], mutations = mutate_codes(children[mutated], coder, rng, share)
-    names = np.full(n, "", dtype=object)
-    names[mutated] = mutations
+    many = partial(mutate_codes, share=toolbox.mutate.keywords.get("share"))
+    children, mated, names = bred(first, second, coder, rng, mate_codes, many)
     return [
         Proposal(genome, (a.genome.id, b.genome.id) if both else (a.genome.id,), _operator(both, name))
         for genome, (a, b), both, name in zip(coder.decode(children), pairs, mated.tolist(), names)
     ]
+
+
+def bred(
+    first: Codes, second: Codes, coder: Coder, rng: np.random.Generator, mate: Callable, mutate: Callable
+) -> tuple[Codes, np.ndarray, np.ndarray]:
+    """Children of n pairs, mask (n,) of those that both parents have made, names (n,) of their mutations, "" without
+    one. ``mate`` and ``mutate`` are called as ``mate_codes`` and ``mutate_codes`` are."""
+    n = len(first)
+    mated = ~first.same(second) & (rng.random(n) < _MATE)
+    children = first[:]
+    children[mated] = mate(first[mated], second[mated], coder, rng)
+    mutated = ~mated | (rng.random(n) < _MUTATE_CHILD) | children.same(first) | children.same(second)
+    children[mutated], mutations = mutate(children[mutated], coder, rng)
+    names = np.full(n, "", dtype=object)
+    names[mutated] = mutations
+    return children, mated, names
 
 
 def _child(

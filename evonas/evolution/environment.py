@@ -9,7 +9,7 @@ import numpy as np
 from deap import tools
 
 from .fitness import Individual, ParetoFitness
-from .selection import crowding_by_rank, pareto_rank
+from .selection import nsga2_order
 
 _MOST = 2**24  # numbers in an array of NSGA-III's
 
@@ -76,9 +76,7 @@ class Tournament:
     def pairs(self, population: Sequence[Individual], n: int, rng: np.random.Generator) -> list[Pair]:
         """Parents of ``n`` children at once."""
         order = self._ordered(population)
-        first = _winners(n, len(order), rng)
-        second = _winners(n, max(len(order) - 1, 1), rng)
-        second += (second >= first) & (len(order) > 1)
+        first, second = tournament_places(n, len(order), rng)
         return [(order[a], order[b]) for a, b in zip(first.tolist(), second.tolist())]
 
     def __call__(self, population: Sequence[Individual], k: int, rng: np.random.Generator) -> list[Individual]:
@@ -94,10 +92,26 @@ class Tournament:
         return [self._order[place] for place in taken]
 
 
+def best_places(points: np.ndarray, violations: np.ndarray, births: np.ndarray, k: int) -> np.ndarray:
+    """Places of the best ``k`` of n, best first, as ``select_nsga2`` has them: ``points`` (n, m), minimised, of the
+    feasible; after these the others by ``violations`` (n,), then ``births`` (n,)."""
+    feasible, others = (np.flatnonzero(mask) for mask in (violations == 0, violations > 0))
+    order = feasible[nsga2_order(points[feasible], births[feasible])]
+    return np.concatenate([order, others[np.lexsort((births[others], violations[others]))]])[:k]
+
+
 def distinct_places(n: int, size: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """``n`` times two different places below ``size``, drawn evenly; twice 0 where there is only that."""
     a, b = ((rng.random(n) * most).astype(int) for most in (size, max(size - 1, 1)))
     return a, b + ((b >= a) & (size > 1))
+
+
+def tournament_places(n: int, size: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Places (n,) and (n,) of both parents of ``n`` children in an order from best to worst, by binary tournaments;
+    different ones where there are two."""
+    first = _winners(n, size, rng)
+    second = _winners(n, max(size - 1, 1), rng)
+    return first, second + ((second >= first) & (size > 1))
 
 
 def _winners(n: int, size: int, rng: np.random.Generator) -> np.ndarray:
@@ -114,9 +128,7 @@ def _nsga2_order(individuals: Sequence[Individual]) -> list[int]:
     if not individuals:
         return []
     points = np.negative([i.fitness.wvalues for i in individuals])
-    ranks = pareto_rank(points)
-    crowding = crowding_by_rank(points, ranks)
-    return np.lexsort(([i.index for i in individuals], -crowding, ranks)).tolist()
+    return nsga2_order(points, np.array([i.index for i in individuals])).tolist()
 
 
 def _partitions(m: int, k: int) -> int:

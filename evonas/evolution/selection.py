@@ -54,10 +54,18 @@ def crowding_distance(points: np.ndarray) -> np.ndarray:
 def crowding_by_rank(points: np.ndarray, ranks: np.ndarray) -> np.ndarray:
     """Crowding distance (n,) of each row within its own front."""
     distance = np.zeros(len(points))
-    for rank in np.unique(ranks):
-        members = ranks == rank
-        distance[members] = crowding_distance(points[members])
+    order = np.argsort(ranks, kind="stable")
+    for members in np.split(order, np.flatnonzero(np.diff(ranks[order])) + 1):
+        if len(members):
+            distance[members] = crowding_distance(points[members])
     return distance
+
+
+def nsga2_order(points: np.ndarray, births: np.ndarray) -> np.ndarray:
+    """Places (n,) of ``points`` (n, m), best first: by Pareto rank, then crowding distance (Deb et al. 2002), then
+    ``births`` (n,)."""
+    ranks = pareto_rank(points)
+    return np.lexsort((births, -crowding_by_rank(points, ranks), ranks))
 
 
 def hypervolume_contributions(points: np.ndarray, of: Sequence[int]) -> np.ndarray:
