@@ -135,10 +135,12 @@ def test_the_space_reads(tmp_path):
 
 
 def test_the_engine_example_runs_without_torch():
-    script = block_with("from evonas.evolution import Engine") + "\nimport sys\nassert 'torch' not in sys.modules\n"
+    blocks = block_with("from evonas.evolution import Engine"), block_with("from evonas.evolution import ArrayEngine")
+    script = "\n".join([*blocks, "import sys", "assert 'torch' not in sys.modules"])
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, timeout=60)
     assert done.returncode == 0, done.stderr
     assert "'shape': 'round'" in done.stdout
+    assert int(done.stdout.splitlines()[-1]) > 100
 
 
 def test_the_pandas_example_reads_a_run(tmp_path, monkeypatch):

@@ -45,10 +45,11 @@ def stratum_elites(individuals: Sequence[Individual], steady: Ranges, n: int) ->
 
 
 def _scaled(values: np.ndarray, low: float, high: float) -> np.ndarray:
-    """From 0 to 1."""
-    if min(low, values.min()) > 0:
+    """From 0 to 1, on a scale by what was told: what is only expected may lie outside, even below 0."""
+    values = np.clip(values, low, high)
+    if low > 0:
         values, low, high = np.log(values), np.log(low), np.log(high)
-    return np.clip((values - low) / (high - low), 0, 1) if high > low else np.zeros(len(values))
+    return (values - low) / (high - low) if high > low else np.zeros(len(values))
 
 
 def select_by_strata(

@@ -59,6 +59,12 @@ def test_strata_are_those_of_the_whole_run():
     assert indices(stratum_elites(MEMBERS, zero, 2)) == [6, 2]
 
 
+def test_what_is_expected_beyond_what_was_told_leaves_the_scale_as_it_is():
+    """A model may expect a time below 0: the others are told apart by their logarithms all the same."""
+    assert indices(stratum_elites([*MEMBERS, individual(9, 3.5, -0.1)], TIME, 3)) == [6, 4, 2]
+    assert indices(stratum_elites([*MEMBERS, individual(9, 2.1, 400.0)], TIME, 3)) == [9, 4, 2]
+
+
 def test_infeasible_ones_are_no_elite_and_come_last():
     broken = individual(20, 0.0, 0.0, violation=1.0)
     assert 20 not in indices(stratum_elites([broken, *MEMBERS], TIME, 4))
