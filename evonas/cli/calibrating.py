@@ -72,7 +72,7 @@ def calibrated(
     if _waiting(about["again"]):
         sitting.tell()  # an interruption of what follows takes nothing of it
         other = _with_another_seed(settings)
-        other.task = evaluator.task  # read once, and to its workers the same data
+        other.task, other._stamp = evaluator.task, evaluator._stamp  # read once, and to its workers the same data
         sitting.train(other, about["again"], AS_LONG, "with another seed")
     summary = sitting.tell()
     entries = [*about["sample"], *about["again"]]

@@ -115,6 +115,13 @@ class ProxyEvaluator:
         self._stamp = stamp
         return task
 
+    def _check_data(self) -> None:
+        """Raises EvonasError where a file was written over in place: what is mapped of it has changed with it."""
+        # One that was removed is still there for who has mapped it.
+        if self._began_with is not None and _stamp_of(self.data) not in (None, self._stamp):
+            del self.task
+            _ = self.task  # is it what this began with?
+
     def prepare(self) -> None:
         """Load what a worker needs before its first call, so that all do it at once and nothing of it is timed: the
         data, torch, what its optimisers import when they are made (seconds), and the device's libraries."""
@@ -170,7 +177,7 @@ class ProxyEvaluator:
     def train(self, genome: Genome, rung: int = 0) -> Outcome:
         """The proxy's held-out loss at that rung. Goes on from the checkpoint of the rung below, from scratch without
         one; either way the result is the same (see ``Training``). A divergence is an Outcome with status
-        "non_finite"."""
+        "non_finite". Raises EvonasError where its data has changed."""
         import torch
         from safetensors import SafetensorError
 
@@ -182,6 +189,7 @@ class ProxyEvaluator:
         started = time.perf_counter()
         path = None if self.checkpoints is None else checkpoint.path_of(self.checkpoints, genome.id)
         training = self.training(genome)
+        self._check_data()
         if path is not None and checkpoint.load(training, path) and training.cycles > rung + 1:
             training = self.training(genome)  # it is ahead of us
         paid = training.tokens
@@ -196,6 +204,8 @@ class ProxyEvaluator:
             found = training.validate(self.validation_tokens)
         except DivergenceError as error:
             return Outcome("non_finite", reason=str(error), cost=spent(), **outcome)
+        finally:
+            self._check_data()  # before anything is kept of it
         if path is not None and rung < len(self.rungs) - 1:
             # A full disk takes the checkpoint, not the evaluation: the next rung trains this one again.
             with contextlib.suppress(OSError, SafetensorError):

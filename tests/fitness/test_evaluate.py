@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from evonas.errors import EXIT_USAGE, EvonasError
 from evonas.executors import Call, make_executor
 from evonas.fitness import EXACT, MEASURED, TRAINED, ProxyEvaluator, device_text, resolve_device
+from evonas.fitness.train import Training
 from evonas.genome import genome_to_dict
 from evonas.genome.graph import cost
 from evonas.model import build
@@ -278,10 +279,9 @@ def own_text(tmp_path, text_file):
     return path
 
 
-def evaluator_on(data):
-    return ProxyEvaluator(
-        "text", str(data), 16, needs=("loss", "latency"), tokens=256, validation_tokens=64, latency_seconds=0.001
-    )
+def evaluator_on(data, **changes):
+    options = {"tokens": 256, "validation_tokens": 64, "latency_seconds": 0.001, **changes}
+    return ProxyEvaluator("text", str(data), 16, needs=("loss", "latency"), **options)
 
 
 def test_data_that_changes_during_a_search_ends_it(own_text, genome):
@@ -303,6 +303,45 @@ def test_data_that_changes_during_a_search_ends_it(own_text, genome):
     with make_executor("processes", made, 1) as executor:
         ((_, again),) = executor.map([Call("train", (genome(),))])
     assert again.measures == trained.measures
+
+
+def test_data_that_is_written_over_in_place_ends_it_where_it_is_mapped(own_text, genome, tmp_path):
+    """A worker that runs sees the new bytes: neither a loss nor a checkpoint may come of them."""
+    made = evaluator_on(own_text, tokens=1024, rungs=2, checkpoints=str(tmp_path / "kept"))
+    assert made.task
+    text = own_text.read_bytes()
+    with make_executor("serial", made, 1) as executor:
+        ((_, trained),) = executor.map([Call("train", (genome(),))])
+        assert trained.status == "ok"
+        (kept,) = (tmp_path / "kept").iterdir()
+        before = kept.read_bytes()
+        own_text.write_bytes(text.swapcase())
+        for rung in (0, 1):
+            with pytest.raises(EvonasError, match=r"own.txt was changed while it was learned from"):
+                list(executor.map([Call("train", (genome(), rung))]))
+        assert kept.read_bytes() == before
+        own_text.write_bytes(text)  # the same again, of another time
+        ((_, again),) = executor.map([Call("train", (genome(),))])
+        assert again.measures == trained.measures
+        own_text.rename(tmp_path / "away")  # what is mapped is still there
+        ((_, again),) = executor.map([Call("train", (genome(),))])
+        assert again.measures == trained.measures
+
+
+def test_so_does_data_that_changes_while_a_training_runs(own_text, genome, tmp_path, monkeypatch):
+    made = evaluator_on(own_text, tokens=1024, rungs=2, checkpoints=str(tmp_path / "kept"))
+    assert made.task
+    worker = pickle.loads(pickle.dumps(made))
+    validate = Training.validate
+
+    def changed_meanwhile(self, tokens):
+        own_text.write_bytes(own_text.read_bytes().swapcase())
+        return validate(self, tokens)
+
+    monkeypatch.setattr(Training, "validate", changed_meanwhile)
+    with pytest.raises(EvonasError, match="was changed while it was learned from"):
+        worker.train(genome())
+    assert not list((tmp_path / "kept").glob("*"))
 
 
 def test_data_of_the_same_size_and_time_is_not_read_again(own_text, monkeypatch):
