@@ -6,6 +6,8 @@ import importlib
 import os
 import sys
 
+import numpy as np
+
 from ..errors import EvonasError, did_you_mean
 from .base import Task
 from .text import TextTask
@@ -52,7 +54,23 @@ def load_task(name: str, data: str | None, context: int) -> Task:
             f"task {name!r} has a context of {made.context}, asked for {context}",
             f"It has to take the one that it is given; a new search may give --context {made.context}.",
         )
+    _check_batch(made, name)
     return made
+
+
+def _check_batch(task: Task, name: str) -> None:
+    """Raises EvonasError where batches are not (B, T): that many tokens are counted, timed and said to be seen."""
+    contract, expected = "See evonas.tasks.base.Task for the contract.", (1, task.context)
+    try:
+        shapes = [np.shape(part) for part in task.batch(np.random.default_rng(0), 1)]
+    except EvonasError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise EvonasError(f"task {name!r}: its batch fails with {type(error).__name__}: {error}", contract) from error
+    if shapes != [expected, expected]:
+        raise EvonasError(
+            f"task {name!r}: batch(rng, 1) gives {shapes}, expected inputs and targets of {expected}", contract
+        )
 
 
 def vocabulary(task: Task) -> bytes | None:

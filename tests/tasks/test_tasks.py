@@ -100,6 +100,22 @@ def test_a_task_of_another_context_than_it_was_asked_for_is_refused(own_package,
     assert load_task("own_package.fixed:Fixed", None, 128).context == 128
 
 
+@pytest.mark.parametrize(
+    ("batch", "why"),
+    [  # the usual slip: a window of T bytes gives T - 1 inputs and targets
+        ("return [part[:, 1:] for part in super().batch(rng, batch_size)]", r"gives \[\(1, 15\), \(1, 15\)\], exp"),
+        ("return super().batch(rng, 2)", r"gives \[\(2, 16\), \(2, 16\)\], expected inputs and targets of \(1, 16\)"),
+        ("return None", "its batch fails with TypeError: 'NoneType'"),
+    ],
+)
+def test_a_task_whose_batches_are_of_another_shape_is_refused(own_package, in_tmp_path, batch, why):
+    own = f"\n\nclass Slip(Counting):\n    def batch(self, rng, batch_size):\n        {batch}\n"
+    (in_tmp_path / "own_package" / "slip.py").write_text(OWN_TASK + own)
+    with pytest.raises(EvonasError, match=f"task 'own_package.slip:Slip': .*{why}") as caught:
+        load_task("own_package.slip:Slip", None, CONTEXT)
+    assert "evonas.tasks.base.Task" in caught.value.hint
+
+
 def test_it_keeps_the_protocol(task):
     assert isinstance(task, Task)
     assert task.context == CONTEXT and task.vocab_size >= 2 and task.name
