@@ -167,6 +167,7 @@ def evolve(
     from ..fitness.schedule import prior_for
     from ..genome import genome_to_dict
     from ..record import Constraint, objective
+    from ..sketch import WIDTH
     from ..store import find_run
 
     deadline = end_of(budget, started)
@@ -202,7 +203,8 @@ def evolve(
         seed=seed,
         device=device,
         tokens=tokens,
-        validation_tokens=max(defaults["validation_tokens"], context),
+        # Enough windows that what two losses have in common is known; not more than is learned from.
+        validation_tokens=max(defaults["validation_tokens"], min(WIDTH * context, tokens)),
         rungs=rungs,
         reduction=REDUCTION,
         seeds=tuple({"label": label, "genes": genome_to_dict(g)["genes"]} for g, label in genomes),

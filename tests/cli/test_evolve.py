@@ -184,6 +184,18 @@ def test_a_seed_brings_its_context(cli, in_tmp_path, text_file, space_file, seed
     assert Store.open(in_tmp_path / "runs" / "run").header["settings"]["context"] == 16
 
 
+def test_a_long_context_has_enough_held_out_windows_to_compare_losses(cli, in_tmp_path, space_file):
+    """On the same few windows errors would count as independent, and no gain of a few tenths of a nat as one."""
+    small = ("--space", space_file, "--device", "cpu", "--population", 2, "--generations", 1, "--rungs", 1)
+    how = ("--executor", "serial", "--objective", "loss", "--context", 1024)
+    cli("evolve", *small, *how, "--tokens", 16384, "--run", "run")
+    store = Store.open(in_tmp_path / "runs" / "run")
+    assert store.header["settings"]["validation_tokens"] == 16 * 1024
+    assert all(record.measures["loss"].sketch for record in evaluations(store))
+    cli("evolve", *small, *how, "--tokens", 1024, "--run", "brief")  # no more is measured on than is learned from
+    assert Store.open(in_tmp_path / "runs" / "brief").header["settings"]["validation_tokens"] == 8192
+
+
 def test_a_hugging_face_config_and_a_genome_of_a_run_are_seeds_too(evolve, in_tmp_path):
     (in_tmp_path / "config.json").write_text(json.dumps(HF_GPT2))
     done, store = evolve("--seed-genome", "config.json", "--seed-genome", in_tmp_path, "--widen", "--generations", 1)
