@@ -97,6 +97,7 @@ def train(reference, tokens, task, data, context, device, rate_as_found, precisi
     from ..fitness import resolve_device, resolve_precision
     from ..genome import bounded_windows, write_genome
     from ..record import conditions_of
+    from ..report.short import clean
     from ..store import runs_folder
     from .reference import read_and_tell
     from .running import interrupts
@@ -145,7 +146,8 @@ def train(reference, tokens, task, data, context, device, rate_as_found, precisi
         unfinished.leave()
         raise
     loss, spread, latency = best
-    click.echo(f"{found.name} ({genome.id}): {curve[-1][0]:,} tokens of {task_name}, context {context}, {device}")
+    learned = f"{task_name} from {clean(loaded.source)}" if hasattr(loaded, "source") else task_name
+    click.echo(f"{found.name} ({genome.id}): {curve[-1][0]:,} tokens of {learned}, context {context}, {device}")
     click.echo(f"loss     {loss:.4f} nats +- {spread:.4f} (lowest held-out), {curve[-1][1]:.4f} at the end")
     how = conditions_of("latency", context, device, latency.device)
     click.echo(f"latency  {latency.value:.3f} ms +- {latency.spread:.3f}, {how}")
@@ -161,7 +163,7 @@ def _task_of(found: Reference, name: str | None, data: str | None, context: int)
     path = its_data if data is None else data
     task = load_task(name, path, context)
     now = fingerprint(task)
-    if of_run and data is None and found.data and now != found.data:
+    if of_run and found.data and now != found.data:
         click.echo(f"Note: the data is not what {found.name} was found on: {found.data} then, {now} now", err=True)
     return name, task, now or (path and os.path.abspath(path))  # a task need not tell its data apart
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -30,7 +31,8 @@ def build_report(store: Store) -> dict[str, Any]:
     """Everything a report shows, as JSON holds it.
 
     Returns:
-        ``run``, ``task``, ``device`` ("cpu" or "cuda"), ``device_name`` (its model, "" where nothing was measured),
+        ``run``, ``task``, ``data`` (the name of its file, "" where the task has its own), ``device`` ("cpu" or
+        "cuda"), ``device_name`` (its model, "" where nothing was measured),
         ``context`` (tokens, or null), ``conditions`` {measured objective: how, in words}, ``seed``,
         ``objectives`` [{name, unit, direction}], ``generations`` (committed),
         ``evaluations``, ``failures`` {status: count}, ``failed_last`` (see ``_failed_last``), ``hypervolume`` [one per
@@ -59,6 +61,7 @@ def build_report(store: Store) -> dict[str, Any]:
     return {
         "run": store.name,
         "task": _text(header["settings"].get("task", "")),
+        "data": _data(header["settings"]),
         "device": header["device"],
         **_conditions(store, comparison),
         "seed": header["seed"],
@@ -130,6 +133,13 @@ def _extrapolated(store: Store, calibration: Mapping[str, Any]) -> dict[str, dic
 
 def _text(value: Any) -> str:
     return value[:_LONGEST] if isinstance(value, str) else ""
+
+
+def _data(settings: Mapping[str, Any]) -> str:
+    """By its name: losses on two texts do not compare."""
+    if settings.get("task") == "text" and settings.get("data", "") is None:
+        return "embedded corpus"
+    return os.path.basename(_text(settings.get("data")))
 
 
 def _rungs(store: Store, row: Mapping[str, Any]) -> list[dict[str, Any]]:

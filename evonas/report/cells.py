@@ -293,10 +293,12 @@ def _tokens(fidelity: str) -> str:
 
 
 def title_line(report: Mapping[str, Any]) -> str:
-    """``run demo: task text on cpu, seed 7, generation 12 of 20, 312 evaluations in 41.0 min, 14 on the front``"""
+    """``run demo: task text (input.txt) on cpu, seed 7, generations 12 of 20, 312 evaluations in 41.0 min, 14 on the
+    front``"""
     done, asked = report["generations"], report["status_of_run"]["generations_asked"]
     generations = f"{done} of {asked}" if asked is not None else str(done)
-    task = f"task {clean(report['task'])} " if report["task"] else ""
+    data = f"({clean(report['data'])}) " if report["data"] else ""
+    task = f"task {clean(report['task'])} {data}" if report["task"] else ""
     on = f"on {clean(report['device'])}, " if report["device"] else ""
     return (
         f"run {clean(report['run'])}: {task}{on}seed {report['seed']}, generations {generations}, "

@@ -410,6 +410,20 @@ def test_a_genome_of_a_run_brings_its_data_and_context(cli, in_copy, text_file):
     assert "run first" in cli("report").out, "a training is no run"
 
 
+def test_what_it_was_trained_on_is_said_and_where_that_is_not_the_runs(cli, in_copy, text_file, seed_file):
+    """Losses on two texts do not compare."""
+    how = ("--tokens", 256, "--context", 16, "--device", "cpu", "-o")
+    (in_copy / "other.txt").write_bytes(text_file.read_bytes()[:-1])
+    genome = f"first:{Store.open('runs/first').front_ids()[0]}"
+    done = cli("train", seed_file, *how, "corpus")
+    assert "256 tokens of text from embedded corpus (pydoc_data.topics), context 16" in done.out
+    done = cli("train", genome, *how, "same", "--data", text_file)
+    assert f"256 tokens of text from {text_file.name}, context 16" in done.out
+    assert "the data is not what" not in done.err
+    done = cli("train", genome, *how, "other", "--data", "other.txt")
+    assert f"Note: the data is not what {genome} was found on" in done.err and "text from other.txt" in done.out
+
+
 def test_muons_rate_is_taken_over_from_the_length_of_the_run(cli, in_copy):
     with Store.open("runs/first", write=True) as store:
         genome = SEED.replace(optimizer="muon", learning_rate=0.008)

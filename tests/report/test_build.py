@@ -10,7 +10,7 @@ import pytest
 from evonas.record import Measure, Record
 from evonas.report import build_report, png, to_json, to_markdown
 from evonas.report.against import TO_COMPARE, against_seeds, sentence
-from evonas.report.cells import summary_lines, table_of
+from evonas.report.cells import summary_lines, table_of, title_line
 from evonas.report.compare import compare
 from evonas.sketch import sketch
 from evonas.store import Store
@@ -48,7 +48,7 @@ def front(store):
 def test_the_contract(run):
     report = build_report(run)
     assert list(report) == [
-        "run", "task", "device", "device_name", "context", "conditions", "seed", "objectives", "generations",
+        "run", "task", "data", "device", "device_name", "context", "conditions", "seed", "objectives", "generations",
         "evaluations", "failures", "failed_last", "hypervolume", "front", "ties", "seeds", "against_seed", "fidelity",
         "left_out", "other_device", "constraints", "goals", "created", "seconds", "versions", "status_of_run", "rungs",
         "calibration",
@@ -494,7 +494,23 @@ def test_a_header_of_the_wrong_types_is_shown_as_far_as_it_is_text(tmp_path):
         tmp_path / "odd", header(settings={"task": deep}, versions={"torch": deep, "h5py": "3"})
     ) as store:
         report = build_report(store)
-    assert report["task"] == "" and report["versions"] == {"torch": "", "h5py": "3"}
+    assert report["task"] == report["data"] == "" and report["versions"] == {"torch": "", "h5py": "3"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "data", "title"),
+    [
+        ({"task": "text", "data": "/home/me/input.txt"}, "input.txt", "task text (input.txt) on cpu"),
+        ({"task": "text", "data": None}, "embedded corpus", "task text (embedded corpus) on cpu"),
+        ({"task": "mine:Own", "data": None}, "", "task mine:Own on cpu"),
+        ({"task": "text", "data": "a\x1b[2J"}, "a\x1b[2J", "task text (a [2J) on cpu"),
+        ({"task": "text", "data": ["odd"]}, "", "task text on cpu"),
+    ],
+)
+def test_what_was_learned_is_said(tmp_path, settings, data, title):
+    with Store.create(tmp_path / "run", header(settings=settings)) as store:
+        report = build_report(store)
+    assert report["data"] == data and f": {title}, " in title_line(report)
 
 
 def test_a_run_without_objectives_has_an_empty_front(tmp_path):

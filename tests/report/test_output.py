@@ -206,7 +206,8 @@ def test_html_is_one_page_that_needs_nothing_else(tmp_path):
 
 
 def test_hostile_text_is_inert_everywhere(tmp_path):
-    report = {**small(tmp_path, EVIL), "run": EVIL, "task": EVIL, "device": EVIL, "versions": {EVIL: EVIL}}
+    changes = {**dict.fromkeys(("run", "task", "data", "device"), EVIL), "versions": {EVIL: EVIL}}
+    report = small(tmp_path, EVIL) | changes
     page = to_html(report)
     assert "<script" not in page and Tags(page).count("script") == 0
     assert "&lt;script&gt;" in page
@@ -436,7 +437,8 @@ def test_a_constraint_nobody_knows_is_shown_as_it_is(tmp_path):
 
 def test_half_characters_of_a_run_come_out_as_text(tmp_path):
     evil = "a\ud800\x1b[2J"
-    report = {**small(tmp_path, evil), "run": evil, "task": evil, "device": evil, "versions": {evil: evil}}
+    changes = {**dict.fromkeys(("run", "task", "data", "device"), evil), "versions": {evil: evil}}
+    report = small(tmp_path, evil) | changes
     report["front"][0]["objectives"]["loss"]["fidelity"] = evil
     terminal = Console(file=io.StringIO(), width=100)
     render_table(report, terminal)
