@@ -27,7 +27,7 @@ DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF1
 
 WARM_UP_SECONDS, SECONDS = 0.02, 1.0
 MIN_REPEATS, MAX_REPEATS, FEW_REPEATS = 20, 2_000, 5  # the last: undisturbed ones that say more than all
-PATIENCE, WAITED = 5, 0.05  # times the seconds on a busy machine; share of a repeat spent waiting
+PATIENCE, WAIT, WAITED = 5, 30.0, 0.05  # times the seconds on a busy machine; seconds more; share of a repeat waited
 
 
 def read_safetensors(path: str | os.PathLike) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
@@ -167,7 +167,8 @@ def _repeats(call: Callable[[], object], seconds: float) -> tuple[list[int], lis
     while len(times) < MAX_REPEATS:
         spent = time.perf_counter() - begun
         if len(times) >= MIN_REPEATS and spent > seconds:
-            patience = PATIENCE * max(seconds, MIN_REPEATS * work / len(times) / 1e9)
+            fewest = MIN_REPEATS * work / len(times) / 1e9
+            patience = max(PATIENCE * seconds, min(PATIENCE * fewest, fewest + WAIT))
             if len(undisturbed) >= MIN_REPEATS or spent > patience:
                 break
         before, start = time.thread_time_ns(), time.perf_counter_ns()

@@ -23,6 +23,7 @@ GPU_STAYS_WARM = 0.5  # and keeps it for so many seconds at least
 MIN_REPEATS, MAX_REPEATS = 20, 2_000
 FEW_REPEATS = 5  # undisturbed ones that say more than all the disturbed
 PATIENCE = 5  # times the seconds asked for, or those of the fewest repeats, where the machine is busy
+WAIT = 30.0  # seconds beyond those of the fewest repeats, at most: measurements have a time limit
 WAITED = 0.05  # share of a repeat that a thread may wait for others
 CPU_THREADS = 1  # of a timed forward pass: small networks gain nothing from more, and the figure is steadier
 
@@ -166,7 +167,8 @@ def _repeats(call: Callable[[], object], device: str, seconds: float) -> tuple[n
         spent = time.perf_counter() - start
         if len(times) >= MIN_REPEATS and spent > seconds:
             # A slow network has spent the seconds by the fewest repeats alone.
-            patience = PATIENCE * max(seconds, MIN_REPEATS * work / len(times))
+            fewest = MIN_REPEATS * work / len(times)
+            patience = max(PATIENCE * seconds, min(PATIENCE * fewest, fewest + WAIT))
             if undisturbed >= MIN_REPEATS or spent > patience:
                 break
         wall, own = _repeat(call, device)

@@ -134,6 +134,19 @@ def test_so_are_those_of_a_slow_network_and_a_few_undisturbed_say_more_than_all(
     assert clock.now / 1e9 <= latency.PATIENCE * 20 * 0.03 + 0.2
 
 
+def test_a_very_slow_network_is_not_waited_for_until_its_measurement_is_killed(monkeypatch):
+    """Passes of 10 s that always take as long again for what others do: the first 20 take 400 s of 900."""
+    clock = Clock()
+    monkeypatch.setattr(latency, "time", clock)
+
+    def call():
+        clock.elsewhere += 10_000_000_000
+        clock.now += 20_000_000_000
+
+    assert timed(call, "cpu", 0.05).value == 20_000.0
+    assert clock.now / 1e9 <= 20 * 20 + 60
+
+
 def test_where_others_always_have_the_cpu_all_repeats_count(monkeypatch):
     found, calls = disturbed(monkeypatch, 1, 0.5)
     assert found.value == 10.0 and 20 <= calls <= 5 + 0.5 * latency.PATIENCE * 100
