@@ -17,8 +17,8 @@ class Task(Protocol):
     ``Name(data, context)``: ``data`` the path given by --data or None, ``context`` the sequence length.
 
     Shapes: B sequences of T = ``context`` tokens, V = ``vocab_size``. Arrays are numpy so that a task needs no torch
-    until its loss is taken. Instances must be picklable; training and validation data must not overlap. An optional
-    text ``fingerprint`` tells the data from other data: a run is only resumed on the data it began with. Optional bytes
+    until its loss is taken. Every worker makes its own. Training and validation data must not overlap. An optional text
+    ``fingerprint`` tells the data from other data: a run is only resumed on the data it began with. Optional bytes
     ``vocabulary``, one for each token, go with trained weights, so that an export reads and writes text.
     """
 

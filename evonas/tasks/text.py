@@ -69,14 +69,6 @@ class TextTask:
         if self.vocab_size < 2:
             raise EvonasError(f"{self.source} holds one byte repeated: there is nothing to predict")
 
-    def __getstate__(self) -> dict:
-        # Workers read the file themselves (it is memory-mapped, so they share it) instead of receiving a copy.
-        return {"data": self.data, "context": self.context, "source": self.source}
-
-    def __setstate__(self, state: dict) -> None:
-        self.__dict__.update(state)
-        self._load()
-
     def batch(self, rng: np.random.Generator, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
         starts = rng.integers(0, len(self._train) - self.context, size=batch_size)
         return self._windows(self._train, starts)

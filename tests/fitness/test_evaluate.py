@@ -344,6 +344,14 @@ def test_so_does_data_that_changes_while_a_training_runs(own_text, genome, tmp_p
     assert not list((tmp_path / "kept").glob("*"))
 
 
+def test_data_that_is_gone_when_a_worker_reads_it(own_text):
+    made = evaluator_on(own_text)
+    assert made.task
+    own_text.unlink()
+    with pytest.raises(EvonasError, match="no such file"):
+        _ = pickle.loads(pickle.dumps(made)).task
+
+
 def test_data_of_the_same_size_and_time_is_not_read_again(own_text, monkeypatch):
     made = evaluator_on(own_text)
     assert made.task

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import pickle
 
 import numpy as np
 import pytest
@@ -190,15 +189,6 @@ def test_an_unreadable_file(tmp_path):
     path.write_text("secret" * 1000)
     path.chmod(0)
     assert "can't be read" in refused(path)
-
-
-def test_a_file_that_is_gone_when_a_worker_reads_it(tmp_path):
-    path = tmp_path / "data.txt"
-    path.write_text("some text " * 500)
-    blob = pickle.dumps(TextTask(path, CONTEXT))
-    path.unlink()
-    with pytest.raises(EvonasError, match="no such file"):
-        pickle.loads(blob)
 
 
 def test_the_fingerprint_is_that_of_all_its_bytes(tmp_path, text_file):
