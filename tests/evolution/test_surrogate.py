@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from evonas.evolution import surrogate
 from evonas.evolution.fitness import Individual, ParetoFitness
 from evonas.evolution.surrogate import Features, Surrogate, _Warp
 from evonas.genome import space_from_dict
@@ -158,7 +159,16 @@ def test_few_points_judge_nothing():
     assert Surrogate(Features(LAYERED, known), individuals(6), ["error", "cost"], 1).skill == 0.0
 
 
-@pytest.mark.parametrize("count", [400])
-def test_many_points_are_cut_to_what_a_model_can_hold(count):
-    surrogate = Surrogate(Features(LAYERED, known), individuals(count), ["error", "cost"], 1)
-    assert surrogate.skill > 0.7
+def test_many_points_are_cut_to_what_a_model_can_hold(monkeypatch):
+    fitted = []
+
+    class Noting(surrogate.GaussianProcess):
+        def __init__(self, x, *args):
+            fitted.append(len(x))
+            super().__init__(x, *args)
+
+    monkeypatch.setattr(surrogate, "GaussianProcess", Noting)
+    assert Surrogate(Features(LAYERED, known), individuals(400), ["error", "cost"], 1).skill > 0.7
+    for count in (210, 700):  # with results of later rungs: 140, all of which have room, and 468
+        Surrogate(Features(LAYERED, known), individuals(count, rungs=3), ["error", "cost"], 3)
+    assert fitted == [surrogate.MAX_POINTS] * 3
