@@ -24,6 +24,7 @@ def test_bench_store(tmp_path):
     assert (found["benchmark"], found["quick"]) == ("store", True)
     assert [row["evaluations"] for row in found["rows"]] == [200, 1000]
     assert all(row["commit_mean_ms"] > 0 and row["open_s"] > 0 and row["timed"] > 0 for row in found["rows"])
+    assert all(row["sqlite_rows"] >= row["evaluations"] for row in found["rows"])
     assert not list(tmp_path.iterdir()), "it cleans up"
 
 

@@ -10,7 +10,7 @@ evaluations; at each size whole generations are written through the public ``Sto
 append   ms to make one evaluation durable, median
 commit   ms of a commit, median; then the mean from one merge into population.h5 to a later one, and the longest
 sqlite   ms in which the sqlite3 module makes the same evaluation durable (WAL, synchronous=FULL), and a generation:
-         what a database in place of our files would take
+         what a database in place of our files would take, of as many rows
 open     s of Store.open for reading, half-way between two merges; report: s of ``build_report`` on it
 files    MB of population.h5 and of the journal at that moment
 
@@ -89,6 +89,17 @@ class Sqlite:
         self.connection.execute("create table evaluations (id text, genome text, record text)")
         self.connection.execute("create table generations (number integer, row text)")
 
+    @property
+    def rows(self) -> int:
+        return self.connection.execute("select count(*) from evaluations").fetchone()[0]
+
+    def fill(self, store: Store) -> None:
+        """As many rows as the store has, at once."""
+        self.connection.execute("begin")
+        for record in store.records[self.rows :]:
+            self.append(store.genomes[record.genome_id].genome, record)
+        self.connection.execute("commit")
+
     def append(self, genome, record: Record) -> float:
         started = time.perf_counter()
         row = (genome.id, json.dumps(dict(genome)), json.dumps(record.to_dict()))
@@ -115,9 +126,12 @@ def measure(options) -> list[dict]:
         header = {"objectives": [vars(objective(n)) for n in ("loss", "latency")], "space": space_to_dict(source.space)}
         header["settings"] = {"task": "text", "tokens": 16384}
         Store.create(path, header).close()
+        sqlite = Sqlite(Path(folder) / "sqlite.db")
         for size in options.sizes:
             with Store.open(path, write=True) as store:
                 number = grow(store, source, number, size)
+                sqlite.fill(store)
+                sqlite_rows = sqlite.rows
             with Store.open(path, write=True) as store:
                 appends, commits, merges, started = [], [], -1, time.perf_counter()
                 # From one merge to another, so that the mean holds its share of them.
@@ -142,7 +156,6 @@ def measure(options) -> list[dict]:
                 build_report(reader)
                 reported = time.perf_counter()
                 files = [(path / name).stat().st_size / 1e6 for name in ("population.h5", "journal.jsonl")]
-            sqlite = Sqlite(Path(folder) / f"{size}.db")
             theirs = [[], []]
             for k in range(100):
                 drawn = [source.draw(number, i) for i in range(OFFSPRING)]
@@ -151,6 +164,7 @@ def measure(options) -> list[dict]:
             row = {
                 "evaluations": size,
                 "timed": len(commits),
+                "sqlite_rows": sqlite_rows,
                 "merges": merges,
                 "append_ms": 1e3 * float(np.median(appends)),
                 "commit_ms": 1e3 * float(np.median(commits)),
