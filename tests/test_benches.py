@@ -7,6 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import pytest
+
+from evonas.genome import read_space
+from evonas.record import objective
+
 TOOLS = Path(__file__).resolve().parents[1] / "tools"
 
 
@@ -44,3 +50,49 @@ def test_bench_search():
 def test_what_a_generation_costs():
     found = last_line("bench_search.py", "--population", "10000")
     assert found["population"] == 100 and all(seconds > 0 for of in found["seconds"].values() for seconds in of)
+
+
+@pytest.fixture
+def optuna_arms(monkeypatch):
+    """(bench_evolve, bench_nanogpt), modules beside the package."""
+    pytest.importorskip("optuna")
+    monkeypatch.syspath_prepend(str(TOOLS))
+    import bench_evolve
+    import bench_nanogpt
+
+    yield bench_evolve, bench_nanogpt
+    for name in ("bench_evolve", "bench_nanogpt"):
+        del sys.modules[name]
+
+
+@pytest.mark.filterwarnings("ignore:`constraints_func` has been deprecated")
+def test_optuna_is_told_of_results_as_soon_as_the_workers_are_free(optuna_arms):
+    _, bench = optuna_arms
+    space = read_space("text-cpu").bounded(bench.CONTEXT)
+    for kind, first in ((bench.TPEOurStart, 16), (bench.SeededTPE, 2), (bench.NSGA2OurStart, 16)):
+        sizes = bench.at_once(kind, 2, 1)
+        engine = kind(space, [objective(n) for n in bench.OBJECTIVES], population_size=16, seed=0, **sizes)
+        asked = []
+        for k in range(3):
+            candidates = engine.ask()
+            asked.append(len(candidates))
+            for candidate in candidates:
+                engine.tell(candidate, {"loss": 2.0 + k, "latency": 1.0 - k / 9})
+        assert asked == [first, 2, 2]
+    assert bench.at_once(bench.Engine, 2, 2) == {"initial_size": 8, "offspring_size": 8}
+
+
+def test_optuna_knows_the_order_of_genes_that_have_one(optuna_arms):
+    """What is enqueued comes back as the same genome, and only what has no order is categorical."""
+    import optuna
+
+    bench, _ = optuna_arms
+    space, rng = read_space("text-cpu").bounded(64), np.random.default_rng(0)
+    study = optuna.create_study()
+    for genome in (space.sample(rng) for _ in range(50)):
+        study.enqueue_trial(bench._flat(space, genome))
+        trial = study.ask()
+        assert space.repair(bench._suggest(space, trial)) == genome
+    unordered = {name for name, d in trial.distributions.items() if hasattr(d, "choices")}
+    assert unordered == {gene.name for gene in space.genes.values() if not gene.is_ordered}
+    assert {f"{name}_0" for name in ("ffn_ratio", "n_heads", "window")} <= trial.distributions.keys() - unordered

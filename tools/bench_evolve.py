@@ -140,6 +140,10 @@ def _suggest(space: SearchSpace, trial) -> dict:
             return trial.suggest_float(name, gene.low, gene.high, log=gene.log)
         if gene.choices is None and all(isinstance(o, int) for o in options):
             return trial.suggest_int(name, gene.low, gene.high, step=int(gene.step))
+        if gene.choices is None:
+            return trial.suggest_float(name, gene.low, gene.high, step=gene.step)
+        if gene.is_ordered:  # by its place: a word among words has none
+            return options[trial.suggest_int(name, 0, len(options) - 1)]
         return trial.suggest_categorical(name, list(options))
 
     values = {g.name: one(g, g.name) for g in space.scalar_genes}
@@ -149,12 +153,17 @@ def _suggest(space: SearchSpace, trial) -> dict:
 
 
 def _flat(space: SearchSpace, genome) -> dict:
+    """What ``_suggest`` makes that genome of."""
+
+    def one(gene, value):
+        value = gene.nearest(value)
+        return gene.choices.index(value) if gene.choices is not None and gene.is_ordered else value
+
     genome = space.genes_of(genome)
-    out = {g.name: genome[g.name] for g in space.scalar_genes}
+    out = {g.name: one(g, genome[g.name]) for g in space.scalar_genes}
     for gene in space.layer_genes:
         for i in range(space.max_layers):
-            value = genome[gene.name][min(i, genome["n_layers"] - 1)]
-            out[f"{gene.name}_{i}"] = gene.nearest(value)
+            out[f"{gene.name}_{i}"] = one(gene, genome[gene.name][min(i, genome["n_layers"] - 1)])
     return out
 
 

@@ -8,9 +8,10 @@ are trained in full, on the tokens of one such training each, evaluated on all h
 more measured latency than the seed's, which is a constraint of the search, and the most accurate at no more than half
 of it. Beside it Optuna's TPE (multivariate) and NSGA-II, over the same space with the same trainer, the same
 wall-clock, the same constraint (as their own constraints_func; what breaks it is not trained) and every candidate
-trained as long as evonas' last rung. They begin with the seed, or with all of evonas' first population, which knows the
-space's prior. Their choice is trained in full twice: with the learning rates of Muon taken over from the length they
-were found at to the full one, as evonas' are, and as found.
+trained as long as evonas' last rung. They are told of results after as many as are trained side by side. They begin
+with the seed, or with all of evonas' first population, which knows the space's prior. Their choice is trained in full
+twice: with the learning rates of Muon taken over from the length they were found at to the full one, as evonas' are,
+and as found.
 Needs optuna.
 """
 
@@ -101,6 +102,14 @@ ARMS = {
 }
 
 
+def at_once(kind: type[Engine], workers: int, rungs: int) -> dict:
+    """Sizes of an engine's generations. Optuna's samplers learn of every result, so beyond the start that they are
+    given they are asked for no more than are trained side by side."""
+    if issubclass(kind, OptunaSearch):
+        return {"initial_size": None if kind.our_start else workers, "offspring_size": workers}
+    return {"initial_size": DEFAULTS["offspring"] if rungs > 1 else None, "offspring_size": DEFAULTS["offspring"]}
+
+
 def search(arm: str, options, seed: int, tokens: int, limit: float | None, seconds: float | None):
     """(front as (genome, loss, latency), the seed's latency, tokens paid, seconds taken) of one search. It ends at
     ``limit`` training tokens, or, where ``seconds`` are given, with those instead."""
@@ -132,8 +141,7 @@ def search(arm: str, options, seed: int, tokens: int, limit: float | None, secon
             space,
             [objective(n) for n in OBJECTIVES],
             population_size=DEFAULTS["population"],
-            offspring_size=DEFAULTS["offspring"],
-            initial_size=DEFAULTS["offspring"] if rungs > 1 else None,
+            **at_once(kind, workers, rungs),
             seed=seed,
             seed_genomes=[nanogpt],
             rungs=rungs,
