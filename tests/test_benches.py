@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import subprocess
 import sys
@@ -96,3 +97,19 @@ def test_optuna_knows_the_order_of_genes_that_have_one(optuna_arms):
     unordered = {name for name, d in trial.distributions.items() if hasattr(d, "choices")}
     assert unordered == {gene.name for gene in space.genes.values() if not gene.is_ordered}
     assert {f"{name}_0" for name in ("ffn_ratio", "n_heads", "window")} <= trial.distributions.keys() - unordered
+
+
+def test_steps_that_hang_or_have_no_memory_leave_the_other_figures(monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(TOOLS))
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    import bench_targets
+    import gpu_check
+
+    options, space = argparse.Namespace(quick=True, first_seed=0), read_space("text-gpu")
+    first, _, third = sorted(gpu_check.sample(options, space, 3), key=gpu_check._size)
+    monkeypatch.setattr(gpu_check, "evaluator", lambda *_: bench_targets.Steps(first.id, third.id))
+    monkeypatch.setattr(gpu_check, "TIMEOUT", 10.0)
+    rows = gpu_check.step(options, space)["rows"]
+    assert [row.get("failed", [""])[0].partition(":")[0] for row in rows] == ["timeout", "", "out_of_memory"]
+    assert (rows[1]["graphed_ms"], rows[1]["eager_ms"], rows[1]["loss_difference"]) == (1.0, 3.0, 0.0)
+    assert "median 3.00x; 1 of 3 captured" in capsys.readouterr().out

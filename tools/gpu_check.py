@@ -7,13 +7,14 @@
 
 step: milliseconds of a training step captured as a CUDA graph, against the same step op by op, for networks from the
     small to the large end of the default space; and how far the losses of both lie apart in the end.
-throughput: candidates of a stratified sample trained per minute to the first rung by processes that share the device,
-    against one by one in one process: captured as they are; op by op in the same precision; and once in float32,
-    torch's default.
+throughput: candidates of a stratified sample trained per minute to the first rung, their checkpoints written as in a
+    search, by processes that share the device, against one by one in one process: captured as they are; op by op in the
+    same precision; and once in float32, torch's default.
 latency: how far the stored latency of one network varies when it is measured again and again.
 memory: what a candidate that needs more memory than there is comes to, and that others train on beside it.
 
-Prints a table, then one JSON object. Needs a CUDA GPU and says so where there is none.
+Prints a table and a JSON object of each part as it ends, last one JSON object of all. Needs a CUDA GPU and says so
+where there is none.
 """
 
 from __future__ import annotations
@@ -41,7 +42,8 @@ from evonas.genome import Genome, SearchSpace, read_space, transformer_genome
 
 DEFAULTS = DEVICE_DEFAULTS["cuda"]
 PARTS = ("step", "throughput", "latency", "memory")
-TIMEOUT = 120.0  # seconds of one call, far more than any takes: what hangs must not take the ten minutes
+# Seconds of one call, and half of those of all steps, far more than any take: what hangs must not take the ten minutes.
+TIMEOUT = 120.0
 
 
 class Warmed(ProxyEvaluator):
@@ -49,7 +51,11 @@ class Warmed(ProxyEvaluator):
 
     def warm(self, genome: Genome, folder: str, workers: int) -> None:
         """Returns when as many workers have been here, which start one after the other."""
-        self.train(genome)
+        kept, self.checkpoints = self.checkpoints, None  # another worker's would leave this one nothing to train
+        try:
+            self.train(genome)
+        finally:
+            self.checkpoints = kept
         (Path(folder) / str(os.getpid())).touch()
         began = time.monotonic()
         while len(os.listdir(folder)) < workers and time.monotonic() - began < TIMEOUT / 2:
@@ -113,41 +119,60 @@ def evaluator(options, kind=ProxyEvaluator, tokens: int | None = None, needs=("l
 
 
 def step(options, space: SearchSpace) -> dict:
-    """All in one process, so that nothing else is on the device."""
-    genomes = sorted(sample(options, space, 3 if options.quick else 6), key=_size)
+    """One after the other in one worker: nothing else is on the device, and the memory goes with it."""
+    genomes = {g.id: g for g in sorted(sample(options, space, 3 if options.quick else 6), key=_size)}
     count = 40 if options.quick else 60
-    timer, rows = evaluator(options, Steps), []
-    for genome in genomes:
-        graphed, loss, captured = timer.steps(genome, True, count)
-        eager, same_loss, _ = timer.steps(genome, False, count)
-        size = f"{genome.n_layers} layers of {genome.d_model}, batch {genome.batch_size}"
-        row = {"size": size, "captured": bool(captured), "graphed_ms": graphed, "eager_ms": eager}
-        both = math.isfinite(loss) and math.isfinite(same_loss)
-        rows.append({**row, "loss_difference": abs(loss - same_loss) if both else None})
-        apart = f"losses differ by {abs(loss - same_loss):.4f}" if both else f"losses {loss:.4f}, {same_loss:.4f}"
-        print(
-            f"  {size:30} {graphed:7.3f} ms captured, {eager:7.3f} op by op, {eager / graphed:5.2f}x; {apart}",
-            flush=True,
-        )
-    ratio = np.median([r["eager_ms"] / r["graphed_ms"] for r in rows])
-    print(f"  median {ratio:.2f}x; {sum(r['captured'] for r in rows)} of {len(rows)} captured")
+    calls = [Call("steps", (g, graphed, count), (i, graphed)) for i, g in genomes.items() for graphed in (True, False)]
+    found, rows = {}, []
+    with make_executor("processes", evaluator(options, Steps), 1) as executor:
+        end = time.monotonic() + 2 * TIMEOUT
+        for (i, graphed), outcome in executor.map_alone(calls, timeout=TIMEOUT, deadline=end):
+            found[i, graphed] = outcome
+            if not graphed:
+                rows.append(_compared(genomes[i], found[i, True], outcome))
+    timed = [r for r in rows if "failed" not in r]
+    if not timed:
+        return {"rows": rows, "error": "no network was timed both ways"}
+    ratio = np.median([r["eager_ms"] / r["graphed_ms"] for r in timed])
+    print(f"  median {ratio:.2f}x; {sum(r['captured'] for r in timed)} of {len(rows)} captured")
     return {"rows": rows}
 
 
+def _compared(genome: Genome, captured, op_by_op) -> dict:
+    """The row of a network from what ``Steps.steps`` gave both ways."""
+    size = f"{genome.n_layers} layers of {genome.d_model}, batch {genome.batch_size}"
+    failed = [f"{o.status}: {o.reason}" for o in (captured, op_by_op) if isinstance(o, Failure)]
+    if failed:
+        print(f"  {size:30} {'; '.join(reason.splitlines()[0][:80] for reason in failed)}", flush=True)
+        return {"size": size, "failed": failed}
+    (graphed_ms, loss, graphed), (eager_ms, same_loss, _) = captured, op_by_op
+    both = math.isfinite(loss) and math.isfinite(same_loss)
+    apart = f"losses differ by {abs(loss - same_loss):.4f}" if both else f"losses {loss:.4f}, {same_loss:.4f}"
+    print(
+        f"  {size:30} {graphed_ms:7.3f} ms captured, {eager_ms:7.3f} op by op, {eager_ms / graphed_ms:5.2f}x; {apart}",
+        flush=True,
+    )
+    row = {"size": size, "captured": bool(graphed), "graphed_ms": graphed_ms, "eager_ms": eager_ms}
+    return {**row, "loss_difference": abs(loss - same_loss) if both else None}
+
+
 def throughput(options, space: SearchSpace) -> dict:
-    tokens = 65_536 if options.quick else DEFAULTS["tokens"] // GROWTH ** (DEFAULTS["rungs"] - 1)
+    growth = GROWTH ** (DEFAULTS["rungs"] - 1)
+    tokens = 65_536 if options.quick else DEFAULTS["tokens"] // growth
     count, repeats = (4, 1) if options.quick else (options.genomes, options.repeats)
     genomes = sample(options, space, count)
     calls = [Call("train", (g, 0), g.id) for g in sorted(genomes, key=lambda g: -_size(g))]
-    kinds = {
-        "workers": (evaluator(options, Warmed, tokens), options.workers),
-        "one worker": (evaluator(options, Warmed, tokens), 1),
-        "one by one": (evaluator(options, OpByOp, tokens), 1),
-        "and in float32": (evaluator(options, OpByOp, tokens, precision="float32"), 1),
-    }
-    times: dict[str, list[float]] = {name: [] for name in kinds}
     failed, seconds = [], {}
     with contextlib.ExitStack() as stack:
+        weights = stack.enter_context(tempfile.TemporaryDirectory())
+        how = {"tokens": tokens * growth, "rungs": DEFAULTS["rungs"], "growth": GROWTH, "checkpoints": weights}
+        kinds = {
+            "workers": (evaluator(options, Warmed, **how), options.workers),
+            "one worker": (evaluator(options, Warmed, **how), 1),
+            "one by one": (evaluator(options, OpByOp, **how), 1),
+            "and in float32": (evaluator(options, OpByOp, **how, precision="float32"), 1),
+        }
+        times: dict[str, list[float]] = {name: [] for name in kinds}
         executors = {name: stack.enter_context(make_executor("processes", *kind)) for name, kind in kinds.items()}
         for name, executor in executors.items():
             folder = stack.enter_context(tempfile.TemporaryDirectory())
@@ -160,6 +185,7 @@ def throughput(options, space: SearchSpace) -> dict:
                 start = time.perf_counter()
                 outcomes = [outcome for _, outcome in executor.map(calls, timeout=TIMEOUT)]
                 times[name].append(time.perf_counter() - start)
+                kinds[name][0].retain(())  # what has a checkpoint is not trained again
                 good = [o for o in outcomes if not isinstance(o, Failure) and o.status == "ok"]
                 seconds[name] = sorted(o.cost["seconds"] for o in good)
                 failed += [f"{name}: {o.reason}" for o in outcomes if o not in good]
@@ -262,6 +288,7 @@ def main() -> None:
             traceback.print_exc()
             about[name] = {"error": f"{type(error).__name__}: {error}"}
         about[name]["seconds"] = time.perf_counter() - started
+        print(json.dumps({name: about[name]}), flush=True)  # should the rest not come to its end
     print(json.dumps(about))
     broken = [name for name in PARTS if "error" in about.get(name, {})]
     if broken:
