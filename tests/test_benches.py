@@ -1,9 +1,10 @@
-"""The fast benchmarks of ``tools/`` in their ``--quick`` form: they run, and their last line is one JSON object."""
+"""The tools: all of them can be imported, and the fast benchmarks run, with one JSON object on their last line."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -17,13 +18,45 @@ from evonas.record import objective
 TOOLS = Path(__file__).resolve().parents[1] / "tools"
 
 
+def run(tool: str, *options: str, **environment: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, str(TOOLS / tool), *options]
+    return subprocess.run(command, capture_output=True, text=True, timeout=600, env=os.environ | environment)
+
+
 def last_line(tool: str, *options: str) -> dict:
-    command = [sys.executable, str(TOOLS / tool), "--quick", *options]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    done = run(tool, "--quick", *options)
     assert done.returncode == 0, done.stdout + done.stderr
     *table, last = done.stdout.splitlines()
     assert len(table) > 2 and not any(line.startswith("{") for line in table)
     return json.loads(last)
+
+
+@pytest.mark.parametrize("tool", sorted(path.name for path in TOOLS.glob("*.py")))
+def test_every_tool_says_how_it_is_called(tool):
+    """A name that it imports and that is no more shows here, not in an hour of a benchmark."""
+    done = run(tool, "--help")
+    assert done.returncode == 0 and not done.stderr, done.stderr
+    assert done.stdout.startswith("usage: ") or "__main__" not in (TOOLS / tool).read_text()
+    assert "--quick" in done.stdout or not tool.startswith("bench_")
+
+
+def test_the_check_of_a_gpu_says_where_there_is_none():
+    done = run("gpu_check.py", CUDA_VISIBLE_DEVICES="")
+    assert done.returncode == 1 and done.stderr.startswith("gpu_check: no CUDA device is to be seen here")
+
+
+def test_bench_inherit():
+    found = last_line("bench_inherit.py")
+    assert (found["benchmark"], found["quick"]) == ("inherit", True)
+    assert found["rows"] and set(found["tau"]) == {"fresh", "fresh, longer", "inherited", "less parent"}
+
+
+def test_bench_attention():
+    """At one context: ``--quick`` takes half a minute of three."""
+    asked = "import bench_attention as b, json; print(json.dumps(b.conclude(b.measure([512], 0.0), [512])))"
+    done = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, timeout=600, cwd=TOOLS)
+    assert done.returncode == 0, done.stderr
+    assert 0 < json.loads(done.stdout.splitlines()[-1])["goal"]["saved"] < 1
 
 
 def test_bench_store(tmp_path):
@@ -61,9 +94,7 @@ def optuna_arms(monkeypatch):
     import bench_evolve
     import bench_nanogpt
 
-    yield bench_evolve, bench_nanogpt
-    for name in ("bench_evolve", "bench_nanogpt"):
-        del sys.modules[name]
+    return bench_evolve, bench_nanogpt
 
 
 @pytest.mark.filterwarnings("ignore:`constraints_func` has been deprecated")
