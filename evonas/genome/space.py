@@ -238,7 +238,7 @@ class SearchSpace:
         for involved in self._ways_in_a_layer:
             for candidate in by_distance([self.genes[n] for n in involved if n in row], row, tries):
                 candidate = self._settled(candidate, scalars)
-                if all(r.holds({"head_dim": None, **scalars, **candidate}) for r in self._layer_rules):
+                if all(self._layer_holds(r, scalars, candidate) for r in self._layer_rules):
                     return candidate
         return None
 
@@ -289,6 +289,14 @@ class SearchSpace:
     def _scalars_hold(self, scalars: Mapping) -> bool:
         return all(r.holds({"head_dim": None, **scalars}) for r in self._scalar_rules)
 
+    @staticmethod
+    def _layer_holds(rule: Rule, scalars: Mapping, row: Mapping) -> bool:
+        # A layer with a latent has no KV heads of its own that a rule could be about.
+        latent = "n_heads" in row and row.get("kv_rank") is not None
+        if latent and "n_kv_heads" in rule.names and "kv_rank" not in rule.names:
+            return True
+        return rule.holds({"head_dim": None, **scalars, **row})
+
     # -- questions ----------------------------------------------------------------------------------------------
 
     def check(self, genome: Genome) -> list[str]:
@@ -324,7 +332,7 @@ class SearchSpace:
             f"rule {r.text!r} is broken" for r in self._scalar_rules if not r.holds({"head_dim": None, **scalars})
         ]
         for rule in self._layer_rules:
-            at = [i for i, row in enumerate(rows) if not rule.holds({"head_dim": None, **scalars, **row})]
+            at = [i for i, row in enumerate(rows) if not self._layer_holds(rule, scalars, row)]
             if at:
                 problems.append(f"rule {rule.text!r} is broken in layer {', '.join(map(str, at))}")
         return problems

@@ -650,6 +650,24 @@ def test_heads_of_keys_need_not_be_beside_heads_in_a_space_of_ones_own(ranks):
         assert space.check(space.sample(np.random.default_rng(k))) == []
 
 
+@pytest.mark.parametrize("rule", ["n_kv_heads * 2 <= n_heads", "n_kv_heads <= 2"])
+def test_a_rule_on_heads_of_keys_is_not_of_layers_with_a_latent(rule):
+    space = space_from_dict({**space_to_dict(read_space("text-cpu")), "rules": [rule]})
+    drawn = [space.sample(np.random.default_rng(k)) for k in range(200)]
+    layers = [layer for g in drawn for layer in g.layers]
+    assert all(space.check(g) == [] for g in drawn)
+    assert any(layer.kv_rank is not None and layer.n_heads > 4 for layer in layers)
+    assert all(Rule(rule).holds(layer._asdict()) for layer in layers if layer.kv_rank is None)
+    coder = space.coder
+    assert coder.decode(coder.repaired(coder.encode(drawn))) == drawn
+
+
+def test_unless_it_names_the_latent():
+    space = space_from_dict({**space_to_dict(read_space("text-cpu")), "rules": ["kv_rank is none or n_kv_heads <= 2"]})
+    genome = space.repair({"n_layers": 1, "n_heads": (4,), "kv_rank": (None,), "d_model": 64})
+    assert space.check(genome) == [] and "broken in layer 0" in space.check(genome.replace(kv_rank=(8,)))[0]
+
+
 @pytest.mark.parametrize("name", ["conv_width", "block_conv_width", "init"])
 def test_genes_that_a_genome_leaves_out_are_no_names_for_ones_own(name):
     with pytest.raises(EvonasError, match=f"can't be called {name}"):
