@@ -159,7 +159,11 @@ def _check_words(rule: Rule, where: str, genes: list[Gene]) -> None:
     if empty and words:
         cure = f"Write it without quotes: {empty[0]} is {words[0]}"
         raise EvonasError(f"{where}: rule {text!r} holds the text {words[0]!r}, which no gene is", cure)
-    if "head_dim" in rule.names and text not in _TRANSFORMER_RULES and _may_be_left_out(genes):
+    of_width = "head_dim" in rule.names and text not in _TRANSFORMER_RULES
+    if of_width and all(g.name != "head_dim" for g in genes):
+        cure = "Write d_model // n_heads, or add head_dim under [genes]."
+        raise EvonasError(f"{where}: rule {text!r} names head_dim, which is no gene of this space", cure)
+    if of_width and _may_be_left_out(genes):
         cure = "Leave none out of the choices of head_dim, or head_dim out of the rule."
         raise EvonasError(f"{where}: rule {text!r} names head_dim, which may be none for a stated width", cure)
     texts = {option for g in named for option in g.choices or () if isinstance(option, str)}

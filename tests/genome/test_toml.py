@@ -538,3 +538,16 @@ def test_no_rule_tells_a_head_width_of_none_from_one_that_is_stated(ruled):
     space_from_dict({**WIDTHS, **ruled}, stored=True)
     for choices in ([8, 16], "none"):
         space_from_dict({**WIDTHS, "genes": {**WIDTHS["genes"], "head_dim": choices}, "rules": ["head_dim != 32"]})
+
+
+@pytest.mark.parametrize("rule", ["n_layers < 4 or head_dim >= 32", "not head_dim < 16", "head_dim >= 16"])
+def test_a_rule_on_a_head_width_that_is_no_gene_is_refused(rule):
+    """It was none throughout: the rule held nothing, or more than it says."""
+    data = space_to_dict(read_space("text-cpu"))
+    with pytest.raises(EvonasError, match="head_dim, which is no gene of this space") as caught:
+        space_from_dict({**data, "rules": [rule]})
+    assert "d_model // n_heads" in caught.value.hint
+    with pytest.raises(EvonasError, match="no gene of this space"):
+        space_from_dict({**CUSTOM, "rules": ["head_dim is none"]})
+    if rule != "head_dim >= 16":  # which none meets
+        space_from_dict({**data, "rules": [rule]}, stored=True)
