@@ -95,6 +95,7 @@ DEEPSEEK = {
     "head_dim": None,  # transformers writes the rope part's width here
     "kv_lora_rank": h.latent,
     "q_lora_rank": None,
+    "qk_head_dim": None,  # the sum of the two below
     "qk_nope_head_dim": None,
     "qk_rope_head_dim": None,
     "v_head_dim": None,
