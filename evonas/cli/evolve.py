@@ -287,7 +287,7 @@ def _fit_seeds(space: SearchSpace, seeds, references, context: int, widen: bool)
             )
         space = _widened(space, genome, _named(label, given)) if problems else space
         genomes.append((genome, label))
-    return space, [(_at_rest(space, genome, label), label) for genome, label in genomes]
+    return space, genomes
 
 
 def _note_lengths(settings: Settings, space: SearchSpace, seeds, context_of_seed: bool) -> None:
@@ -331,15 +331,6 @@ def _widened(space: SearchSpace, genome: Genome, name: str) -> SearchSpace:
         return space.widened(genome)
     except EvonasError as error:
         raise EvonasError(f"seed genome {name}: {error.message}", error.hint or "Name another --space.") from None
-
-
-def _at_rest(space: SearchSpace, genome: Genome, label: str) -> Genome:
-    """A seed as the space writes it: genes that have no effect there have one value, so that no seed has a twin."""
-    settled = space.repair(genome)
-    if settled != genome:
-        names = ", ".join(n for n in dict.fromkeys((*genome, *settled)) if genome.get(n) != settled.get(n))
-        click.echo(f"Note ({label}): {names} without effect in space {space.name!r}; its id is {settled.id}", err=True)
-    return settled
 
 
 def _offspring(given: int | None, population: int | None, defaults: dict) -> int:

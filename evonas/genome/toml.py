@@ -61,7 +61,7 @@ def read_space(path_or_name: str | os.PathLike) -> SearchSpace:
 
 def space_from_dict(data: Mapping[str, Any], default_name: str = "", stored: bool = False) -> SearchSpace:
     """Build a space from the tables of a TOML file (or from what ``space_to_dict`` gave). One that is ``stored`` with a
-    run is taken with rules that compare a gene with a text it never is: the run began so.
+    run is taken with rules that compare a gene with a text it never is, and the like: the run began so.
 
     Raises EvonasError naming the key that is wrong and what it takes.
     """
@@ -104,6 +104,10 @@ def space_from_dict(data: Mapping[str, Any], default_name: str = "", stored: boo
         name=name,
         kind=kind,
     )
+    inert = sorted(space.active.keys() - {"n_kv_heads"})
+    if kind == "transformer" and inert and not stored:
+        cure = 'Say by a rule what goes together, such as "window is none or kv_rank is none".'
+        raise EvonasError(f"active.{inert[0]}: every gene of a transformer but n_kv_heads has an effect always", cure)
     space.repair({})  # rules that can't be met are found now
     return space
 

@@ -328,31 +328,29 @@ def test_a_users_own_task_trains_in_workers(cli, in_tmp_path, space_file):
     assert min(r.value("loss") for r in store.records if r.ok) < 0.3, "half of ln 2: it has learned to alternate"
 
 
-def test_a_seed_with_genes_without_effect_has_one_id_everywhere(evolve, cli, in_tmp_path, space_file):
-    """``beta2`` is AdamW's: a muon seed with another one is the same genome, in the header and in the report too."""
-    text = space_file.read_text().replace("[layers]", "beta2 = [0.95, 0.99]\n[layers]")
-    (in_tmp_path / "resting.toml").write_text(text + "\n[active]\nbeta2 = \"optimizer == 'adamw'\"\n")
-    seed = SEED.replace(optimizer="muon", beta2=0.99)
-    write_genome("muon.json", seed, name="muon", context=16)
-    assert read_space("resting.toml").check(seed) == []
-    done, store = evolve("--space", "resting.toml", "--seed-genome", "muon.json", "--generations", 1)
-    settled = seed.replace(beta2=0.95)
-    assert store.header["seed_genomes"] == [{"id": settled.id, "label": "muon"}]
-    assert store.genomes[settled.id].label == "muon" and store.record_of(seed.id) is None
+def test_a_seed_with_genes_without_effect_has_one_id_everywhere(evolve, cli, in_tmp_path):
+    """KV heads beside a latent are as many as heads: in the header and in the report too."""
+    settled = SEED.replace(kv_rank=(4, 4))
+    data = genome_to_dict(settled, name="latent", context=16)
+    (in_tmp_path / "latent.json").write_text(json.dumps({**data, "genes": {**data["genes"], "n_kv_heads": 1}}))
+    _, store = evolve("--seed-genome", "latent.json", "--generations", 1)
+    assert store.header["seed_genomes"] == [{"id": settled.id, "label": "latent"}]
     assert Genome(transformer_genome(store.header["settings"]["seeds"][0]["genes"])) == settled
-    assert f"Note (muon): beta2 without effect in space 'tiny'; its id is {settled.id}" in done.err
     report = json.loads(cli("report", "run", "--format", "json").out)
     assert [m["id"] for m in report["seeds"]] == [settled.id] == [e["id"] for e in report["against_seed"]]
 
 
-def test_a_gene_that_only_the_settled_seed_has_is_named(evolve, in_tmp_path, space_file):
-    """``head_dim`` at rest is a stated width where the seed states none."""
-    text = space_file.read_text().replace("[layers]", "head_dim = [4, 8]\n[layers]")
-    (in_tmp_path / "resting.toml").write_text(text + "\n[active]\nhead_dim = \"position == 'rope'\"\n")
-    assert "head_dim" not in SEED and SEED.position == "learned"
+@pytest.mark.parametrize(
+    "gene, effect",
+    [("head_dim", "position == 'rope'"), ("window", "kv_rank is none"), ("beta2", "optimizer == 'adamw'")],
+)
+def test_no_gene_of_a_transformer_is_put_to_rest(evolve, in_tmp_path, space_file, gene, effect):
+    """It would make another network of a seed, and of half of those searched."""
+    text = space_file.read_text().replace("[layers]", "head_dim = [4, 8]\nbeta2 = [0.95, 0.99]\n[layers]")
+    (in_tmp_path / "resting.toml").write_text(text + f'\n[active]\n{gene} = "{effect}"\n')
     write_genome("plain.json", SEED, name="plain", context=16)
-    done, _ = evolve("--space", "resting.toml", "--seed-genome", "plain.json", "--generations", 1)
-    assert "Note (plain): head_dim without effect in space 'tiny'" in done.err
+    done, _ = evolve("--space", "resting.toml", "--seed-genome", "plain.json", "--widen", "--generations", 1, code=2)
+    assert f"active.{gene}: every gene of a transformer but n_kv_heads" in done.sentence and "rule" in done.sentence
 
 
 # -- what it looks for ----------------------------------------------------------------------------------------------

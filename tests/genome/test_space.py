@@ -55,11 +55,11 @@ TRANSFORMER = {
 }
 
 
-def transformer_space(genes=(), layers=(), **top) -> SearchSpace:
+def transformer_space(genes=(), layers=(), stored=False, **top) -> SearchSpace:
     data = {**TRANSFORMER, **top}
     data["genes"] = {**data["genes"], **dict(genes)}
     data["layers"] = {**data["layers"], **dict(layers)}
-    return space_from_dict(data)
+    return space_from_dict(data, stored=stored)
 
 
 def custom(genes, layers=None, **top) -> SearchSpace:
@@ -78,6 +78,7 @@ SPACES = {
     "own conditions": lambda: transformer_space(
         active={"window": "kv_rank is none", "beta2": "optimizer == 'adamw'"},
         genes={"optimizer": ["adamw", "muon"], "beta2": [0.9, 0.95, 0.99]},
+        stored=True,
     ),
     "own rules": lambda: transformer_space(
         rules=[

@@ -551,3 +551,12 @@ def test_a_rule_on_a_head_width_that_is_no_gene_is_refused(rule):
         space_from_dict({**CUSTOM, "rules": ["head_dim is none"]})
     if rule != "head_dim >= 16":  # which none meets
         space_from_dict({**data, "rules": [rule]}, stored=True)
+
+
+def test_a_run_that_began_with_a_transformers_gene_at_rest_goes_on():
+    data = {**BASE, "active": {"window": "kv_rank is none"}}
+    with pytest.raises(EvonasError, match=r"active\.window: every gene of a transformer but n_kv_heads"):
+        space_from_dict(data)
+    space = space_from_dict(data, stored=True)
+    assert_equal(space, space_from_dict(space_to_dict(space), stored=True))
+    space_from_dict({**BASE, "active": {"n_kv_heads": "kv_rank is none"}})
