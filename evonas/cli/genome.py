@@ -70,24 +70,27 @@ def check(reference, space) -> None:
     \b
     evonas genome check my-genome.json --space text-cpu
     """
-    from ..genome import check_transformer, read_space
+    from ..genome import bounded_windows, check_transformer, read_space
     from .reference import read_and_tell
 
     found = read_and_tell(reference)
-    problems = check_transformer(found.genome)
+    genome = found.genome
+    problems = check_transformer(genome)
     wanted = read_space(space) if space and not problems else None
     if wanted is not None:
-        problems = wanted.check(found.genome)
+        if found.context:  # as a search at that context sees them
+            wanted, genome = wanted.bounded(found.context), bounded_windows(genome, found.context)
+        problems = wanted.check(genome)
     for problem in problems:
         click.echo(f"{found.name}: {problem}", err=True)
     if problems:
-        widens = wanted is not None and _widens(wanted, found.genome)
+        widens = wanted is not None and _widens(wanted, genome)
         raise EvonasError(
             f"{found.name} has {len(problems)} problem{'s' * (len(problems) > 1)}",
             "evonas evolve --widen takes it all the same." if widens else "",
             exit_code=EXIT_FAILED,
         )
-    click.echo(f"{found.name}: fine ({found.genome.id}){f', inside {space}' if space else ''}")
+    click.echo(f"{found.name}: fine ({genome.id}){f', inside {space}' if space else ''}")
 
 
 @genome.command()

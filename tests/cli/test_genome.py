@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from evonas.convert import from_config
-from evonas.genome import genome_from_dict, genome_to_dict, read_genome
+from evonas.genome import genome_from_dict, genome_to_dict, read_genome, write_genome
 from evonas.genome.graph import cost
 from evonas.genome.io import shipped_names
 from evonas.store import Store
@@ -72,6 +72,15 @@ def test_check_does_not_promise_what_widening_refuses(cli, in_tmp_path, space_fi
     (in_tmp_path / "ruled.toml").write_text('rules = ["n_layers * d_model <= 64"]\n' + space_file.read_text())
     done = cli("genome", "check", "gpt2", "--space", "ruled.toml", code=1)
     assert "problems" in done.err and "--widen" not in done.err
+
+
+@pytest.mark.parametrize("window, choices", [(128, '[8, "full"]'), (None, "[8, 16, 64]")])
+def test_check_sees_a_window_as_a_search_at_that_context_does(cli, in_tmp_path, space_file, window, choices):
+    """One of the context or longer is full attention."""
+    (in_tmp_path / "own.toml").write_text(space_file.read_text().replace('[8, "full"]', choices))
+    write_genome("wide.json", SEED.replace(window=(window,) * 2), context=64)
+    done = cli("genome", "check", "wide.json", "--space", "own.toml")
+    assert f"fine ({SEED.id}), inside own.toml" in done.out
 
 
 HOSTILE = "x[/y] [bold]\x1b[31mred\x1b]0;title\x07"
