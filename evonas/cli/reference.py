@@ -121,7 +121,7 @@ def _read(text: str) -> Reference:
             )
     if path.is_file():
         data = read_json(path, "a genome")
-        if isinstance(data, dict) and "genes" not in data and ("model_type" in data or "architectures" in data):
+        if isinstance(data, dict) and not {"genes", "schema"} & data.keys():
             found = read_config(path)
             about = found.name, found.context, str(path), tuple(found.notes)
             return Reference(found.genome, *about, vocabulary=found.vocabulary)

@@ -196,3 +196,11 @@ def test_import_takes_a_genome_out_of_a_run(cli, in_copy):
     best = Store.open("runs/first").front_ids()[0]
     cli("genome", "import", f"first:{best}", "-o", "best.json")
     assert read_genome("best.json").genome.id == best
+
+
+@pytest.mark.parametrize("command", [("genome", "import"), ("evolve", "--seed-genome")])
+@pytest.mark.parametrize("config", [{"hidden_size": 64, "num_hidden_layers": 2}, {"dim": 64, "n_layers": 2}])
+def test_a_config_without_its_model_type_is_told_so(cli, in_tmp_path, command, config):
+    (in_tmp_path / "config.json").write_text(json.dumps(config))
+    said = cli(*command, "config.json", code=2).sentence
+    assert "has no model_type; supported: gpt2" in said and "genome import" not in said
