@@ -110,7 +110,7 @@ def read_and_tell(text: str) -> Reference:
 def _read(text: str) -> Reference:
     from ..convert import read_config
     from ..genome import read_genome
-    from ..genome.io import read_json
+    from ..genome.io import exists, read_json, shipped_file
 
     path = Path(text)
     if path.is_dir():
@@ -129,6 +129,14 @@ def _read(text: str) -> Reference:
     run, colon, _ = text.rpartition(":")
     if colon and run:
         return _from_run(text, run)
+    if shipped_file(text, ".json") is None:
+        from ..store import runs_folder
+        from ..store.files import DATA
+
+        if exists(runs_folder() / path / DATA):
+            raise EvonasError(
+                f"{text!r} is a run, not a genome", f"Name one of it, {text}:ID; 'evonas report {text}' lists them."
+            )
     return _from_file(read_genome(text), text)
 
 

@@ -100,11 +100,10 @@ def read_genome(path_or_name: str | os.PathLike) -> GenomeFile:
     if not exists(path):
         shipped = shipped_file(str(path_or_name), ".json")
         if shipped is None:
-            names = shipped_names(".json")
-            raise EvonasError(
-                f"no genome file {str(path_or_name)!r}, and no shipped genome of that name",
-                did_you_mean(str(path_or_name), names),
-            )
+            hint = did_you_mean(str(path_or_name), shipped_names(".json"))
+            if hint.startswith("Allowed"):
+                hint = f"{hint[:-1]}; or a file, a config.json of Hugging Face, or RUN:ID."
+            raise EvonasError(f"no genome file {str(path_or_name)!r}, and no shipped genome of that name", hint)
         path = shipped
     data = read_json(path, "a genome")
     try:

@@ -204,3 +204,17 @@ def test_a_config_without_its_model_type_is_told_so(cli, in_tmp_path, command, c
     (in_tmp_path / "config.json").write_text(json.dumps(config))
     said = cli(*command, "config.json", code=2).sentence
     assert "has no model_type; supported: gpt2" in said and "genome import" not in said
+
+
+def test_a_run_where_a_genome_belongs_is_told_so(cli, in_copy):
+    for command in (("genome", "show"), ("train",), ("export",), ("evolve", "--seed-genome")):
+        said = cli(*command, "first", code=2).sentence
+        assert "'first' is a run" in said and "first:ID" in said and "evonas report first" in said
+    Path("runs/gpt2").symlink_to("first")
+    assert read_genome("gpt2").genome.id in cli("genome", "show", "gpt2").out, "a shipped name is that"
+
+
+@pytest.mark.parametrize("wrong", ["EleutherAI/pythia-70m", "first/3f2a"])
+def test_what_else_names_a_genome_is_said(cli, in_finished, wrong):
+    said = cli("genome", "show", wrong, code=2).sentence
+    assert "config.json of Hugging Face" in said and "RUN:ID" in said
