@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import shlex
 from pathlib import Path
 
 import click
@@ -93,7 +94,7 @@ def export(reference, target, output, weights, untrained, context, vocab) -> Non
     ))  # fmt: skip
     click.echo(f"{found.name} ({model.genome.id}): vocabulary {model.vocab_size}, context {model.context}, {origin}")
     click.echo(f"Wrote {folder / FILES[0]}, {', '.join(FILES[1:])}")
-    click.echo(f"Try it: python {folder / FILES[0]}")
+    click.echo(f"Try it: python {shlex.quote(str(folder / FILES[0]))}")
 
 
 def _fresh(found, context: int | None, vocab: int | None):
@@ -136,8 +137,8 @@ def _find_weights(reference: str, found) -> Path:
     raise EvonasError(
         f"there are no trained weights of {found.name} ({found.genome.id}) in {runs_folder()}/train-*"
         + (damaged and f"; there is{damaged}"),
-        f"Train it first: evonas train {reference}. Trained with -o DIR? Add --weights DIR/weights.safetensors. "
-        "To time it only, add --untrained.",
+        f"Train it first: evonas train {shlex.quote(reference)}. Trained with -o DIR? Add --weights "
+        "DIR/weights.safetensors. To time it only, add --untrained.",
     )
 
 

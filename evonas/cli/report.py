@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import shlex
 from pathlib import Path
 
 import click
@@ -67,7 +68,8 @@ def _check_place(path: Path) -> None:
     """Before anything is printed: whether a file can be written there."""
     folder = path.parent
     if not folder.is_dir():
-        raise EvonasError(f"{path} can't be written: there is no folder {folder}", f"Make it: mkdir -p {folder}")
+        cure = f"Make it: mkdir -p {shlex.quote(str(folder))}"
+        raise EvonasError(f"{path} can't be written: there is no folder {folder}", cure)
     if path.is_dir() or not os.access(path if path.exists() else folder, os.W_OK):
         raise EvonasError(f"{path} can't be written", "Choose another place.")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -331,3 +332,15 @@ def test_a_genome_of_a_space_of_ones_own_is_shown_and_nothing_else(cli, in_tmp_p
 def test_a_folder_is_no_file_of_weights(cli, in_tmp_path, seed_file):
     for named in (".", "/", ""):
         assert "bug" not in cli("export", seed_file, "--weights", named, "-o", "out", code=(1, 2)).err
+
+
+def test_commands_to_copy_hold_a_path_with_a_space(cli, in_copy):
+    def copied(text: str, begin: str) -> list[str]:
+        return shlex.split(" ".join(text.split()).partition(begin)[2])
+
+    to_my = ("export", "nanogpt-cpu", "--untrained", "-o", "my x")
+    assert copied(cli(*to_my).out, "Try it: python ") == ["my x/model.py"]
+    assert copied(cli(*to_my, code=2).err, "-o DIR: -o ")[0] == "my x-2,"
+    assert copied(cli("report", "first", "--html", "my y/x.html", code=2).err, "mkdir -p ") == ["my y"]
+    write_genome("my x.json", SEED.replace(d_model=64))
+    assert copied(cli("export", "my x.json", code=2).err, "evonas train ")[0] == "my x.json."
