@@ -70,7 +70,7 @@ class Emulator:
     def __init__(self, folders: Sequence[str], seed: int = 0) -> None:
         stores = [Store.open(folder) for folder in folders]
         self.settings = stores[0].header["settings"]
-        self.space: SearchSpace = space_from_dict(stores[0].header["space"])
+        self.space: SearchSpace = space_from_dict(stores[0].header["space"], stored=True)
         self.tokens = rung_tokens(self.settings["tokens"], self.settings.get("rungs", 1), GROWTH)
         if len(self.tokens) < 2 or not {"loss", "latency"} <= set(self.settings["objectives"]):
             sys.exit("bench_emulated: it takes runs of loss and latency with two rungs or more")

@@ -74,7 +74,7 @@ class Screening:
         chances = sound.of(genomes)
         worth = chances / surrogate.prices(genomes, engine.prices if engine.frugal else {})
         expected = [(mean, std) for _, mean, std in kept]
-        chosen = _by_gain(engine, [*first, *parents], leading, expected, worth, chances < 0.5, count)
+        chosen = _by_gain(engine, first, leading, expected, worth, chances < 0.5, count)
         return [kept[k][0] for k in chosen]
 
     def _pool(self, engine: Engine, surrogate: Surrogate, leading: Sequence[Individual], rng: np.random.Generator):
@@ -129,15 +129,16 @@ def _roots(roots: Mapping[str, tuple[str, ...]], parents: Sequence[str]) -> tupl
     return tuple(dict.fromkeys(roots[p][0] for p in parents if roots[p]))
 
 
-def _by_gain(engine: Engine, spread, leading, pool, worth: np.ndarray, risky: np.ndarray, count: int) -> list[int]:
+def _by_gain(engine: Engine, first, leading, pool, worth: np.ndarray, risky: np.ndarray, count: int) -> list[int]:
     """Places in ``pool``, by expected gain in hypervolume over the ``leading`` ones times its ``worth`` (the chance of
     an evaluation that does not fail, by what that takes), each chosen one taken as told before the next. Of ``risky``
-    ones, more likely to fail than not, there are few, as they fail together. ``spread`` says what range an objective
-    has."""
+    ones, more likely to fail than not, there are few, as they fail together. The ``first`` ones, as far as they were
+    told at the last rung, and what is expected there of the leading say what range an objective has."""
     m = len(engine.objectives)
-    told_so_far = engine.wanted(np.array([i.told[-1][:m] for i in spread]))
-    box = hypervolume_box(minimised(told_so_far, engine.directions))
+    last = [i.told[-1][:m] for i in first if i.rung == engine.rungs - 1]
+    told = engine.wanted(np.array(last).reshape(-1, m))
     front = engine.points(leading)
+    box = hypervolume_box(np.vstack([front, minimised(told, engine.directions)]))
     front = front[non_dominated(front)]
     expected, spreads = (np.array(column) for column in zip(*pool))
     wanted = engine.wanted(expected), _hope(engine, expected, spreads)

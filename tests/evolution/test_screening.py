@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from evonas.evolution import Engine, hypervolume
+from evonas.evolution import Engine, Individual, ParetoFitness, hypervolume
 from evonas.evolution.judging import SCREENED
 from evonas.evolution.screening import _by_gain, _hope, _leading
 from evonas.evolution.selection import hypervolume_box, hypervolume_gain
@@ -75,6 +75,24 @@ def test_few_of_a_batch_are_more_likely_to_fail_than_not():
     chosen = _by_gain(engine, leading, leading, pool, np.ones(12), risky, 8)
     assert len(chosen) == 6 and sum(risky[chosen]) == 2
     assert len(_by_gain(engine, leading, leading, pool, np.ones(12), ~risky, 8)) == 8
+
+
+def test_what_short_trainings_came_to_does_not_say_what_the_cheap_end_is_worth():
+    """Gains are told in a box of one fidelity: the last rung's."""
+    engine = Engine(SPACE, GOALS, rungs=2)
+    rng = np.random.default_rng(0)
+
+    def told(*rows) -> Individual:
+        return Individual(SPACE.sample(rng), ParetoFitness(("min", "min"), rows[-1]), 0, rows)
+
+    leading = [told((0.10, 3.0), (0.10, 2.40)), told((0.5, 2.5), (0.5, 1.9)), told((2.0, 2.4), (2.0, 1.7))]
+    short = told((0.2, 8.0))
+    pool = [(np.array([0.08, 2.45]), np.zeros(2)), (np.array([0.3, 2.1]), np.zeros(2))]
+    chosen = _by_gain(engine, [*leading, short], leading, pool, np.ones(2), np.zeros(2, dtype=bool), 1)
+    assert chosen == [1]
+    assert _by_gain(
+        engine, [*leading, told((0.2, 3.0), (0.2, 8.0))], leading, pool, np.ones(2), np.zeros(2, dtype=bool), 1
+    ) == [0]
 
 
 def test_a_small_share_is_some_of_the_offspring_now_and_then():
