@@ -213,6 +213,33 @@ def test_back_on_the_first_machine_all_rungs_have_its_times(targets, tmp_path, c
     assert engine.steady().keys() == {1}
 
 
+def slow_the_top(store, factor: float) -> set[str]:
+    """As settling revises it, those at the last rung take ``factor`` times as long: ids of their architectures."""
+    found = set()
+    for genome_id, entry in store.genomes.items():
+        record = store.record_of(genome_id)
+        if record.measures["loss"].fidelity == "4 tokens":
+            latency = record.measures["latency"]
+            measures = {**record.measures, "latency": replace(latency, value=factor * latency.value)}
+            more = {"measures": measures, "cost": {}, "provenance": {"times_measured": 2}, "reason": MEASURED_AGAIN}
+            store.append(entry.genome, replace(record, **more))
+            found.add(entry.genome.architecture_id)
+    return found
+
+
+def test_what_settling_says_of_an_architecture_counts_for_all_that_have_it(targets, tmp_path, curve):
+    """Or a twin at a lower rung were faster than the same network on the front."""
+    curve.rungs, folder, space = (1, 4), tmp_path / "run", targets.own_space(widths=(1, 6))
+    targets.run(folder, curve, 8, device="cpu", space=space)
+    with Store.open(folder, write=True) as store:
+        settled = slow_the_top(store, 1.05)
+    told = targets.restored(folder, curve, device="cpu").archive.values()
+    assert any(i.rung == 0 and i.genome.architecture_id in settled for i in told)
+    for i in told:
+        latency = (0.105 if i.genome.architecture_id in settled else 0.1) * i.genome.width
+        assert [row[1] for row in i.told] == pytest.approx([latency] * len(i.told))
+
+
 def test_one_that_can_not_be_measured_there_begins_nothing_anew(targets, tmp_path, curve):
     folder = tmp_path / "run"
     targets.run(folder, curve, 4, device="cpu")

@@ -87,7 +87,8 @@ class Surrogate:
             if all(name in features.known(i.genome) for i in chosen):
                 self._exact.append(j)
                 continue
-            changes = any(row[j] != i.told[0][j] for i in chosen for row in i.told)
+            same = [i.told[0][j] == i.told[-1][j] for i in chosen if len(i.told) > 1]
+            changes = bool(same) and sum(same) <= len(same) / 2  # as `Climbing.steady` has it
             further = [(i, r) for i in chosen for r in range(1, len(i.told) if changes else 1)][-MAX_POINTS // 2 :]
             points = [(i, 0) for i in chosen][len(further) - MAX_POINTS :] + further
             y = np.array([i.told[r][j] for i, r in points])

@@ -61,17 +61,16 @@ class Measurements:
             self._of[architecture] = Outcome(measures=measures, provenance=record.provenance)
 
     def here(self, record: Record) -> Record | None:
-        """The record, with what was measured on another device, or before the run was there, as it is here now; None
-        where that is not known, as it could not be measured here."""
+        """The record with what is known of its architecture here: that of another genome may have been measured again,
+        or its own on another device. None where nothing is, as it could not be measured here."""
         measures = _measured(record, self._names)
-        complete = all(n in record.measures for n in self._evaluator.trained_names)  # else these have ruled it out
-        here = _is_here(measures, self._device)
-        if not (measures and complete) or (here and record.generation >= moved_at(self._store)):
+        # What has not all trained objectives was ruled out by these.
+        if not (measures and all(n in record.measures for n in self._evaluator.trained_names)):
             return record
         known = self._of.get(self._store.genomes[record.genome_id].genome.architecture_id, Outcome())
         if all(n in known.measures for n in self._names):
             return record if known.measures == measures else _moved(record, known)
-        return record if here else None
+        return record if _is_here(measures, self._device) else None
 
 
 def bring_here(

@@ -155,6 +155,17 @@ def test_lower_rungs_count_as_what_they_are():
     assert abs((mean[:, 0] - truth).mean()) < 0.15, "a rung takes off half a nat"
 
 
+def test_what_few_have_otherwise_at_a_higher_rung_is_no_matter_of_rungs():
+    """A time that was measured once more, as in ``Climbing.steady``."""
+    told = individuals(60, rungs=3)
+    (*rows, (loss, time)), i = told[3].told, told[3]
+    again = Individual(i.genome, i.fitness, i.index, [*rows, (loss, 1.05 * time)])
+    fresh = [i.genome for i in individuals(30, seed=1)]
+    both = told, [*told[:3], again, *told[4:]]
+    before, after = (Surrogate(Features(LAYERED, None), of, ["error", "cost"], 3).predict(fresh)[0] for of in both)
+    assert (before == after).all()
+
+
 def test_few_points_judge_nothing():
     assert Surrogate(Features(LAYERED, known), individuals(6), ["error", "cost"], 1).skill == 0.0
 
