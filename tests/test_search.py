@@ -1128,6 +1128,22 @@ def test_after_a_move_the_way_to_the_end_has_the_price_it_had(targets, tmp_path,
     assert found[4] == found[0] and min(found[0]) > 0
 
 
+def test_after_a_move_a_training_may_take_as_long_as_it_did(targets, tmp_path, curve):
+    """Or those expected on the front, which train first and longest, were all killed."""
+    folder, evaluator = tmp_path / "run", targets.Curve(curve.folder, rungs=(1, 4))
+    targets.run(folder, evaluator, 4)
+    with Store.open(folder, write=True) as store:
+        store.set_header(notes={**store.header["notes"], MOVED: 4})
+        goals = [targets.objective(n) for n in ("loss", "latency")]
+        search = targets.Search(targets.Engine(targets.own_space(), goals, rungs=2), store, None, evaluator)
+        for number in range(50):
+            search._pace_elsewhere.note(f"{number}", 0, 120.0)
+        assert [search._timeout(rung) for rung in (0, 1)] == [50 * 120, 50 * 120 * 3]
+        for number in range(5):
+            search._pace.note(f"{number}", 0, 2.0)
+        assert [search._timeout(rung) for rung in (0, 1)] == [50 * 2, 50 * 2 * 3]
+
+
 def test_a_mistake_of_the_user_ends_the_run(targets, tmp_path, curve, text_file):
     evaluator = targets.ProxyEvaluator(
         "text", str(tmp_path / "gone"), 16, needs=("loss",), tokens=64, validation_tokens=64

@@ -381,12 +381,13 @@ class Search:
     def _timeout(self, rung: int = 0) -> float:
         if self.timeout is not None:
             return self.timeout
-        medians = self._pace.typical(MIN_PEERS)
+        here = self._pace.typical(MIN_PEERS)
+        medians = here or self._pace_elsewhere.typical(MIN_PEERS)  # the first after a move may take as long as before
         if not medians:
             return FIRST_TIMEOUT
         step = self._pace.step
         expected = max(seconds * max(1.0, step(rung) / step(r)) for r, seconds in medians.items())
-        return max(MIN_TIMEOUT, TIMEOUT_FACTOR * expected)
+        return max(MIN_TIMEOUT if here else FIRST_TIMEOUT, TIMEOUT_FACTOR * expected)
 
     def _restore(self) -> None:
         """Bring the engine to the last committed generation, and recall every measurement."""
