@@ -26,7 +26,7 @@ from evonas.report.compare import compare
 from evonas.search import FIRST_TIMEOUT, bring_here
 from evonas.search.loop import MIN_TIMEOUT
 from evonas.search.verdict import Verdict, bugs_at_the_end
-from evonas.store import MOVED, Store, told_records
+from evonas.store import MOVED, Store, note_revised, told_records
 
 HERE = Path(__file__).parent
 
@@ -306,6 +306,17 @@ def test_hypervolumes_of_two_machines_are_not_compared(targets, tmp_path, curve)
     assert targets.run(folder, here, 40, device="elsewhere", patience=6) == "patience"
     rows = Store.open(folder).generations
     assert rows[-1]["generation"] >= 8 + 6 and rows[8]["hypervolume"] > 0.8 * before
+
+
+def test_nor_are_those_before_and_after_settling(targets, tmp_path, curve):
+    """With times that have become longer it has not ceased to grow."""
+    curve.rungs, folder = (1, 4), tmp_path / "run"
+    targets.run(folder, curve, 12, device="cpu")
+    with Store.open(folder, write=True) as store:
+        note_revised(store)
+        slow_the_top(store, 1.5)
+    assert targets.run(folder, curve, 40, device="cpu", patience=6) == "patience"
+    assert Store.open(folder).generations[-1]["generation"] >= 12 + 6
 
 
 # -- what is paid for -----------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from evonas.genome import Genome, read_genome, space_from_dict, space_to_dict
 from evonas.record import MEASURED_AGAIN, Measure, Outcome, Record, objective
 from evonas.report import build_report
 from evonas.search.settling import ROUNDS, settle
-from evonas.store import Store
+from evonas.store import Store, compared_from
 
 SPACE = space_from_dict({"kind": "custom", "name": "own", "genes": {"width": {"low": 1, "high": 40}}})
 OBJECTIVES = [objective("loss"), objective("latency")]
@@ -229,8 +229,10 @@ def test_there_is_an_end_to_it(front):
 
 def test_it_is_there_after_reopening(front):
     made = front({1: (2.0, 1.0), 2: (1.0, 1.0001)})
-    settled(made, Clock({1: 1.0, 2: 1.0}))
     store, individuals = made
+    assert compared_from(store) == 0
+    settled(made, Clock({1: 1.0, 2: 1.0}))
+    assert compared_from(store) == 1, "hypervolumes of times before it are not compared with later ones"
     expected = [store.record_of(i.genome.id) for i in individuals]
     store.close()
     again = Store.open(store.folder)

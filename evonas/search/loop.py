@@ -11,7 +11,7 @@ from ..evolution import Candidate, Engine, Individual
 from ..executors import Call, Executor, Failure
 from ..genome import Genome
 from ..record import Constraint, Outcome, Record, total_violation
-from ..store import Known, Store, moved_at, note_end, note_settled, told_records, trained_outcome
+from ..store import Known, Store, compared_from, moved_at, note_end, note_settled, told_records, trained_outcome
 from .closing import Left, Pace
 from .contract import Evaluator, Listener
 from .measuring import Measurements
@@ -126,8 +126,8 @@ class Search:
         Told from what is stored, so that a resumed run decides the same."""
         if patience is None:
             return generations
-        moved = moved_at(self.store)  # hypervolumes of two devices are not compared
-        rows = [row for row in self.store.generations if row["generation"] >= moved]
+        since = compared_from(self.store)
+        rows = [row for row in self.store.generations if row["generation"] >= since]
         closing = len(self.evaluator.rungs)
         for now in range(max(patience, len(rows) - closing), len(rows)):  # longer ago it would have ended
             if 0 < rows[now]["hypervolume"] <= rows[now - patience]["hypervolume"] * (1 + STANDSTILL):

@@ -15,7 +15,7 @@ from ..evolution.ties import tied_records
 from ..executors import Call, Executor, Failure
 from ..genome import Genome
 from ..record import Measure, Objective, Record
-from ..store import Store
+from ..store import Store, note_revised
 from .timings import COMMON, Timings
 
 ROUNDS = 5
@@ -80,9 +80,11 @@ def settle(
         timings.add(good, good.keys() - unchosen)
         weighed = [timings.weighed(genome.architecture_id, record) for genome, record in rows]
         pairs = tied_records(weighed, names, directions, measured_names)
-    for genome, old in rows:
-        if (record := timings.revised(genome.architecture_id, old)) is not old:
-            store.append(genome, record)
+    revised = [(g, r) for g, old in rows if (r := timings.revised(g.architecture_id, old)) is not old]
+    if revised:
+        note_revised(store)
+    for genome, record in revised:
+        store.append(genome, record)
     return Settled(_measured_apart(before, genomes), _measured_apart(pairs, genomes), again)
 
 

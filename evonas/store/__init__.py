@@ -75,7 +75,19 @@ No pickle anywhere. Numbers that JSON can't hold (NaN, infinity) are null in JSO
 
 from __future__ import annotations
 
-from .notes import ENDED, MOVED, UNSETTLED, moved_at, note_aim, note_end, note_settled, note_spent, seconds_since_aim
+from .notes import (
+    ENDED,
+    MOVED,
+    UNSETTLED,
+    compared_from,
+    moved_at,
+    note_aim,
+    note_end,
+    note_revised,
+    note_settled,
+    note_spent,
+    seconds_since_aim,
+)
 from .reuse import Known, known_from
 from .runs import find_run, load_genome_ref, newest_run, runs_folder
 from .store import Entry, Store
@@ -88,6 +100,7 @@ __all__ = [
     "Entry",
     "Known",
     "Store",
+    "compared_from",
     "find_run",
     "known_from",
     "load_genome_ref",
@@ -95,6 +108,7 @@ __all__ = [
     "newest_run",
     "note_aim",
     "note_end",
+    "note_revised",
     "note_settled",
     "note_spent",
     "runs_folder",

@@ -8,6 +8,7 @@ from ..errors import EvonasError
 from .store import SPENT, Store
 
 MOVED = "measured_here_from"  # the first generation in which times are those of this device
+_REVISED = "times_revised_before"  # the first generation after settling has changed times of earlier ones
 UNSETTLED = "unsettled"  # true from the search's end until what follows it, settling and calibrating, is done
 _AIMED = "aimed_at_seconds"  # what the run had taken when it was last told how far to go
 ENDED = "ended"  # why the search came to its end, as ``Search.run`` says it; not there while it has not
@@ -16,8 +17,17 @@ ENDED = "ended"  # why the search came to its end, as ``Search.run`` says it; no
 def moved_at(store: Store) -> int:
     """The first generation in which times are those of this device; 0 where the run was always here. What was measured
     elsewhere stays in the records and is not compared with what is here."""
-    found = store.header["notes"].get(MOVED)
-    return found if type(found) is int else 0
+    return _generation(store, MOVED)
+
+
+def compared_from(store: Store) -> int:
+    """The first generation whose hypervolume is of the times that count now: a move and settling change them."""
+    return max(_generation(store, MOVED), _generation(store, _REVISED))
+
+
+def note_revised(store: Store) -> None:
+    """Note that settling changes times of the generations up to here."""
+    _note(store, **{_REVISED: store.generations[-1]["generation"] + 1 if store.generations else 0})
 
 
 def note_aim(store: Store) -> None:
@@ -48,6 +58,11 @@ def note_end(store: Store, why: str | None, unsettled: bool = False) -> None:
 def note_settled(store: Store) -> None:
     """Note that what follows a search is done, or not wanted."""
     _note(store, **{UNSETTLED: None})
+
+
+def _generation(store: Store, name: str) -> int:
+    found = store.header["notes"].get(name)
+    return found if type(found) is int else 0
 
 
 def _note(store: Store, **changes: object) -> None:
