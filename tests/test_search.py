@@ -315,8 +315,7 @@ def test_nor_are_those_before_and_after_settling(targets, tmp_path, curve):
     with Store.open(folder, write=True) as store:
         note_revised(store)
         slow_the_top(store, 1.5)
-    assert targets.run(folder, curve, 40, device="cpu", patience=6) == "patience"
-    assert Store.open(folder).generations[-1]["generation"] >= 12 + 6
+    assert targets.run(folder, curve, 12 + 6, device="cpu", patience=6) == "generations"
 
 
 # -- what is paid for -----------------------------------------------------------------------------------------------
@@ -738,6 +737,19 @@ def test_a_generation_takes_what_those_here_took_and_before_them_what_those_stor
     assert left().generation == 10.0
     search._warm = (2, clock.now - 6.0)
     assert left().generation == 3.0
+
+
+def test_a_resumed_search_closes_by_the_whole_of_its_budget(searching, monkeypatch):
+    """Not by what is left of it, of which half is too little for the front."""
+    search, clock = searching(monkeypatch, 4, stored=3000.0)
+    monkeypatch.setattr(search._pace, "to_the_end", lambda *_: 455.0 / len(search.engine.unfinished()))
+    closed = []
+    monkeypatch.setattr(search.engine, "close", lambda *how: closed.append(how))
+    monkeypatch.setattr(search.engine, "ask", lambda: [])
+    search._warm = (3, clock.now - 10.0)
+    for began in (None, clock.now - 3000.0):
+        search.run(10**6, clock.now + 600.0, began=began)
+    assert len(closed) == 1
 
 
 @pytest.mark.parametrize("one_device", [True, False])

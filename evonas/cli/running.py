@@ -128,7 +128,8 @@ def _searched(
     patience = settings.patience
     with progress.showing(search):
         end, sample = _search_end(deadline, began, settings.calibrate), 0
-        ended = search.run(settings.generations, _before_settling(end, progress.started), patience=patience)
+        until = _before_settling(end, progress.started)
+        ended = search.run(settings.generations, until, patience=patience, began=began)
         if settings.calibrate:
             try:
                 sample = _sample(search.store, settings, deadline, began, workers)
@@ -137,7 +138,7 @@ def _searched(
             end = end if sample else _search_end(deadline, began, 0.0)
             if not sample and ended == "budget":
                 until = _before_settling(end, progress.started)
-                ended = search.run(settings.generations, until, patience=patience)
+                ended = search.run(settings.generations, until, patience=patience, began=began)
         try:
             progress.settled(search.settle(end))
         except KeyboardInterrupt:

@@ -79,11 +79,13 @@ class Search:
         deadline: float | None = None,
         tokens: float | None = None,
         patience: int | None = None,
+        began: float | None = None,
     ) -> str:
         """Go on until ``generations`` are done in all, the moment ``deadline`` of ``clock``, or as long as the
         run's training, failures included, takes no more than so many ``tokens`` (or what the evaluator counts) in all;
         what a generation takes is estimated before it, and the first one is not weighed. With ``patience`` it ends,
         its front trained to the end, once the hypervolume has not grown by STANDSTILL in so many generations.
+        ``began``: the moment from which the time up to the deadline was given, where that is not now.
 
         Returns why it ended: "generations", "budget", "patience" or "exhausted" (no genome of the space is left). The
         store notes it too.
@@ -92,7 +94,7 @@ class Search:
             EvonasError: every candidate of a generation failed, or none has met the constraints at the end or for
                 several generations. The run can be resumed.
         """
-        started = self._clock()
+        started = self._clock() if began is None else began
         note_end(self.store, None)
         self.engine.frugal = deadline is not None
         while self.engine.generation < (goal := self._goal(generations, patience)):

@@ -129,7 +129,7 @@ def test_an_interrupted_extension_goes_on_with_what_it_printed(cli, in_copy, int
     assert goal == (9 if "--generations" in options else MAX_GENERATIONS), "it is on the disk at once"
     asked = []
 
-    def run(self, generations, deadline, patience):
+    def run(self, generations, deadline, patience, began):
         asked.append((generations, None if deadline is None else deadline - time.monotonic(), patience))
         return "generations"
 
@@ -162,14 +162,15 @@ def test_a_killed_run_goes_on_with_what_is_left_of_its_budget(cli, in_copy, monk
     monkeypatch.setattr(Store, "seconds", spent)
     asked = []
 
-    def run(self, generations, deadline, patience):
-        asked.append((generations, deadline - time.monotonic(), patience))
+    def run(self, generations, deadline, patience, began):
+        asked.append((generations, deadline - time.monotonic(), patience, time.monotonic() - began))
         return "generations"
 
     monkeypatch.setattr("evonas.search.Search.run", run)
     cli("resume", "first", "--executor", "serial")
-    ((generations, left, patience),) = asked
+    ((generations, left, patience, gone),) = asked
     assert (generations, patience) == (50, 7) and least < left < most, "a minute at least"
+    assert spent <= gone < spent + 600 - left, "of the whole budget"
 
 
 def test_another_end_is_that_alone(cli, in_copy, monkeypatch):
@@ -339,7 +340,7 @@ def test_a_calibration_gets_its_share_of_all_sittings(cli, in_copy, monkeypatch)
     monkeypatch.setattr("evonas.cli.running._sample", lambda *_: 0)
     asked = []
 
-    def run(self, generations, deadline, patience):
+    def run(self, generations, deadline, patience, began):
         asked.append(deadline - time.monotonic())
         return "generations"
 
@@ -353,7 +354,7 @@ def test_of_the_sittings_since_it_was_told_how_far_to_go(cli, in_copy, monkeypat
     monkeypatch.setattr("evonas.cli.running._sample", lambda *_: 0)
     asked = []
 
-    def run(self, generations, deadline, patience):
+    def run(self, generations, deadline, patience, began):
         asked.append(deadline - time.monotonic())
         raise KeyboardInterrupt
 
