@@ -13,7 +13,9 @@ from ..genome import Genome
 from ..record import Objective
 from .candidate import Candidate, check_goals, finite
 from .fitness import Individual, ParetoFitness
-from .selection import hypervolume, minimised, non_dominated
+from .selection import hypervolume, hypervolume_gain, minimised, non_dominated
+
+_MANY = 6  # objectives, of which a hypervolume of 1,200 points takes 5 s and what one of them adds less than 1 ms
 
 
 class Archive:
@@ -47,6 +49,7 @@ class Archive:
         self._told_lately: list[Individual] = []
         self._told_ranges = np.full(m, np.inf), np.full(m, -np.inf)
         self._told_best: list[Individual] = []
+        self._volume, self._added_up = 0.0, []  # hypervolume of many objectives, and whose that is; see `_add_up`
 
     def _individual(
         self, candidate: Candidate, number: int, values: Mapping[str, float] | None, violation: float
@@ -175,4 +178,18 @@ class Archive:
         the first of them had come there and the first population, or two generations, had been told; 0 before that."""
         if self.box is None:
             return 0.0
-        return hypervolume(self.points(self.best), *self.box)
+        if len(self.objectives) < _MANY:
+            return hypervolume(self.points(self.best), *self.box)
+        self._add_up()
+        return self._volume
+
+    def _add_up(self) -> None:
+        """Of many objectives, add to the hypervolume what the best since the last time gain. It is rounded by when that
+        is: at the end of each generation, restored or not."""
+        if self.box is None or len(self.objectives) < _MANY:
+            return
+        before, self._added_up = self._added_up, self.best
+        known, points = {i.genome.id for i in before}, self.points(before)
+        for point in self.points([i for i in self._added_up if i.genome.id not in known]):
+            self._volume += hypervolume_gain(points, point, *self.box)
+            points = np.vstack([points, point])

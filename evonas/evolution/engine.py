@@ -317,6 +317,7 @@ class Engine(Climbing):
             done = sorted((i for i in self.archive.values() if i.index < born), key=lambda i: i.index)
             self._expect(done)
             self.box = hypervolume_box(self.points([i for i in done if i.feasible]))
+        self._add_up()
         self._promote()
 
     def _spread(self, generation: int) -> bool:
@@ -353,6 +354,7 @@ class Engine(Climbing):
                 judge(self, children)
                 # Drawn after the first generation with a success was judged.
                 self.box = final if self.best and self._spread(candidate.generation) else None
+                self._add_up()
                 children = []
             children.append(candidate)
             self.seen.add(candidate.genome.id)
@@ -371,6 +373,7 @@ class Engine(Climbing):
         self.population, self.reserve = ([members[i] for i in ids] for ids in (population, reserve))
         self.generation, self._asked = generation, self._numbers.start(generation)
         self.box = final
+        self._add_up()
         self.exhausted = exhausted
         self._expect([*self.population, *self.reserve])
         self._promote()

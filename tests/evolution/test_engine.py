@@ -8,6 +8,7 @@ import json
 import math
 import random
 
+import moocore
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -515,6 +516,36 @@ def test_hypervolume_never_falls_and_its_box_stays():
         boxes.append(engine.box)
     assert volumes == sorted(volumes) and volumes[-1] > volumes[0] > 0
     assert all(box is boxes[0] for box in boxes)
+
+
+def test_of_many_objectives_the_hypervolume_is_added_to_and_never_computed_whole(monkeypatch):
+    """Of six and 1,200 points the whole takes seconds."""
+    goals = [Objective(f"o{i}") for i in range(6)]
+
+    def values(genome) -> dict[str, float]:
+        parts = np.array([0.1 + chance(genome, o.name) for o in goals])
+        return dict(zip((o.name for o in goals), (parts / parts.sum()).tolist()))
+
+    engine, told, rows = make(goals, population_size=20), [], []
+    whole = moocore.hypervolume
+
+    def counted(points, ref):
+        rows.append(len(points))
+        return whole(points, ref=ref)
+
+    monkeypatch.setattr(moocore, "hypervolume", counted)
+    for _ in range(6):
+        for candidate in engine.ask():
+            told.append((candidate, values(candidate.genome), 0.0))
+            engine.tell(*told[-1])
+    volume = engine.hypervolume()
+    within = (engine.points(engine.best) < engine.box[1]).all(axis=1).sum()
+    assert within > 100 and max(rows) < 0.7 * within, "a front clipped to what one point dominates"
+    monkeypatch.undo()
+    assert volume == pytest.approx(hypervolume(engine.points(engine.best), *engine.box), rel=1e-12) and volume > 0
+    restored = make(goals, population_size=20)
+    restored.restore(told, [m.genome.id for m in engine.population], 6, engine.box)
+    assert restored.hypervolume() == volume, "to the last bit"
 
 
 @pytest.mark.parametrize("m, select", [(1, select_nsga2), (2, select_nsga2), (3, select_nsga2), (4, select_nsga3),
