@@ -7,6 +7,7 @@ import datetime
 import json
 import os
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +31,16 @@ class WriterLock:
 
     def __init__(self, path: Path, kind: str = "run") -> None:
         self.path = path
-        self._fd = _acquire(path)
-        if self._fd < 0 and _is_orphaned(read_holder(path)):
-            self._fd = _take_over(path)
-        if self._fd < 0:
-            raise _refusal(path, read_holder(path), kind)
-        self._sign()
+        # One process at a time, so that nobody finds a lock that is held and still names a dead holder.
+        with _alone_in(path.parent):
+            self._fd = _acquire(path)
+            if self._fd < 0 and _is_orphaned(read_holder(path)):
+                # A forked worker of the holder still keeps it; that never writes to the run.
+                path.unlink(missing_ok=True)
+                self._fd = _acquire(path)
+            if self._fd < 0:
+                raise _refusal(path, read_holder(path), kind)
+            self._sign()
 
     @property
     def held(self) -> bool:
@@ -100,19 +105,19 @@ def _acquire(path: Path) -> int:
     return -1
 
 
-def _take_over(path: Path) -> int:
-    """Lock a new file in the place of one whose holder is dead, but whose lock a forked worker of the holder
-    still keeps; that worker never writes to the run. One process at a time may try."""
-    folder = os.open(path.parent, os.O_RDONLY)
+@contextlib.contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Within the block no other process is in one of the same folder; not where its file system locks no folders."""
+    if fcntl is None:
+        yield
+        return
+    fd = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(folder, fcntl.LOCK_EX)
-        fd = _acquire(path)
-        if fd < 0 and _is_orphaned(read_holder(path)):
-            path.unlink(missing_ok=True)
-            fd = _acquire(path)
-        return fd
+        with contextlib.suppress(OSError):
+            fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
     finally:
-        os.close(folder)
+        os.close(fd)
 
 
 def _try_lock(fd: int) -> bool:

@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,36 @@ def test_a_lock_that_only_a_dead_holders_worker_keeps_is_taken_over(tmp_path):
             WriterLock(path)
         lock.close()
         holder.stdin.close()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no flock here")
+def test_what_is_locked_and_not_signed_yet_is_not_taken_for_a_dead_writers(tmp_path, monkeypatch):
+    """Two that resume a killed run at once."""
+    path = tmp_path / "lock"
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    path.write_text(json.dumps({"pid": gone.pid, "host": socket.gethostname(), "start": ""}))
+    sign, found = WriterLock._sign, []
+
+    def second() -> None:
+        try:
+            found.append(WriterLock(path))
+        except EvonasError as error:
+            found.append(error)
+
+    other = threading.Thread(target=second)
+
+    def slowly(lock: WriterLock) -> None:
+        if not other.ident:
+            other.start()
+            other.join(0.5)
+        sign(lock)
+
+    monkeypatch.setattr(WriterLock, "_sign", slowly)
+    lock = WriterLock(path)
+    other.join(60)
+    assert lock.held and isinstance(found[0], EvonasError)
+    lock.close()
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no flock here")
