@@ -17,7 +17,7 @@ from ..evolution.ties import tied_records
 from ..record import CONDITIONS, OBJECTIVES, Constraint, Measure, Record, conditions_of
 from ..store import ENDED, Store
 from .against import against_seeds, last_record
-from .calibration import noise_of, read_calibration, trained_long
+from .calibration import diverged_long, noise_of, read_calibration, trained_long
 from .compare import Comparison, compare
 from .extrapolation import extrapolate
 from .membership import front_probabilities
@@ -119,16 +119,21 @@ def _failed_last(records: Sequence[Record]) -> dict[str, dict[str, str]]:
 
 def _extrapolated(store: Store, calibration: Mapping[str, Any]) -> dict[str, dict[str, float]]:
     """Genome id -> {tokens, value, spread} of its loss after a training as long as those of the last calibration: what
-    is expected, or what came of it, which has no spread; empty where nothing is known."""
+    is expected, or what came of it, which has no spread; of what diverged none, empty where nothing is known."""
     ahead = (calibration["summary"] or {}).get("extrapolation")
     if ahead is None or not store.generations:
         return {}
     rungs = len(store.generations[-1].get("rungs") or (0,))
-    long = trained_long(calibration["trained"], calibration["summary"]["factor"], calibration["data"])
+    about = calibration["trained"], calibration["summary"]["factor"], calibration["data"]
+    long, diverged = trained_long(*about), diverged_long(*about)
     found = extrapolate(store, losses_told(store), rungs, long)
     values = {i: (value, found.error) for i, value in found.losses.items()} if found else {}
     values |= {i: (value, None) for i, value in long.items()}
-    return {i: {"tokens": ahead["tokens"], "value": v, "spread": spread} for i, (v, spread) in values.items()}
+    return {
+        i: {"tokens": ahead["tokens"], "value": value, "spread": spread}
+        for i, (value, spread) in values.items()
+        if i not in diverged
+    }
 
 
 def _text(value: Any) -> str:

@@ -46,9 +46,10 @@ def summary_of(store: Store, calibration: Mapping[str, Any]) -> dict[str, Any]:
 def summarise(
     calibration: Mapping[str, Any], extrapolation: Extrapolation | None = None, noise: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """What the trainings done so far say: {factor, genomes, kept, kept_of, kept_volume, predictors, extrapolation,
-    seed_noise}.
+    """What the trainings done so far say: {factor, genomes, diverged, kept, kept_of, kept_volume, predictors,
+    extrapolation, seed_noise}.
 
+    ``diverged`` counts those of the sample that came to no loss; nothing else here knows of them.
     ``kept``: of the ``kept_of`` genomes that are non-dominated in (long loss, latency) among those trained longer, the
     share that had reached the last rung (see ``choose``: a sample favours these); ``kept_volume``: of the hypervolume
     of that front, in the box around it, the share that those at the last rung have without the others. None where none
@@ -82,6 +83,7 @@ def summarise(
     return {
         "factor": calibration["factor"],
         "genomes": len(done),
+        "diverged": sum(e["status"] == "non_finite" for e in calibration["sample"]),
         **_kept(done, len(rungs)),
         "predictors": predictors,
         "extrapolation": {"tokens": tokens, **ahead},
@@ -163,6 +165,9 @@ def lines(summary: Mapping[str, Any]) -> list[str]:
             f"{f' (halves: {regions})' if regions else ''}; "
             f"the best by it is {row['regret']:.3f} nats from the best of these."
         )
+    if count := summary["diverged"]:
+        tell = "none of these numbers tell of " + ("it" if count == 1 else "them")
+        out.append(f"{count:.0f} more diverged in so long a training: {tell}.")
     return [*out, *_kept_lines(summary), *_ahead_lines(summary["extrapolation"]), *_noise_lines(summary["seed_noise"])]
 
 
@@ -281,6 +286,11 @@ def trained_long(trained: Sequence[Mapping[str, Any]], factor: float, data: str 
     return {e["id"]: e["long"] for e in trained if (e["factor"], e["data"]) == (factor, data) and e["long"] is not None}
 
 
+def diverged_long(trained: Sequence[Mapping[str, Any]], factor: float, data: str | None) -> set[str]:
+    """Ids of those of ``trained`` that such a training gave no loss."""
+    return {e["id"] for e in trained if (e["factor"], e["data"]) == (factor, data) and e["long"] is None}
+
+
 def write_calibration(folder: Path, calibration: Mapping[str, Any]) -> None:
     """Replace the run's calibration. Raises EvonasError where it can't be written."""
     path = folder / FILE
@@ -338,6 +348,7 @@ def _read_summary(summary: Mapping[str, Any]) -> dict[str, Any]:
     out |= {"kept": _number(summary["kept"], or_none=True), "predictors": []}
     # What earlier versions wrote has none of the following.
     out |= {key: _number(summary.get(key), or_none=True) for key in ("kept_of", "kept_volume")}
+    out["diverged"] = _number(summary.get("diverged", 0))
     for name, keys in (("extrapolation", ("tokens", "genomes", "error")), ("seed_noise", ("genomes", "loss"))):
         found = summary.get(name)
         if found is not None:

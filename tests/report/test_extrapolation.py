@@ -188,6 +188,26 @@ def test_the_report_shows_it_for_the_front(own):
     assert [m["extrapolated"] for m in build_report(own)["front"]] == [None] * len(front)
 
 
+def test_what_diverged_in_so_long_a_training_is_expected_nothing_of(own):
+    front = [member["id"] for member in build_report(own)["front"]]
+    everyone = choose(own, 60, len(TOKENS), 50, 16)
+    about = begin([c for c in everyone if len(c.losses) == len(TOKENS)], 4.0, TOKENS, "x", None)
+    for e in about["sample"]:
+        if e["id"] == front[0]:
+            note(about, e, "non_finite", None, "loss is nan", 4.0)
+        else:
+            note(about, e, "ok", later(own, e["id"]), "", 4.0)
+    about["summary"] = summary_of(own, about)
+    own.commit({"generation": len(own.generations), "rungs": [60, 20, 8]}, [])
+    write_calibration(own.folder, about)
+    report = build_report(own)
+    assert report["calibration"] == about["summary"] and report["calibration"]["diverged"] == 1
+    of = {m["id"]: m["extrapolated"] for m in report["front"]}
+    assert of[front[0]] is None and all(of[i] is not None for i in front[1:])
+    assert "1 more diverged in so long a training: none of these numbers tell of it." in lines(about["summary"])
+    assert not any("diverged" in line for line in lines({**about["summary"], "diverged": 0}))
+
+
 def test_beside_a_seed_stands_how_much_it_gains_by_then():
     seed = {"extrapolated": {"tokens": 9, "value": 2.0, "spread": None}}
     member = {"extrapolated": {"tokens": 9, "value": 1.5, "spread": 0.1}}
