@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from click.core import ParameterSource
@@ -12,6 +12,9 @@ from click.core import ParameterSource
 from ..errors import EXIT_INTERRUPTED, EvonasError
 from .calibrating import DEFAULT_FACTOR, DEFAULT_REPEATS, calibrated, calibrating
 from .options import data_option, end_of, moved_data, workers_option
+
+if TYPE_CHECKING:
+    from ..store import Store
 
 DEFAULT_GENOMES, MAX_FACTOR = 16, 1e6
 
@@ -85,16 +88,16 @@ def calibrate(run, genomes, factor, repeats, budget, data, workers) -> None:
         try:
             summary = calibrated(store, settings, genomes, factor, repeats, deadline, workers, check)
         except KeyboardInterrupt:
-            click.echo(f"\nInterrupted; {_kept(store.folder)}. Go on with: {_again(store.reference)}", err=True)
+            click.echo(f"\nInterrupted; {_kept(store)}. Go on with: {_again(store.reference)}", err=True)
             raise SystemExit(EXIT_INTERRUPTED) from None
     click.echo("\n".join(lines(summary)))
 
 
-def _kept(folder: Path) -> str:
+def _kept(store: Store) -> str:
     """``7 trainings are kept``"""
-    from ..report.calibration import read_calibration
+    from ..report.calibration import calibration_of
 
-    count = len((read_calibration(folder) or {"trained": ()})["trained"])
+    count = len((calibration_of(store) or {"trained": ()})["trained"])
     return "1 training is kept" if count == 1 else f"{count or 'no'} trainings are kept"
 
 

@@ -48,7 +48,7 @@ def calibrated(
     """Train the sample longer and some of it with another seed, keep what comes of it in the run's folder, and tell on
     stderr what is missing; the summary. For who holds ``calibrating``; ``check`` is called between trainings."""
     from ..fitness.evaluate import resolve_device, rung_tokens
-    from ..report.calibration import AS_LONG, begin, read_calibration
+    from ..report.calibration import AS_LONG, begin, calibration_of
     from ..report.sample import choose, choose_again
     from ..tasks import fingerprint
     from .running import check_data
@@ -65,7 +65,7 @@ def calibrated(
     rungs = rung_tokens(settings.tokens, settings.rungs, GROWTH)
     chosen = choose(store, genomes, len(rungs), evaluator.task.vocab_size, settings.context)
     again = choose_again(chosen, len(rungs), repeats)
-    about = begin(chosen, factor, rungs, data, read_calibration(store.folder), again)
+    about = begin(chosen, factor, rungs, data, calibration_of(store), again, store.header["created"])
     sitting = _Sitting(store, about, {c.genome.id: c.genome for c in chosen}, deadline, workers, check)
     sitting.train(evaluator, about["sample"], factor, "calibrating")
     _check_found(about["sample"])
@@ -177,7 +177,7 @@ class _Sitting:
         # What says nothing yet takes no other's place.
         if self.about["summary"] is None or summary["genomes"] >= FEWEST:
             self.about["summary"] = summary
-        write_calibration(self.store.folder, self.about)
+        write_calibration(self.store.path, self.about)
         return summary
 
     def train(self, evaluator: ProxyEvaluator, entries: list[dict], factor: float, what: str) -> None:
@@ -210,7 +210,7 @@ class _Sitting:
                 good = not isinstance(result, Failure) and result.status == "ok"
                 loss = result.measures["loss"].value if good else None
                 note(self.about, found, result.status, loss, result.reason, factor)
-                write_calibration(self.store.folder, self.about)
+                write_calibration(self.store.path, self.about)
                 self.check()
                 bar.update(row, advance=1)
                 if not console.is_terminal:

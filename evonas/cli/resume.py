@@ -172,7 +172,7 @@ def _or_calibrate(settings: Settings, store: Store) -> str:
     """What a run that was to be calibrated, and is not, leaves to be done."""
     from ..report.calibration import is_calibrated
 
-    due = settings.calibrate and not is_calibrated(store.folder)
+    due = settings.calibrate and not is_calibrated(store)
     return f"; calibrate it: evonas calibrate {store.reference}" if due else ""
 
 

@@ -44,6 +44,7 @@ def run_search(
     from ..fitness import device_text
     from ..genome import transformer_genome
     from ..record import Constraint
+    from ..report.calibration import FILE as CALIBRATION
     from ..search import FIRST_TIMEOUT, Search, bring_here
     from ..store import Store, note_aim, note_end, note_settled, note_spent
     from ..tasks import fingerprint
@@ -73,6 +74,8 @@ def run_search(
             header = _header(settings, space, engine, seeds, notes)
             store = stack.enter_context(_new_run(Store.create(folder, header)))
             evaluator.retain(())  # checkpoints of a run that was here before
+            for left in (CALIBRATION, "front.png"):
+                (folder / left).unlink(missing_ok=True)
         else:
             if ended is None:
                 note_end(store, None)
@@ -156,7 +159,7 @@ def _followed(
         try:
             end = None if deadline is None else min(deadline, time.monotonic() + SETTLING_SECONDS)
             progress.settled(search.settle(end))
-            due = settings.calibrate and not is_calibrated(search.store.folder)
+            due = settings.calibrate and not is_calibrated(search.store)
             sample = _sample(search.store, settings, deadline, began, workers) if due else 0
         except KeyboardInterrupt:
             return 0, False

@@ -17,7 +17,7 @@ from ..evolution.ties import tied_records
 from ..record import CONDITIONS, OBJECTIVES, Constraint, Measure, Record, conditions_of
 from ..store import ENDED, Store
 from .against import against_seeds, last_record
-from .calibration import diverged_long, noise_of, read_calibration, trained_long
+from .calibration import calibration_of, diverged_long, noise_of, trained_long
 from .compare import Comparison, compare
 from .extrapolation import extrapolate
 from .membership import front_probabilities
@@ -51,7 +51,7 @@ def build_report(store: Store) -> dict[str, Any]:
     """
     header = store.header
     comparison = compare(store)
-    calibration = read_calibration(store.folder) or {"trained": [], "data": None, "summary": None}
+    calibration = calibration_of(store) or {"trained": [], "data": None, "summary": None}
     of_seeds = noise_of(calibration["summary"])
     noise = {} if of_seeds is None else {"loss": of_seeds}
     probabilities = front_probabilities(comparison, noise)

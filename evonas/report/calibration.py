@@ -19,7 +19,7 @@ from .extrapolation import Extrapolation, extrapolate
 from .sample import Chosen, losses_told
 from .short import clean, number
 
-FILE = "calibration.json"  # in the run's folder
+FILE = "calibration.json"  # in the run's folder; of a file that lies elsewhere, NAME.calibration.json beside it
 MAX_BYTES = 8 * 2**20  # a training takes some 150; parsed, brackets alone take thirty times as much memory
 _RESAMPLES = 1000
 FEWEST = 4  # genomes from which a rank correlation says anything
@@ -225,16 +225,18 @@ def _noise_lines(noise: Mapping[str, Any] | None) -> list[str]:
 
 def begin(
     chosen: Sequence[Chosen], factor: float, rungs: Sequence[int], data: str | None, before: Mapping[str, Any] | None,
-    again: Sequence[Chosen] = (),
+    again: Sequence[Chosen] = (), run: str | None = None,
 ) -> dict[str, Any]:  # fmt: skip
-    """What the file holds before anything is trained: {factor, rungs, data, sample, again, trained, summary}.
+    """What the file holds before anything is trained: {run, factor, rungs, data, sample, again, trained, summary}.
 
-    ``data`` is the fingerprint of what is learned; ``again`` are those to train with another seed, ``AS_LONG``.
+    ``run`` says when the run was created, so that it's taken for no other's that comes to lie there; ``data`` is the
+    fingerprint of what is learned; ``again`` are those to train with another seed, ``AS_LONG``.
     ``trained`` are all trainings ever finished, of other samples and factors too; of ``before``, the last calibration,
     it takes them and, until there is a new one, the summary.
     """
     trained = list(before["trained"]) if before else []
     return {
+        "run": run,
         "factor": factor,
         "rungs": list(rungs),
         "data": data,
@@ -291,9 +293,9 @@ def diverged_long(trained: Sequence[Mapping[str, Any]], factor: float, data: str
     return {e["id"] for e in trained if (e["factor"], e["data"]) == (factor, data) and e["long"] is None}
 
 
-def write_calibration(folder: Path, calibration: Mapping[str, Any]) -> None:
-    """Replace the run's calibration. Raises EvonasError where it can't be written."""
-    path = folder / FILE
+def write_calibration(run: Path, calibration: Mapping[str, Any]) -> None:
+    """Replace the calibration of the run with that ``Store.path``. Raises EvonasError where it can't be written."""
+    path = _file(run)
     fresh = path.with_suffix(".tmp")
     try:
         fresh.write_text(json.dumps(calibration, indent=1, allow_nan=False), encoding="utf-8")
@@ -302,15 +304,22 @@ def write_calibration(folder: Path, calibration: Mapping[str, Any]) -> None:
         raise EvonasError(f"{path} can't be written: {error.strerror}", exit_code=EXIT_FAILED) from None
 
 
-def is_calibrated(folder: Path) -> bool:
+def is_calibrated(store: Store) -> bool:
     """Whether a calibration of the run has come to a summary."""
-    return bool((read_calibration(folder) or {}).get("summary"))
+    return bool((calibration_of(store) or {}).get("summary"))
 
 
-def read_calibration(folder: Path) -> dict[str, Any] | None:
-    """``trained``, ``data`` and ``summary`` of the run's last calibration; None where there is none or the file is not
-    one."""
-    path = folder / FILE
+def calibration_of(store: Store) -> dict[str, Any] | None:
+    """``read_calibration``; None also where another run lay there, and left it."""
+    found = read_calibration(store.path) or {}
+    # What earlier versions wrote does not say whose it is.
+    return found if found and found.get("run") in (None, store.header["created"]) else None
+
+
+def read_calibration(run: Path) -> dict[str, Any] | None:
+    """``run``, ``trained``, ``data`` and ``summary`` of the last calibration; None where there is none or the file is
+    not one."""
+    path = _file(run)
     try:
         if not path.is_file() or path.stat().st_size > MAX_BYTES:
             return None
@@ -318,12 +327,17 @@ def read_calibration(folder: Path) -> dict[str, Any] | None:
         data = json.loads(text, parse_int=_whole, parse_float=_finite, parse_constant=_finite)
         summary = data.get("summary")
         return {
+            "run": _read_mark(data.get("run")),
             "trained": [_read_training(e) for e in data.get("trained", ())],
-            "data": _read_data(data.get("data")),
+            "data": _read_mark(data.get("data")),
             "summary": None if summary is None else _read_summary(summary),
         }
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError):
         return None
+
+
+def _file(run: Path) -> Path:
+    return run.with_suffix(f".{FILE}") if run.is_file() else run / FILE
 
 
 def _read_training(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -335,12 +349,13 @@ def _read_training(row: Mapping[str, Any]) -> dict[str, Any]:
         "status": _text(row["status"]),
         "reason": _text(row["reason"]),
         "factor": _number(row["factor"]),
-        "data": _read_data(row["data"]),
+        "data": _read_mark(row["data"]),
     }
 
 
-def _read_data(fingerprint: Any) -> str | None:
-    return None if fingerprint is None else _text(fingerprint, MAX_BYTES)
+def _read_mark(text: Any) -> str | None:
+    """What is compared only."""
+    return None if text is None else _text(text, MAX_BYTES)
 
 
 def _read_summary(summary: Mapping[str, Any]) -> dict[str, Any]:

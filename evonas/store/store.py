@@ -282,6 +282,11 @@ class Store:
         return f"Every evaluation up to here is kept: free some space and go on with 'evonas resume {self.reference}'."
 
     @property
+    def path(self) -> Path:
+        """The run's folder; of a file that lies elsewhere, the file."""
+        return self._path
+
+    @property
     def folder(self) -> Path:
         return self._path.parent if self._path.is_file() else self._path
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import shutil
 import signal
 
 import pytest
@@ -223,6 +224,31 @@ def test_a_hostile_file_breaks_neither_the_report_nor_the_next_calibration(cli, 
         assert "Calibrated" not in cli("report", "first").out
         assert json.loads(cli("report", "first", "--format", "json").out)["calibration"] is None
     assert "Calibrated on 4" in cli("calibrate", "first", "--repeats", 0, "--genomes", 4).out
+
+
+def test_a_run_that_takes_the_place_of_another_has_nothing_of_its_calibration(cli, in_copy, training, small):
+    cli("calibrate", "first", "--genomes", 4)
+    folder = in_copy / "runs/first"
+    (folder / "population.h5").rename(in_copy / "mine.h5")
+    (folder / "front.png").write_bytes(b"old")
+    held = (folder / "calibration.json").read_text()
+    cli("evolve", *small, "--run", "first", "--executor", "serial")
+    assert "Calibrated" not in cli("report", "first").out and not (folder / "calibration.json").exists()
+    assert (folder / "front.png").read_bytes() != b"old"
+    (folder / "calibration.json").write_text(held.replace('"run": "', '"run": "another, not '))  # copied there
+    assert "Calibrated" not in cli("report", "first").out
+    training.done.clear()
+    cli("calibrate", "first", "--genomes", 4, "--repeats", 0)
+    assert len(training.done) == 4 and "Calibrated on 4" in cli("report", "first").out
+
+
+def test_of_two_runs_in_one_folder_each_has_its_own(cli, in_copy, training):
+    for name in ("day", "night"):
+        shutil.copy(in_copy / "runs/first/population.h5", in_copy / f"{name}.h5")
+    cli("calibrate", "night.h5", "--genomes", 4)
+    assert "Calibrated on 4" in cli("report", "night.h5").out and "Calibrated" not in cli("report", "day.h5").out
+    cli("calibrate", "day.h5", "--genomes", 5)
+    assert "Calibrated on 4" in cli("report", "night.h5").out and "Calibrated on 5" in cli("report", "day.h5").out
 
 
 # -- as a share of a search ------------------------------------------------------------------------------------------

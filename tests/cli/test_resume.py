@@ -249,10 +249,10 @@ def test_an_interrupt_that_was_lost_ends_a_searchs_calibration_too(cli, in_copy,
 
 
 def test_what_was_calibrated_by_hand_is_not_again(cli, in_copy, monkeypatch):
+    cli("calibrate", "first", "--genomes", 4, "--factor", 1.5, "--repeats", 0)
     with Store.open("runs/first", write=True) as store:
         store.set_header(settings={**store.header["settings"], "calibrate": 0.9})
         note_end(store, "generations", unsettled=True)
-    monkeypatch.setattr("evonas.report.calibration.read_calibration", lambda _: {"summary": {"genomes": 4}})
     asked = []
     monkeypatch.setattr("evonas.cli.running._sample", lambda *_: asked.append("a sample") or 0)
     assert "Next:" in cli("resume", "first", "--executor", "serial").out

@@ -202,6 +202,7 @@ def test_a_damaged_file_is_as_good_as_none(tmp_path, content):
         (("summary", "extrapolation", "error"), "0.1"),
         (("summary", "seed_noise", "genomes"), None),
         (("data",), ["a"]),
+        (("run",), 3),
         (("summary", "seed_noise"), [1, 2]),
         (("trained", 0, "status"), "crash"),
         (("trained", 0, "long"), None),
@@ -218,7 +219,7 @@ def test_one_wrong_value_in_a_file_makes_it_as_good_as_none(climbed, tmp_path, w
     data["summary"] = {**summarise(data), **beside}
     write_calibration(tmp_path, data)
     assert read_calibration(tmp_path) == json.loads(
-        json.dumps({key: data[key] for key in ("trained", "data", "summary")})
+        json.dumps({key: data[key] for key in ("run", "trained", "data", "summary")})
     )
     inner = data
     for key in where[:-1]:
@@ -242,7 +243,8 @@ def test_a_summary_of_an_earlier_version_is_read(climbed, tmp_path):
 def test_what_a_file_holds_beside_is_not_passed_on(climbed, tmp_path):
     summary = {**summarise(trained(climbed)), "evil": "\ud800"}
     write_calibration(tmp_path, {"summary": summary, "trained": []})
-    assert read_calibration(tmp_path) == {"trained": [], "data": None, "summary": summarise(trained(climbed))}
+    summary = summarise(trained(climbed))
+    assert read_calibration(tmp_path) == {"run": None, "trained": [], "data": None, "summary": summary}
 
 
 def test_what_an_earlier_version_wrote_is_read(climbed, tmp_path):
