@@ -78,11 +78,12 @@ def choose_again(chosen: Sequence[Chosen], rungs: int, n: int) -> list[Chosen]:
 
 
 def losses_told(store: Store) -> dict[str, list[Record]]:
-    """Records with a loss of every genome that never failed, rung by rung; of several at one rung the last."""
+    """Records with a loss of every genome that never failed, rung by rung; of several at one rung the last. What broke
+    a constraint in the end has a loss too: without it losses would be told of a sample that they themselves cut off."""
     out: dict[str, dict[str | None, Record]] = {}
     for *_, record in told_records(store):
         loss = record.measures.get("loss")
-        rung = loss.fidelity if record.ok and loss is not None else None
+        rung = loss.fidelity if loss is not None and record.status in ("ok", "infeasible") else None
         out.setdefault(record.genome_id, {})[rung] = record
     return {i: list(records.values()) for i, records in out.items() if None not in records}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -27,7 +28,7 @@ from evonas.report.calibration import (
 )
 from evonas.report.cells import summary_lines, table_of
 from evonas.report.compare import compare
-from evonas.report.sample import choose, choose_again, seconds_per_token
+from evonas.report.sample import choose, choose_again, losses_told, seconds_per_token
 from evonas.store import Store
 
 from .conftest import SEED, TOKENS, header
@@ -79,6 +80,20 @@ def test_genomes_that_failed_on_the_way_are_not_chosen(climbed, tmp_path):
         failed = climbed.records[0].genome_id
         store.append(climbed.genomes[failed].genome, Record(failed, 1, 0, "timeout", reason="slow"))
         assert failed not in {c.genome.id for c in chosen_of(store, 100)} and len(chosen_of(store, 100)) == 19
+
+
+def test_who_broke_a_constraint_at_the_last_rung_is_of_the_sample(climbed, tmp_path):
+    """The engine learns of them too; without them all would be of a sample cut off by the loss."""
+    broke = [r.genome_id for r in climbed.records if r.measures["loss"].fidelity == "4096 tokens"][:2]
+    with Store.create(tmp_path / "run", header(space=climbed.header["space"])) as store:
+        for record in climbed.records:
+            if record.genome_id in broke and record.measures["loss"].fidelity == "4096 tokens":
+                record = replace(record, status="infeasible", reason="loss above")
+            store.append(climbed.genomes[record.genome_id].genome, record)
+        sample = {c.genome.id: c for c in chosen_of(store, 500)}
+        assert len(losses_told(store)) == len(sample) == 60 and broke[0] in seconds_per_token(store)
+    for i in broke:
+        assert len(sample[i].losses) == 3 and sample[i].stratum == "dominated"
 
 
 @pytest.mark.parametrize(
