@@ -21,7 +21,8 @@ FRONT, DOMINATED = "front", "dominated"
 
 class Chosen(NamedTuple):
     """A genome to train longer. ``losses`` at the rungs it reached, ``expected`` at the run's last one from what was
-    told; None where no genome is there."""
+    told; None where no genome is there. ``latency`` is None where the run does not trade it off: who goes on is then
+    chosen by something else."""
 
     genome: Genome
     stratum: str
@@ -38,8 +39,9 @@ def choose(store: Store, n: int, rungs: int, vocab_size: int, context: int) -> l
     loss.
     """
     told = losses_told(store)
+    names = {o["name"] for o in store.header["objectives"]}
     if not told:
-        wanted = any(o["name"] == "loss" for o in store.header["objectives"])
+        wanted = "loss" in names
         raise EvonasError(
             f"run {store.name!r} has no genome with a loss",
             f"Go on with it first: evonas resume {store.reference}"
@@ -57,15 +59,15 @@ def choose(store: Store, n: int, rungs: int, vocab_size: int, context: int) -> l
     expected = _expected(store, told, rungs) if highest >= rungs else {}
     shares = _shares(strata, n)
     stopped = [i for stratum, ids in shares.items() if stratum not in (FRONT, DOMINATED) for i in ids]
-    last = {i: (told[i][-1].value("latency"), told[i][-1].value("loss")) for i in (*strata[FRONT], *stopped)}
+    latency = {i: records[-1].value("latency") if "latency" in names else None for i, records in told.items()}
+    last = {i: (latency[i], told[i][-1].value("loss")) for i in (*strata[FRONT], *stopped)}
     shares[FRONT] = _facing(shares[FRONT], strata[FRONT], stopped, last)
     out = []
     for stratum, ids in shares.items():
         for genome_id in ids:
-            records = told[genome_id]
-            losses = [r.measures["loss"].value for r in records]
-            genome, latency = store.genomes[genome_id].genome, records[-1].value("latency")
-            out.append(Chosen(genome, stratum, losses, expected.get(genome_id), latency, params[genome_id]))
+            losses = [r.measures["loss"].value for r in told[genome_id]]
+            about = expected.get(genome_id), latency[genome_id], params[genome_id]
+            out.append(Chosen(store.genomes[genome_id].genome, stratum, losses, *about))
     return out
 
 

@@ -154,6 +154,17 @@ def test_kept_is_the_share_of_the_best_that_reached_the_last_rung(climbed):
     assert kept() == [None, None]
 
 
+@pytest.mark.parametrize("names", [("loss", "params"), ("loss",)])
+def test_kept_is_of_what_the_run_traded_off(climbed, tmp_path, names):
+    """A latency that was only constrained made nobody stop."""
+    with Store.create(tmp_path / "run", header(names, space=climbed.header["space"])) as store:
+        for record in climbed.records:
+            measures = {**record.measures, "params": Measure(1000.0, 0.0, "exact")}
+            store.append(climbed.genomes[record.genome_id].genome, replace(record, measures=measures))
+        summary = summarise(trained(store))
+    assert summary["kept"] is None and summary["genomes"] == 24
+
+
 def test_too_few_say_nothing(climbed):
     sample = trained(climbed, 12)
     for e in sample["sample"][3:]:
