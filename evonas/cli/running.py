@@ -110,12 +110,18 @@ def run_search(
             note_spent(store)
         executor.close()
         failed = None
+
+        def check() -> None:
+            progress.check()
+            note_spent(store)  # a kill gives no time back
+
         try:
             _check_found(store, progress)
             if sample and settled:
-                failed = _calibrate(store, settings, sample, deadline, began, workers, progress.check)
+                failed = _calibrate(store, settings, sample, deadline, began, workers, check)
         finally:  # what fails, or is interrupted, has said how to go on; what is killed resume goes on with
             note_settled(store)
+            note_spent(store)
         progress.summary(store, ended)
         if failed is not None:
             raise failed

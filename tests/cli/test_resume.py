@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -287,6 +288,26 @@ def test_a_run_in_which_all_has_failed_is_no_success_when_resumed(cli, in_copy):
         note_end(store, None)
     done = cli("resume", "bad", "--executor", "serial", code=1)
     assert "none of " in done.sentence and "has succeeded" in done.sentence
+
+
+def test_what_a_calibration_takes_counts_however_it_ends(cli, in_copy, monkeypatch):
+    noted = []
+
+    def note_time() -> None:
+        noted.append(Store.open("runs/first").seconds)
+
+    def calibrate(store, *args):
+        note_time()
+        store._opened_at -= 100  # so long it takes
+        args[-1]()  # as after a training
+        note_time()  # this is what a kill would leave
+        store._opened_at -= 100
+
+    monkeypatch.setattr("evonas.cli.running._sample", lambda *_: 4)
+    monkeypatch.setattr("evonas.cli.running._calibrate", calibrate)
+    cli("resume", "first", "--generations", 3, "--calibrate", "50%", "--executor", "serial")
+    note_time()
+    assert [b - a for a, b in pairwise(noted)] == [pytest.approx(100, abs=20)] * 2
 
 
 def test_a_calibration_that_fails_is_not_tried_for_ever(cli, in_copy, monkeypatch):
