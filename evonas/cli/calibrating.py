@@ -74,6 +74,7 @@ def calibrated(
         other = _with_another_seed(settings)
         other.task, other._stamp = evaluator.task, evaluator._stamp  # read once, and to its workers the same data
         sitting.train(other, about["again"], AS_LONG, "with another seed")
+    about["done"] = store.evaluated
     summary = sitting.tell()
     entries = [*about["sample"], *about["again"]]
     failed = [e for e in entries if e["long"] is None and e["status"]]

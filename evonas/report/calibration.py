@@ -227,12 +227,14 @@ def begin(
     chosen: Sequence[Chosen], factor: float, rungs: Sequence[int], data: str | None, before: Mapping[str, Any] | None,
     again: Sequence[Chosen] = (), run: str | None = None,
 ) -> dict[str, Any]:  # fmt: skip
-    """What the file holds before anything is trained: {run, factor, rungs, data, sample, again, trained, summary}.
+    """What the file holds before anything is trained: {run, factor, rungs, data, sample, again, trained, summary,
+    done}.
 
     ``run`` says when the run was created, so that it's taken for no other's that comes to lie there; ``data`` is the
     fingerprint of what is learned; ``again`` are those to train with another seed, ``AS_LONG``.
     ``trained`` are all trainings ever finished, of other samples and factors too; of ``before``, the last calibration,
-    it takes them and, until there is a new one, the summary.
+    it takes them and, until there is a new one, the summary. ``done`` is how many evaluations the run had when this
+    calibration came to its end.
     """
     trained = list(before["trained"]) if before else []
     return {
@@ -244,6 +246,7 @@ def begin(
         "again": _recalled([entry(c) for c in again], trained, AS_LONG, data),
         "trained": trained,
         "summary": before["summary"] if before else None,
+        "done": None,
     }
 
 
@@ -305,8 +308,9 @@ def write_calibration(run: Path, calibration: Mapping[str, Any]) -> None:
 
 
 def is_calibrated(store: Store) -> bool:
-    """Whether a calibration of the run has come to a summary."""
-    return bool((calibration_of(store) or {}).get("summary"))
+    """Whether a calibration of the run as it is now has come to its end."""
+    found = calibration_of(store)
+    return found is not None and found["summary"] is not None and found["done"] == store.evaluated
 
 
 def calibration_of(store: Store) -> dict[str, Any] | None:
@@ -317,8 +321,7 @@ def calibration_of(store: Store) -> dict[str, Any] | None:
 
 
 def read_calibration(run: Path) -> dict[str, Any] | None:
-    """``run``, ``trained``, ``data`` and ``summary`` of the last calibration; None where there is none or the file is
-    not one."""
+    """{run, trained, data, summary, done} of the last calibration; None where there is none or the file is not one."""
     path = _file(run)
     try:
         if not path.is_file() or path.stat().st_size > MAX_BYTES:
@@ -331,6 +334,7 @@ def read_calibration(run: Path) -> dict[str, Any] | None:
             "trained": [_read_training(e) for e in data.get("trained", ())],
             "data": _read_mark(data.get("data")),
             "summary": None if summary is None else _read_summary(summary),
+            "done": _number(data.get("done"), or_none=True),
         }
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError):
         return None

@@ -260,6 +260,24 @@ def test_what_was_calibrated_by_hand_is_not_again(cli, in_copy, monkeypatch):
     assert not asked
 
 
+@pytest.mark.parametrize("done", [None, 3])
+def test_a_calibration_that_was_killed_or_is_of_before_is_done_again(cli, in_copy, monkeypatch, done):
+    cli("calibrate", "first", "--genomes", 4, "--factor", 1.5, "--repeats", 0)
+    path = in_copy / "runs/first/calibration.json"
+    about = json.loads(path.read_text())
+    path.write_text(json.dumps({**about, "done": done}))
+    with Store.open("runs/first", write=True) as store:
+        store.set_header(settings={**store.header["settings"], "calibrate": 0.9})
+        note_end(store, "generations", unsettled=True)
+    asked = []
+    monkeypatch.setattr("evonas.cli.running._sample", lambda *_: asked.append("a sample") or 0)
+    cli("resume", "first", "--executor", "serial")
+    assert asked == ["a sample"]
+    assert "; calibrate it: evonas calibrate first" in cli("resume", "first", code=2).sentence
+    path.write_text(json.dumps(about))
+    assert "calibrate it" not in cli("resume", "first", code=2).sentence
+
+
 def test_killed_before_it_noted_its_end_a_run_gets_what_follows_it(cli, in_copy, monkeypatch):
     with Store.open("runs/first", write=True) as store:
         note_end(store, None)
@@ -430,7 +448,8 @@ def test_a_run_that_has_ended_says_why(cli, in_copy, monkeypatch, why, options, 
     done = cli("resume", "first", *options, "--executor", "serial", code=2 if says else 0)
     if says:
         assert says in done.sentence and "evonas calibrate first" in done.sentence, "which is due"
-        monkeypatch.setattr("evonas.report.calibration.read_calibration", lambda _: {"summary": {"genomes": 4}})
+        about = {"summary": {"genomes": 4}, "done": Store.open("runs/first").evaluated}
+        monkeypatch.setattr("evonas.report.calibration.read_calibration", lambda _: about)
         assert "evonas calibrate" not in cli("resume", "first", *options, code=2).sentence
 
 

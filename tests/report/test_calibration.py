@@ -229,6 +229,7 @@ def test_a_damaged_file_is_as_good_as_none(tmp_path, content):
         (("summary", "seed_noise", "genomes"), None),
         (("data",), ["a"]),
         (("run",), 3),
+        (("done",), "3"),
         (("summary", "seed_noise"), [1, 2]),
         (("trained", 0, "status"), "crash"),
         (("trained", 0, "long"), None),
@@ -245,7 +246,7 @@ def test_one_wrong_value_in_a_file_makes_it_as_good_as_none(climbed, tmp_path, w
     data["summary"] = {**summarise(data), **beside}
     write_calibration(tmp_path, data)
     assert read_calibration(tmp_path) == json.loads(
-        json.dumps({key: data[key] for key in ("run", "trained", "data", "summary")})
+        json.dumps({key: data[key] for key in ("run", "trained", "data", "summary", "done")})
     )
     inner = data
     for key in where[:-1]:
@@ -270,7 +271,8 @@ def test_what_a_file_holds_beside_is_not_passed_on(climbed, tmp_path):
     summary = {**summarise(trained(climbed)), "evil": "\ud800"}
     write_calibration(tmp_path, {"summary": summary, "trained": []})
     summary = summarise(trained(climbed))
-    assert read_calibration(tmp_path) == {"run": None, "trained": [], "data": None, "summary": summary}
+    held = {"run": None, "trained": [], "data": None, "summary": summary, "done": None}
+    assert read_calibration(tmp_path) == held
 
 
 def test_what_an_earlier_version_wrote_is_read(climbed, tmp_path):
@@ -377,7 +379,9 @@ def test_every_long_training_is_kept_whatever_sample_and_factor_come_between(cli
 def test_the_old_summary_stands_until_there_is_a_new_one(climbed):
     about = begun(climbed)
     about["summary"] = summarise(about)
-    assert begun(climbed, factor=3.0, before=about, done=1)["summary"] == about["summary"]
+    about["done"] = 88
+    after = begun(climbed, factor=3.0, before=about, done=1)
+    assert after["summary"] == about["summary"] and after["done"] is None
 
 
 def test_only_what_would_come_again_is_recalled(climbed):
