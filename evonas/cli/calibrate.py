@@ -85,10 +85,11 @@ def calibrate(run, genomes, factor, repeats, budget, data, workers) -> None:
                 "training beside it would spoil the times it measures",
                 "Wait for it, or stop it and go on with 'evonas resume' afterwards.",
             )
+        again = _again(store.reference)
         try:
-            summary = calibrated(store, settings, genomes, factor, repeats, deadline, workers, check)
+            summary = calibrated(store, settings, genomes, factor, repeats, deadline, workers, again, check)
         except KeyboardInterrupt:
-            click.echo(f"\nInterrupted; {_kept(store)}. Go on with: {_again(store.reference)}", err=True)
+            click.echo(f"\nInterrupted; {_kept(store)}. Go on with: {again}", err=True)
             raise SystemExit(EXIT_INTERRUPTED) from None
     click.echo("\n".join(lines(summary)))
 

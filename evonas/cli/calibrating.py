@@ -43,10 +43,11 @@ def calibrating(folder: Path) -> Iterator[None]:
 
 def calibrated(
     store: Store, settings: Settings, genomes: int, factor: float, repeats: int, deadline: float | None,
-    workers: int | None, check: Callable[[], None] = lambda: None,
+    workers: int | None, again_with: str, check: Callable[[], None] = lambda: None,
 ) -> dict:  # fmt: skip
     """Train the sample longer and some of it with another seed, keep what comes of it in the run's folder, and tell on
-    stderr what is missing; the summary. For who holds ``calibrating``; ``check`` is called between trainings."""
+    stderr what is missing, and the command ``again_with`` that goes on; the summary. For who holds ``calibrating``;
+    ``check`` is called between trainings."""
     from ..fitness.evaluate import resolve_device, rung_tokens
     from ..report.calibration import AS_LONG, begin, calibration_of
     from ..report.sample import choose, choose_again
@@ -81,7 +82,7 @@ def calibrated(
     if failed:
         click.echo(f"{len(failed)} failed; the first: {_why(failed[0])}", err=True)
     if missing := len(_waiting(entries)):
-        click.echo(f"{missing} are still to be trained; the same command goes on.", err=True)
+        click.echo(f"{missing} are still to be trained; go on with: {again_with}", err=True)
     return summary
 
 
@@ -118,9 +119,14 @@ def calibrate_within(
     store: Store, settings: Settings, genomes: int, seconds: float, workers: int | None, check: Callable[[], None]
 ) -> None:
     """So many genomes, as far as that many seconds allow; ``check`` as ``calibrated`` takes it."""
-    end = time.monotonic() + seconds
+    how = DEFAULT_FACTOR, DEFAULT_REPEATS, time.monotonic() + seconds, workers, command_for(store, genomes)
     with calibrating(store.folder):
-        calibrated(store, settings, genomes, DEFAULT_FACTOR, DEFAULT_REPEATS, end, workers, check)
+        calibrated(store, settings, genomes, *how, check)
+
+
+def command_for(store: Store, genomes: int) -> str:
+    """What goes on with the calibration at a search's end."""
+    return f"evonas calibrate {store.reference} --genomes {genomes}"
 
 
 def _longer(settings: Settings, factor: float) -> ProxyEvaluator:

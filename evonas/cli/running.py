@@ -241,17 +241,18 @@ def _calibrate(
     check: Callable[[], None],
 ) -> EvonasError | None:  # fmt: skip
     """Calibrate; what to raise in the end where that failed, as the search is done all the same."""
-    from .calibrating import calibrate_within
+    from .calibrating import calibrate_within, command_for
 
+    again = command_for(store, genomes)
     seconds = _calibration_seconds(deadline, began, settings.calibrate)
     try:
         calibrate_within(store, settings, genomes, seconds, workers, check)
     except KeyboardInterrupt:
-        click.echo(f"\nInterrupted; the search is done. Go on with: evonas calibrate {store.reference}", err=True)
+        click.echo(f"\nInterrupted; the search is done. Go on with: {again}", err=True)
         raise SystemExit(EXIT_INTERRUPTED) from None
     except EvonasError as error:
         what = f"the search is done; its calibration failed: {error.message}"
-        return EvonasError(what, f"At any time: evonas calibrate {store.reference}", exit_code=error.exit_code)
+        return EvonasError(what, f"At any time: {again}", exit_code=error.exit_code)
     return None
 
 

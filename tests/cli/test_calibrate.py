@@ -180,7 +180,7 @@ def test_at_the_budgets_end_what_is_done_is_kept(cli, in_copy, training, monkeyp
     with monkeypatch.context() as patch:
         patch.setattr(importlib.import_module("evonas.cli.calibrate"), "end_of", lambda *_: over)
         done = cli("calibrate", "first", "--genomes", 6, "--repeats", 0, "--budget", "1h")
-    assert len(training.done) == 2 and "4 are still to be trained" in done.err
+    assert len(training.done) == 2 and "4 are still to be trained; go on with: evonas calibrate first" in done.err
     cli("calibrate", "first", "--genomes", 6, "--repeats", 0)
     assert len(training.done) == 6
 
@@ -348,10 +348,24 @@ def test_one_that_can_not_be_sized_takes_nothing_either(evolve, monkeypatch):
 
 
 def test_interrupted_in_it_the_search_is_done(evolve, training, monkeypatch):
-    monkeypatch.setattr("evonas.cli.calibrating.sample_within", lambda *_: 4)
+    monkeypatch.setattr("evonas.cli.calibrating.sample_within", lambda *_: 24)
     monkeypatch.setattr("evonas.cli.calibrating.calibrate_within", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     done = evolve("--calibrate", "5%", code=130)
-    assert "the search is done. Go on with: evonas calibrate run" in done.err
+    assert "the search is done. Go on with: evonas calibrate run --genomes 24" in done.err
+
+
+def test_what_it_has_no_time_for_goes_on_with_the_same_sample(in_copy, training, capsys, monkeypatch, when):
+    from evonas.cli import calibrating
+    from evonas.config import Settings
+
+    store = Store.open("runs/first")
+    over = when(lambda: len(training.done) >= 2)
+    real = SerialExecutor.map
+    monkeypatch.setattr(SerialExecutor, "map", lambda self, calls, timeout, _: real(self, calls, timeout, over))
+    settings = Settings.from_dict(store.header["settings"])
+    calibrating.calibrate_within(store, settings, 6, 3600.0, 1, lambda: None)
+    said = capsys.readouterr().err
+    assert "are still to be trained; go on with: evonas calibrate first --genomes 6" in said
 
 
 def test_the_share_comes_out_of_the_budget():
