@@ -100,7 +100,8 @@ def run_search(
                 listener=progress,
             )
             began = progress.started - earlier
-            about = search, settings, deadline, progress, began, workers
+            here = None if executor_name == "ray" else workers  # a calibration trains on this machine
+            about = search, settings, deadline, progress, began, here
             ended, sample, settled = _searched(*about) if ended is None else (ended, *_followed(*about))
         except KeyboardInterrupt:
             again = _resume_command(store.reference, workers, executor_name)
@@ -118,7 +119,7 @@ def run_search(
         try:
             _check_found(store, progress)
             if sample and settled:
-                failed = _calibrate(store, settings, sample, deadline, began, workers, check)
+                failed = _calibrate(store, settings, sample, deadline, began, here, check)
         finally:  # what fails, or is interrupted, has said how to go on; what is killed resume goes on with
             note_settled(store)
             note_spent(store)

@@ -15,6 +15,7 @@ import pytest
 from evonas.cli import running
 from evonas.config import REDUCTION, Settings
 from evonas.errors import EvonasError
+from evonas.executors import SerialExecutor
 from evonas.fitness import device_text
 from evonas.genome import Genome, genome_to_dict, read_space, space_from_dict, transformer_genome, write_genome
 from evonas.record import Measure, Record
@@ -583,3 +584,22 @@ def test_checkpoints_of_a_run_that_was_here_are_not_gone_on_from(cli, in_tmp_pat
 def test_a_run_too_short_for_its_rungs_says_so_first(cli, in_tmp_path, small, options, said):
     err = " ".join(cli("evolve", *small, *options).err.split())
     assert said in err and ("Note: in" in err) is bool(said)
+
+
+def test_what_a_cluster_searches_is_calibrated_here_by_as_many_as_there_are_cpus(cli, in_tmp_path, small, monkeypatch):
+    asked = []
+
+    def make_here(name, target, workers, env):
+        asked.append(workers)
+        return SerialExecutor(target)
+
+    def sample(*args):
+        asked.append(args[-1])
+        return 4
+
+    monkeypatch.setattr("evonas.executors.make_executor", make_here)
+    monkeypatch.setattr("evonas.cli.running._sample", sample)
+    monkeypatch.setattr("evonas.cli.running._calibrate", lambda *args: asked.append(args[-2]))
+    for executor in ("ray", "auto"):
+        cli("evolve", *small, "--run", executor, "--executor", executor, "--workers", 64, "--calibrate", "5%")
+    assert asked == [64, None, None, 64, 64, 64]
