@@ -138,7 +138,7 @@ def _summary(what: str, entries: Sequence[Mapping], values: Sequence[float]) -> 
         scale = np.array([e[by] if e[by] is not None else math.nan for e in entries], dtype=float)
         middle = np.median(scale)
         for half, mask in ((f"smaller {name}", scale <= middle), (f"larger {name}", scale > middle)):
-            if mask.sum() >= FEWEST:
+            if FEWEST <= mask.sum() < len(scale):
                 out["regions"][half] = tau(x[mask], y[mask])
     return out
 

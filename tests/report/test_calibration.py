@@ -131,6 +131,13 @@ def test_longer_rungs_of_this_run_tell_more(climbed):
     assert set(regions) == {f"{half} {of}" for half in ("smaller", "larger") for of in ("size", "learning rate")}
 
 
+def test_where_all_have_the_same_there_are_no_halves(climbed):
+    sample = trained(climbed, 60)
+    for e in sample["sample"]:
+        e["learning_rate"] = 5e-3
+    assert set(summarise(sample)["predictors"][0]["regions"]) == {"smaller size", "larger size"}
+
+
 def test_kept_is_the_share_of_the_best_that_reached_the_last_rung(climbed):
     def kept() -> list[float | None]:
         summary = summarise(sample)
