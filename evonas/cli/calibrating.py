@@ -87,11 +87,15 @@ def calibrated(
 
 
 def sample_within(store: Store, settings: Settings, seconds: float, workers: int | None) -> int:
-    """How many genomes can be trained in so many seconds; 0, and a sentence on stderr, where that is too few."""
+    """How many genomes can be trained in so many seconds; 0, and a sentence on stderr, where that is too few. As many
+    as in a calibration that was begun, if there is one: of what it has trained none is lost, and it ends when time is
+    over."""
     from ..executors import default_workers
-    from ..report.calibration import FEWEST
+    from ..report.calibration import FEWEST, begun
     from ..report.sample import choose, choose_again, seconds_per_token
 
+    if genomes := begun(store, DEFAULT_FACTOR):
+        return genomes
     lanes = worker_count(workers, settings.device) or default_workers()
     evaluator = _longer(settings, DEFAULT_FACTOR)
     pace = seconds_per_token(store)
@@ -124,9 +128,12 @@ def calibrate_within(
         calibrated(store, settings, genomes, *how, check)
 
 
-def command_for(store: Store, genomes: int) -> str:
-    """What goes on with the calibration at a search's end."""
-    return f"evonas calibrate {store.reference} --genomes {genomes}"
+def command_for(store: Store, genomes: int = 0) -> str:
+    """What calibrates the run: so many genomes, or as many as a calibration that was begun, if there is one."""
+    from ..report.calibration import begun
+
+    genomes = genomes or begun(store, DEFAULT_FACTOR)
+    return f"evonas calibrate {store.reference}" + (f" --genomes {genomes}" if genomes else "")
 
 
 def _longer(settings: Settings, factor: float) -> ProxyEvaluator:

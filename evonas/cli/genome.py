@@ -78,7 +78,7 @@ def check(reference, space) -> None:
     problems = check_transformer(genome)
     wanted = read_space(space) if space and not problems else None
     if wanted is not None:
-        if found.context:  # as a search at that context sees them
+        if found.context and wanted.kind == "transformer":  # as a search at that context sees them
             wanted, genome = wanted.bounded(found.context), bounded_windows(genome, found.context)
         problems = wanted.check(genome)
     for problem in problems:

@@ -171,9 +171,10 @@ def _check_unfinished(settings: Settings, store: Store, patient: bool) -> None:
 def _or_calibrate(settings: Settings, store: Store) -> str:
     """What a run that was to be calibrated, and is not, leaves to be done."""
     from ..report.calibration import is_calibrated
+    from .calibrating import command_for
 
     due = settings.calibrate and not is_calibrated(store)
-    return f"; calibrate it: evonas calibrate {store.reference}" if due else ""
+    return f"; calibrate it: {command_for(store)}" if due else ""
 
 
 def _done(store: Store) -> int:

@@ -224,7 +224,7 @@ def _calibration_seconds(deadline: float | None, began: float, share: float) -> 
 def _sample(store: Store, settings: Settings, deadline: float | None, began: float, workers: int | None) -> int:
     """How many genomes a calibration has time for; 0 also where there is nothing to calibrate, or no way to, which is
     told."""
-    from .calibrating import sample_within
+    from .calibrating import command_for, sample_within
 
     if not any(r.ok for r in store.records):
         return 0
@@ -232,8 +232,7 @@ def _sample(store: Store, settings: Settings, deadline: float | None, began: flo
     try:
         return sample_within(store, settings, seconds, workers)
     except EvonasError as error:
-        again = f"At any time: evonas calibrate {store.reference}"
-        click.echo(f"Not calibrated: {error.message}. {again}", err=True)
+        click.echo(f"Not calibrated: {error.message}. At any time: {command_for(store)}", err=True)
         return 0
 
 

@@ -17,7 +17,7 @@ from .credit import Credit
 from .environment import best_places, tournament_places
 from .sampling import first_population
 from .selection import dominates, minimised, non_dominated
-from .variation import MUTATIONS, mate_codes, mutate, mutate_codes
+from .variation import MUTATIONS, mate_codes, mutate_codes
 
 _BROODS = 4  # of children, until as many are new as were wanted
 _DRAWN = 200  # genomes at once, where children are all known
@@ -29,8 +29,9 @@ class ArrayEngine:
 
     For evaluators that cost next to nothing each, such as a trained predictor or a table: a generation of 10,000 takes
     tens of milliseconds, a tenth of what ``Engine`` takes, whose candidates are objects that may be told one by one.
-    Crossover, mutations and their credit, first population, selection (NSGA-II) and parents are the same; there is no
-    surrogate, there are no rungs, and nothing is kept that could go on in another process.
+    Crossover, mutations and their credit, first population and parents are the same, and up to three objectives the
+    selection, which is NSGA-II here for any number; there is no surrogate, there are no rungs, and nothing is kept that
+    could go on in another process.
 
     Args:
         space: where genomes come from.
@@ -90,7 +91,7 @@ class ArrayEngine:
     @property
     def population(self) -> Codes:
         """The members, best first."""
-        return self._members.codes
+        return self._members.codes[:]
 
     def ask(self) -> Codes:
         """A generation (n) of genomes never asked for before; fewer, even none, when the space is exhausted."""
@@ -102,11 +103,14 @@ class ArrayEngine:
         return codes[:]
 
     def _first(self, rng: np.random.Generator) -> tuple[Codes, np.ndarray, list[str]]:
+        coder = self.space.coder
+
         def mutated(genome: Genome, space: SearchSpace, rng: np.random.Generator) -> tuple[Genome, str]:
-            return mutate(genome, space, rng, self.credit.share)
+            codes, names = self.toolbox.mutate(coder.encode([genome]), coder, rng)
+            return coder.decode(codes)[0], names[0]
 
         first = first_population(self.space, self.population_size, self.seed_genomes, mutated, lambda genome: 0.0, rng)
-        codes = self.space.coder.encode([candidate.genome for candidate in first])
+        codes = coder.encode([candidate.genome for candidate in first])
         codes = codes[self._new(codes)]
         return codes, np.full((len(codes), 2), -1), [""] * len(codes)
 
@@ -121,8 +125,8 @@ class ArrayEngine:
             if not missing:
                 break
         while missing:
-            drawn = self.space.coder.encode([self.space.sample(rng) for _ in range(min(missing, _DRAWN))])
-            fresh = self._new(drawn)
+            drawn = self.space.coder.encode([self.space.sample(rng) for _ in range(_DRAWN)])
+            fresh = self._new(drawn, missing)
             broods.append((drawn[fresh], np.full((len(fresh), 2), -1), [""] * len(fresh)))
             missing -= len(fresh)
             if not len(fresh):
@@ -139,11 +143,14 @@ class ArrayEngine:
         parents = np.stack([first, np.where(mated, second, first)], axis=1)
         return children[fresh], parents[fresh], names[fresh].tolist()
 
-    def _new(self, codes: Codes) -> np.ndarray:
-        """Places of those that were never seen, and are from now on."""
-        found = []
-        for place, key in enumerate(_keys(codes.flat()).tolist()):
-            if key not in self._seen:
+    def _new(self, codes: Codes, most: int | None = None) -> np.ndarray:
+        """Places of those, ``most`` at most, that were never seen, and are from now on. They are known by 64 bits: of a
+        million two are taken for one with a chance of 3e-8, and the second is passed over."""
+        found: list[int] = []
+        for place, row in enumerate(codes.flat() + 0.0):  # -0 is 0
+            if len(found) == most:
+                break
+            if (key := hash(row.tobytes())) not in self._seen:
                 self._seen.add(key)
                 found.append(place)
         return np.array(found, dtype=int)
@@ -229,18 +236,3 @@ def _numbers(name: str, values: np.ndarray, shape: tuple[int, ...]) -> np.ndarra
     if rows.shape != shape:
         raise EvonasError(f"{name} have the shape {rows.shape}; the generation asked for takes {shape}")
     return rows
-
-
-def _keys(rows: np.ndarray) -> np.ndarray:
-    """A 64-bit hash of each row (n, d): of a million genomes two share one with a chance of 3e-8, and the second of
-    these is passed over. Mixed as in SplitMix64 (Steele et al. 2014)."""
-    bits = (rows + 0.0).view(np.uint64)  # -0 is 0
-    places = np.arange(1, rows.shape[1] + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-    mixed = _mixed(bits + places)
-    return _mixed(mixed.sum(axis=1, dtype=np.uint64))
-
-
-def _mixed(bits: np.ndarray) -> np.ndarray:
-    bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return bits ^ (bits >> np.uint64(31))

@@ -25,8 +25,8 @@ Steady = Callable[[], Ranges]
 def stratum_elites(individuals: Sequence[Individual], steady: Ranges, n: int) -> list[Individual]:
     """The best feasible one of each of ``n`` strata, large ones first; none where nothing tells sizes apart.
 
-    Size is what no rung changes: latency, memory. Each such objective counts by its logarithm where all are positive,
-    within its range. Best is least in the objectives that rungs do change, by the sum of their orders.
+    Size is what no rung changes: latency, memory. Each such objective counts within its range, by its logarithm where
+    the range is positive. Best is least in the objectives that rungs do change, by the sum of their orders.
     """
     feasible = [i for i in individuals if i.feasible]
     m = len(feasible[0].fitness.wvalues) if feasible else 0

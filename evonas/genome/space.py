@@ -28,7 +28,8 @@ class SearchSpace:
 
     Args:
         genes: scalar and per-layer genes; names are unique.
-        rules: conditions every genome meets; one that names a per-layer gene holds in every layer.
+        rules: conditions every genome meets; one that names a per-layer gene holds in every layer, but for one on
+            ``n_kv_heads`` that does not name ``kv_rank``: layers with a latent have no KV heads of their own.
         active: gene name -> condition under which the gene has an effect. An inactive gene is set to the least of its
             values (none is the greatest), a categorical one to its first. A scalar gene's condition names such alone.
         length: the gene that counts the layers; needed when there are per-layer genes.

@@ -17,7 +17,7 @@ from ..evolution.ties import tied_records
 from ..record import CONDITIONS, OBJECTIVES, Constraint, Measure, Record, conditions_of
 from ..store import ENDED, Store
 from .against import against_seeds, last_record
-from .calibration import calibration_of, diverged_long, noise_of, trained_long
+from .calibration import calibration_of, ended_long, noise_of
 from .compare import Comparison, compare
 from .extrapolation import extrapolate
 from .membership import front_probabilities
@@ -124,15 +124,14 @@ def _extrapolated(store: Store, calibration: Mapping[str, Any]) -> dict[str, dic
     if ahead is None or not store.generations:
         return {}
     rungs = len(store.generations[-1].get("rungs") or (0,))
-    about = calibration["trained"], calibration["summary"]["factor"], calibration["data"]
-    long, diverged = trained_long(*about), diverged_long(*about)
-    found = extrapolate(store, losses_told(store), rungs, long)
+    long = ended_long(calibration["trained"], calibration["summary"]["factor"], calibration["data"])
+    found = extrapolate(store, losses_told(store), rungs, {i: loss for i, loss in long.items() if loss is not None})
     values = {i: (value, found.error) for i, value in found.losses.items()} if found else {}
-    values |= {i: (value, None) for i, value in long.items()}
+    values |= {i: (loss, None) for i, loss in long.items()}
     return {
         i: {"tokens": ahead["tokens"], "value": value, "spread": spread}
         for i, (value, spread) in values.items()
-        if i not in diverged
+        if value is not None
     }
 
 
@@ -142,9 +141,10 @@ def _text(value: Any) -> str:
 
 def _data(settings: Mapping[str, Any]) -> str:
     """By its name: losses on two texts do not compare."""
-    if settings.get("task") == "text" and settings.get("data", "") is None:
+    data = settings.get("data", "")
+    if settings.get("task") == "text" and data is None:
         return "embedded corpus"
-    return os.path.basename(_text(settings.get("data")))
+    return _text(os.path.basename(data)) if isinstance(data, str) else ""
 
 
 def _rungs(store: Store, row: Mapping[str, Any]) -> list[dict[str, Any]]:

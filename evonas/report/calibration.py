@@ -20,6 +20,7 @@ from .sample import Chosen, losses_told
 from .short import clean, number
 
 FILE = "calibration.json"  # in the run's folder; of a file that lies elsewhere, NAME.calibration.json beside it
+EARLIER = -1  # evaluations at a calibration's end, in a file that does not say
 MAX_BYTES = 8 * 2**20  # a training takes some 150; parsed, brackets alone take thirty times as much memory
 _RESAMPLES = 1000
 FEWEST = 4  # genomes from which a rank correlation says anything
@@ -286,14 +287,14 @@ def note(
         calibration["trained"].append({**about, "factor": factor, "data": calibration["data"]})
 
 
+def ended_long(trained: Sequence[Mapping[str, Any]], factor: float, data: str | None) -> dict[str, float | None]:
+    """Genome id -> loss of so long a training on that data, None where it came to none; of those of ``trained``."""
+    return {e["id"]: e["long"] for e in trained if (e["factor"], e["data"]) == (factor, data)}
+
+
 def trained_long(trained: Sequence[Mapping[str, Any]], factor: float, data: str | None) -> dict[str, float]:
-    """Genome id -> loss, of those of ``trained`` that came to the end of so long a training on that data."""
-    return {e["id"]: e["long"] for e in trained if (e["factor"], e["data"]) == (factor, data) and e["long"] is not None}
-
-
-def diverged_long(trained: Sequence[Mapping[str, Any]], factor: float, data: str | None) -> set[str]:
-    """Ids of those of ``trained`` that such a training gave no loss."""
-    return {e["id"] for e in trained if (e["factor"], e["data"]) == (factor, data) and e["long"] is None}
+    """The same of those that came to a loss."""
+    return {i: loss for i, loss in ended_long(trained, factor, data).items() if loss is not None}
 
 
 def write_calibration(run: Path, calibration: Mapping[str, Any]) -> None:
@@ -308,9 +309,16 @@ def write_calibration(run: Path, calibration: Mapping[str, Any]) -> None:
 
 
 def is_calibrated(store: Store) -> bool:
-    """Whether a calibration of the run as it is now has come to its end."""
+    """Whether a calibration of the run as it is now has come to its end; of an earlier version's that is not known."""
     found = calibration_of(store)
-    return found is not None and found["summary"] is not None and found["done"] == store.evaluated
+    return found is not None and found["summary"] is not None and found["done"] in (store.evaluated, EARLIER)
+
+
+def begun(store: Store, factor: float) -> int:
+    """How many genomes a calibration has that was begun with that factor and has not come to its end; 0 where there is
+    none."""
+    found = calibration_of(store)
+    return found["genomes"] if found is not None and (found["done"], found["factor"]) == (None, factor) else 0
 
 
 def calibration_of(store: Store) -> dict[str, Any] | None:
@@ -321,7 +329,8 @@ def calibration_of(store: Store) -> dict[str, Any] | None:
 
 
 def read_calibration(run: Path) -> dict[str, Any] | None:
-    """{run, trained, data, summary, done} of the last calibration; None where there is none or the file is not one."""
+    """{run, factor, genomes (of its sample, 0 as long as none was trained), trained, data, summary, done} of the last
+    calibration; None where there is none or the file is not one."""
     path = _file(run)
     try:
         if not path.is_file() or path.stat().st_size > MAX_BYTES:
@@ -331,10 +340,12 @@ def read_calibration(run: Path) -> dict[str, Any] | None:
         summary = data.get("summary")
         return {
             "run": _read_mark(data.get("run")),
+            "factor": _number(data.get("factor"), or_none=True),
+            "genomes": _begun(data.get("sample", ())),
             "trained": [_read_training(e) for e in data.get("trained", ())],
             "data": _read_mark(data.get("data")),
             "summary": None if summary is None else _read_summary(summary),
-            "done": _number(data.get("done"), or_none=True),
+            "done": _number(data.get("done", EARLIER), or_none=True),
         }
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError):
         return None
@@ -355,6 +366,10 @@ def _read_training(row: Mapping[str, Any]) -> dict[str, Any]:
         "factor": _number(row["factor"]),
         "data": _read_mark(row["data"]),
     }
+
+
+def _begun(sample: Sequence[Mapping[str, Any]]) -> int:
+    return len(sample) if any(e["status"] for e in sample) else 0
 
 
 def _read_mark(text: Any) -> str | None:

@@ -13,7 +13,7 @@ import numpy as np
 
 from ..errors import EXIT_FAILED, EvonasError
 from ..record import Measure
-from ..store import Store, moved_at
+from ..store import Store, compared_from, moved_at
 from .compare import Comparison, compare
 from .short import axis_label, clean
 
@@ -222,9 +222,14 @@ def _hypervolume(ax: Axes, store: Store) -> None:
     here = next((k for k, g in enumerate(rows) if g["generation"] >= moved_at(store)), len(rows))
     if here:  # on one other device or several: not joined
         ax.plot(x[:here], y[:here], "o", color=_GREY, ms=4.5, mec="white", mew=0.7, label="elsewhere")
-    if x[here:]:
-        ax.plot(x[here:], y[here:], "-o", color=_FRONT, lw=1.5, ms=4.5, mec="white", mew=0.7, label="on this device")
-        ax.fill_between(x[here:], min(y), y[here:], color=_FRONT, alpha=0.08, lw=0)
+    # Settling has made the front's times others: what comes after it does not go on from there.
+    cut = next((k for k, g in enumerate(rows) if g["generation"] >= compared_from(store)), len(rows))
+    label = "on this device"
+    for piece in (slice(here, cut), slice(cut, None)):
+        if x[piece]:
+            ax.plot(x[piece], y[piece], "-o", color=_FRONT, lw=1.5, ms=4.5, mec="white", mew=0.7, label=label)
+            ax.fill_between(x[piece], min(y), y[piece], color=_FRONT, alpha=0.08, lw=0)
+            label = None
     if here:
         ax.legend(frameon=False, fontsize=9, title="timed", title_fontsize=9)
     ax.xaxis.set_major_locator(_whole_ticks())

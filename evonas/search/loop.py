@@ -184,7 +184,9 @@ class Search:
             now, margin = self._clock(), _CLOSING_MARGIN
             since, at = self._warm or (done, now)
             # Workers had to start in the first generation here, so it counts only until there is another.
-            generation = (now - at) / (done - since) if done > since else self.store.seconds / done
+            # Those stored are timed to the last one's end: a calibration may have followed it.
+            stored = self.store.generations[-1]["seconds"] or 0.0
+            generation = (now - at) / (done - since) if done > since else stored / done
             lanes, alone = self.executor.workers, not getattr(self.evaluator, "one_device", False)
             left, whole = (deadline - now) / margin, (deadline - started) / margin
             budgets.append(Left(left, whole, generation, costs, lanes, alone))

@@ -7,6 +7,7 @@ import datetime
 import json
 import os
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ except ImportError:  # Windows
 
 # Windows locks bytes, and a locked byte can't be read: lock one far behind the JSON.
 _WINDOWS_BYTE = 2**30
+_TRIES, _PAUSE = 60, 0.05  # for the folder's lock: three seconds
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -107,14 +109,21 @@ def _acquire(path: Path) -> int:
 
 @contextlib.contextmanager
 def _alone_in(folder: Path) -> Iterator[None]:
-    """Within the block no other process is in one of the same folder; not where its file system locks no folders."""
+    """Within the block, which takes a millisecond, no other process is in one of the same folder; not where its file
+    system locks no folders, or somebody else holds the folder's lock for long (flock(1) around a command does)."""
     if fcntl is None:
         yield
         return
     fd = os.open(folder, os.O_RDONLY)
     try:
-        with contextlib.suppress(OSError):
-            fcntl.flock(fd, fcntl.LOCK_EX)
+        for _ in range(_TRIES):
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                time.sleep(_PAUSE)
+            except OSError:
+                break
         yield
     finally:
         os.close(fd)

@@ -298,6 +298,25 @@ def test_trainings_with_another_seed_are_counted_in_what_it_takes(monkeypatch, i
         assert calibrating.sample_within(store, settings, seconds, 2) == found
 
 
+def test_a_calibration_that_was_begun_is_gone_on_with_in_what_time_there_is(cli, in_copy):
+    """What it has trained is paid for: another sample would leave most of it out."""
+    from evonas.cli import calibrating
+    from evonas.config import Settings
+
+    cli("calibrate", "first", "--genomes", 6, "--factor", 4, "--repeats", 0)
+    path = in_copy / "runs/first/calibration.json"
+    about = json.loads(path.read_text())
+    store = Store.open("runs/first")
+    settings = Settings.from_dict(store.header["settings"])
+    assert calibrating.sample_within(store, settings, 0.0, 2) == 0  # it is done
+    path.write_text(json.dumps({**about, "done": None}))
+    assert calibrating.sample_within(store, settings, 0.0, 2) == 6
+    untrained = [{**e, "long": None, "status": ""} for e in about["sample"]]
+    for other in ({"sample": untrained}, {"factor": 20}):
+        path.write_text(json.dumps({**about, "done": None, **other}))
+        assert calibrating.sample_within(store, settings, 0.0, 2) == 0
+
+
 def test_too_short_a_share_is_told_and_the_search_stands(evolve, in_tmp_path):
     done = evolve("--calibrate", "0.001%")
     assert "Not calibrated: to train 4 genomes 4 times longer takes some " in done.err

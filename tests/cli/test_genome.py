@@ -83,6 +83,13 @@ def test_check_sees_a_window_as_a_search_at_that_context_does(cli, in_tmp_path, 
     assert f"fine ({SEED.id}), inside own.toml" in done.out
 
 
+def test_check_against_a_space_of_ones_own_with_a_gene_of_that_name(cli, in_tmp_path):
+    (in_tmp_path / "own.toml").write_text('kind = "custom"\n[genes]\nwindow = ["hann", "hamming"]\n')
+    write_genome("wide.json", SEED, context=64)
+    done = cli("genome", "check", "wide.json", "--space", "own.toml", code=1)
+    assert "not a gene of this space" in done.err and "bug" not in done.err
+
+
 HOSTILE = "x[/y] [bold]\x1b[31mred\x1b]0;title\x07"
 
 

@@ -262,7 +262,7 @@ def test_what_was_calibrated_by_hand_is_not_again(cli, in_copy, monkeypatch):
 
 @pytest.mark.parametrize("done", [None, 3])
 def test_a_calibration_that_was_killed_or_is_of_before_is_done_again(cli, in_copy, monkeypatch, done):
-    cli("calibrate", "first", "--genomes", 4, "--factor", 1.5, "--repeats", 0)
+    cli("calibrate", "first", "--genomes", 4, "--factor", 4, "--repeats", 0)
     path = in_copy / "runs/first/calibration.json"
     about = json.loads(path.read_text())
     path.write_text(json.dumps({**about, "done": done}))
@@ -273,9 +273,12 @@ def test_a_calibration_that_was_killed_or_is_of_before_is_done_again(cli, in_cop
     monkeypatch.setattr("evonas.cli.running._sample", lambda *_: asked.append("a sample") or 0)
     cli("resume", "first", "--executor", "serial")
     assert asked == ["a sample"]
-    assert "; calibrate it: evonas calibrate first" in cli("resume", "first", code=2).sentence
-    path.write_text(json.dumps(about))
-    assert "calibrate it" not in cli("resume", "first", code=2).sentence
+    again = "evonas calibrate first --genomes 4" if done is None else "evonas calibrate first"
+    assert cli("resume", "first", code=2).sentence.endswith(f"; calibrate it: {again}")
+    of_an_earlier_version = {key: value for key, value in about.items() if key != "done"}
+    for found in (about, of_an_earlier_version):
+        path.write_text(json.dumps(found))
+        assert "calibrate it" not in cli("resume", "first", code=2).sentence
 
 
 def test_killed_before_it_noted_its_end_a_run_gets_what_follows_it(cli, in_copy, monkeypatch):

@@ -9,6 +9,7 @@ from evonas.errors import EvonasError
 from evonas.evolution import ArrayEngine, Engine, environment, hypervolume
 from evonas.evolution.environment import best_places, select_nsga2
 from evonas.evolution.fitness import Individual, ParetoFitness
+from evonas.evolution.variation import mutate_codes
 from evonas.genome import Genome, read_space, space_from_dict
 from evonas.genome.codes import Codes
 from evonas.record import Objective
@@ -157,8 +158,31 @@ def test_a_space_that_is_exhausted_gives_fewer_then_none():
 
 def test_seed_genomes_come_first_with_mutants_around_them():
     seed = LAYERED.repair({"n": 2, "a": 0.25, "w": (3, 9), "kind": ("x", "z")})
-    engine = ArrayEngine(LAYERED, BOTH, population_size=10, seed=0, seed_genomes=[seed])
-    assert LAYERED.coder.decode(engine.ask())[0] == seed
+    engine, mutated = ArrayEngine(LAYERED, BOTH, population_size=10, seed=0, seed_genomes=[seed]), []
+
+    def noted(codes, coder, rng):
+        mutated.append(codes.flat()[0])
+        return mutate_codes(codes, coder, rng)
+
+    engine.toolbox.register("mutate", noted)
+    codes = engine.ask()
+    assert LAYERED.coder.decode(codes)[0] == seed
+    # Of nine places four are for mutants: one, one, two and two mutations away.
+    assert len(mutated) == 6 and sum((row == codes.flat()[0]).all() for row in mutated) == 4
+
+
+def test_members_are_nobody_elses():
+    engine = evolved(2, population_size=10, seed=0)
+    engine.population.scalars[:], engine.population.layers[:] = 0.0, 0.0
+    assert flat(engine.population) == flat(evolved(2, population_size=10, seed=0).population)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_what_is_left_of_a_space_is_found_one_by_one(seed):
+    engine = ArrayEngine(TINY, BOTH, population_size=4, offspring_size=1, seed=seed)
+    while len(codes := engine.ask()):
+        engine.tell(codes.scalars)
+    assert engine.told == 6
 
 
 def test_mutations_that_help_are_drawn_more_often():

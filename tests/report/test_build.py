@@ -505,6 +505,7 @@ def test_a_header_of_the_wrong_types_is_shown_as_far_as_it_is_text(tmp_path):
         ({"task": "mine:Own", "data": None}, "", "task mine:Own on cpu"),
         ({"task": "text", "data": "a\x1b[2J"}, "a\x1b[2J", "task text (a [2J) on cpu"),
         ({"task": "text", "data": ["odd"]}, "", "task text on cpu"),
+        ({"task": "text", "data": f"/{'d' * 250}/input.txt"}, "input.txt", "task text (input.txt) on cpu"),
     ],
 )
 def test_what_was_learned_is_said(tmp_path, settings, data, title):

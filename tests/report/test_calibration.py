@@ -14,6 +14,7 @@ from evonas.record import Measure, Record
 from evonas.report import build_report
 from evonas.report.calibration import (
     AS_LONG,
+    EARLIER,
     FILE,
     begin,
     entry,
@@ -237,6 +238,9 @@ def test_a_damaged_file_is_as_good_as_none(tmp_path, content):
         (("data",), ["a"]),
         (("run",), 3),
         (("done",), "3"),
+        (("factor",), "4"),
+        (("sample",), 3),
+        (("sample", 0), "a"),
         (("summary", "seed_noise"), [1, 2]),
         (("trained", 0, "status"), "crash"),
         (("trained", 0, "long"), None),
@@ -252,9 +256,8 @@ def test_one_wrong_value_in_a_file_makes_it_as_good_as_none(climbed, tmp_path, w
     }
     data["summary"] = {**summarise(data), **beside}
     write_calibration(tmp_path, data)
-    assert read_calibration(tmp_path) == json.loads(
-        json.dumps({key: data[key] for key in ("run", "trained", "data", "summary", "done")})
-    )
+    kept = {key: data[key] for key in ("run", "factor", "trained", "data", "summary", "done")}
+    assert read_calibration(tmp_path) == json.loads(json.dumps({**kept, "genomes": 24}))
     inner = data
     for key in where[:-1]:
         inner = inner[key]
@@ -278,7 +281,8 @@ def test_what_a_file_holds_beside_is_not_passed_on(climbed, tmp_path):
     summary = {**summarise(trained(climbed)), "evil": "\ud800"}
     write_calibration(tmp_path, {"summary": summary, "trained": []})
     summary = summarise(trained(climbed))
-    held = {"run": None, "trained": [], "data": None, "summary": summary, "done": None}
+    unknown = {"run": None, "factor": None, "genomes": 0, "done": EARLIER}
+    held = {**unknown, "trained": [], "data": None, "summary": summary}
     assert read_calibration(tmp_path) == held
 
 

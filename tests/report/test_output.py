@@ -22,7 +22,7 @@ from evonas.report.cells import nothing_yet, summary_lines, table_of
 from evonas.report.compare import Comparison
 from evonas.report.figure import _progress, draw
 from evonas.report.table import SHORT_ID
-from evonas.store import MOVED, Store
+from evonas.store import MOVED, Store, note_revised
 
 from .conftest import SEED, header, write_run
 
@@ -320,6 +320,17 @@ def test_hypervolumes_of_two_devices_are_two_lines(tmp_path):
         assert [text.get_text() for text in grown.get_legend().get_texts()] == ["elsewhere", "on this device"]
         store.set_header(notes={MOVED: 5})
         assert len(draw(store).axes[1].lines) == 1, "nothing was done here yet"
+
+
+def test_hypervolumes_of_before_and_after_settling_are_two_lines(tmp_path):
+    with write_run(tmp_path / "settled", generations=3, population=10) as store:
+        note_revised(store)
+        values = build_report(store)["hypervolume"]
+        assert [list(line.get_ydata()) for line in draw(store).axes[1].lines] == [values], "nothing has come after it"
+        members = store.population(2)
+        store.commit({"generation": 3, "hypervolume": 0.5}, members)
+        store.commit({"generation": 4, "hypervolume": 0.6}, members)
+        assert [list(line.get_ydata()) for line in draw(store).axes[1].lines] == [values, [0.5, 0.6]]
 
 
 def test_one_panel_per_further_objective(tmp_path):

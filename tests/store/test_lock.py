@@ -165,6 +165,20 @@ def test_a_lock_that_nobody_holds_has_no_writer_whoever_it_names(tmp_path):
     assert writer(path) is None
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no flock here")
+def test_whoever_holds_the_folders_lock_for_long_is_not_waited_for(tmp_path, monkeypatch):
+    """flock(1) around a command does, and waits for the command."""
+    import fcntl
+
+    monkeypatch.setattr("evonas.store.lock._PAUSE", 0.001)
+    held = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    lock = WriterLock(tmp_path / "lock")
+    assert lock.held
+    lock.close()
+    os.close(held)
+
+
 def test_a_lock_file_of_anything_names_nobody(tmp_path):
     for content in (b"[" * 5000, b"\xff", b"5", b""):
         (tmp_path / "lock").write_bytes(content)
