@@ -44,7 +44,6 @@ def run_search(
     from ..fitness import device_text
     from ..genome import transformer_genome
     from ..record import Constraint
-    from ..report.calibration import FILE as CALIBRATION
     from ..search import FIRST_TIMEOUT, Search, bring_here
     from ..store import Store, note_aim, note_end, note_settled, note_spent
     from ..tasks import fingerprint
@@ -73,9 +72,7 @@ def run_search(
             notes = {"vocab_size": evaluator.task.vocab_size, **({} if data is None else {"data": data})}
             header = _header(settings, space, engine, seeds, notes)
             store = stack.enter_context(_new_run(Store.create(folder, header)))
-            evaluator.retain(())  # checkpoints of a run that was here before
-            for left in (CALIBRATION, "front.png"):
-                (folder / left).unlink(missing_ok=True)
+            _clear(folder, evaluator)
         else:
             if ended is None:
                 note_end(store, None)
@@ -128,6 +125,15 @@ def run_search(
             raise failed
         if not settled:
             _exit_unsettled(store.reference, settings)
+
+
+def _clear(folder: Path, evaluator: ProxyEvaluator) -> None:
+    """Remove what a run that was here before has left: its checkpoints, calibration and picture."""
+    from ..report.calibration import FILE as CALIBRATION
+
+    evaluator.retain(())
+    for left in (CALIBRATION, "front.png"):
+        (folder / left).unlink(missing_ok=True)
 
 
 def _searched(

@@ -13,7 +13,7 @@ from .archive import Archive
 from .candidate import Candidate
 from .environment import select_nsga2
 from .fitness import Individual
-from .rungs import Ladder, described, due, traits_in
+from .rungs import Ladder, described, due, traits_in, unchanged
 from .selection import hypervolume_contributions, non_dominated
 from .strata import interleaved, stratum_elites
 
@@ -52,10 +52,9 @@ class Climbing(Archive):
         climbed = [i.told for i in self.climbed() if i.rung > 0]
         if not climbed:
             return {}
-        # Not by all: a latency may have been measured once more.
-        same = np.mean([np.equal(told[0], told[-1]) for told in climbed], axis=0)
+        same = unchanged(*zip(*((told[0], told[-1]) for told in climbed)))
         ranges = zip(*(part.tolist() for part in self._ranges))
-        return {j: pair for j, pair in enumerate(ranges) if same[j] > 0.5}
+        return {j: pair for j, pair in enumerate(ranges) if same[j]}
 
     def climbed(self) -> list[Individual]:
         """The latest that have been asked for above the first rung, latest first."""

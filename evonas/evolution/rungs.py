@@ -133,14 +133,20 @@ class RungModel:
             return np.nan_to_num(np.sqrt(np.square(self.left_out[0] - self._above).mean(axis=0)), nan=np.nan)
 
 
+def unchanged(below: Sequence, above: Sequence) -> np.ndarray:
+    """Mask (m,) of the columns that most rows (n, m) have alike at both rungs, which is what no rung changes: a few
+    times may have been measured once more. None without rows."""
+    same = np.equal(below, above)
+    return same.mean(axis=0) > 0.5 if len(same) else np.zeros(same.shape[1:], dtype=bool)
+
+
 @np.errstate(over="ignore", invalid="ignore")
 def _fitted(features: np.ndarray, change: np.ndarray, groups: np.ndarray) -> Fit:
-    """A model of the changes (n,): their mean where there are few or all are alike; none where most have none, as of a
-    time, of which a few were measured once more."""
-    n = len(change)
-    unchanged = n > 0 and (change == 0).mean() > 0.5
-    if n < _ENOUGH or unchanged or change.min() == change.max() or not np.isfinite(change.std()):
-        mean = 0.0 if unchanged else _mean(change)
+    """A model of the changes (n,): their mean where there are few or all are alike; none where most have none (see
+    ``unchanged``)."""
+    n, none = len(change), unchanged(change, np.zeros(len(change)))
+    if n < _ENOUGH or none or change.min() == change.max() or not np.isfinite(change.std()):
+        mean = 0.0 if none else _mean(change)
         return Fit(lambda features: np.full(len(features), mean), np.inf if np.isfinite(change).all() else -np.inf)
     from .gp import GaussianProcess  # SciPy: half a second to import
 

@@ -14,6 +14,7 @@ import numpy as np
 from ..genome import Genome, SearchSpace
 from .fitness import Individual
 from .gp import GaussianProcess
+from .rungs import unchanged
 
 MAX_POINTS = 300  # that a model is fitted to
 _REMEMBERED = 5_000  # genomes of which is kept what is known
@@ -83,12 +84,13 @@ class Surrogate:
         self._exact: list[int] = []
         self._constant: dict[int, float] = {}
         skills = []
+        climbed = [i.told for i in chosen if len(i.told) > 1]
+        same = unchanged([told[0] for told in climbed], [told[-1] for told in climbed])
         for j, name in enumerate(names):
             if all(name in features.known(i.genome) for i in chosen):
                 self._exact.append(j)
                 continue
-            same = [i.told[0][j] == i.told[-1][j] for i in chosen if len(i.told) > 1]
-            changes = bool(same) and sum(same) <= len(same) / 2  # as `Climbing.steady` has it
+            changes = bool(climbed) and not same[j]
             further = [(i, r) for i in chosen for r in range(1, len(i.told) if changes else 1)][-MAX_POINTS // 2 :]
             points = [(i, 0) for i in chosen][len(further) - MAX_POINTS :] + further
             y = np.array([i.told[r][j] for i, r in points])

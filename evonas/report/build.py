@@ -17,7 +17,7 @@ from ..evolution.ties import tied_records
 from ..record import CONDITIONS, OBJECTIVES, Constraint, Measure, Record, conditions_of
 from ..store import ENDED, Store
 from .against import against_seeds, last_record
-from .calibration import calibration_of, ended_long, noise_of
+from .calibration import calibration_of, ended_long, noise_of, trained_long
 from .compare import Comparison, compare
 from .extrapolation import extrapolate
 from .membership import front_probabilities
@@ -124,10 +124,10 @@ def _extrapolated(store: Store, calibration: Mapping[str, Any]) -> dict[str, dic
     if ahead is None or not store.generations:
         return {}
     rungs = len(store.generations[-1].get("rungs") or (0,))
-    long = ended_long(calibration["trained"], calibration["summary"]["factor"], calibration["data"])
-    found = extrapolate(store, losses_told(store), rungs, {i: loss for i, loss in long.items() if loss is not None})
+    about = calibration["trained"], calibration["summary"]["factor"], calibration["data"]
+    found = extrapolate(store, losses_told(store), rungs, trained_long(*about))
     values = {i: (value, found.error) for i, value in found.losses.items()} if found else {}
-    values |= {i: (loss, None) for i, loss in long.items()}
+    values |= {i: (loss, None) for i, loss in ended_long(*about).items()}
     return {
         i: {"tokens": ahead["tokens"], "value": value, "spread": spread}
         for i, (value, spread) in values.items()
