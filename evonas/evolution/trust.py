@@ -18,7 +18,8 @@ class Trust:
     While little was told, a surrogate sees all of it, and how well it ranks says how far to follow it. Later the front
     moves by steps smaller than its error: it may rank well and gain nothing. From ``ENOUGH`` on each way so has some
     children at least, and the rest goes by the squares of their gains a child, which favours the better one clearly
-    and still listens to the other.
+    and still listens to the other. Gains are shares of what a generation's children have added: in hypervolume the
+    first steps are so much larger than all later ones that they alone would decide for hundreds of children.
 
     m objectives, minimised
     """
@@ -38,15 +39,18 @@ class Trust:
         """
         good = np.isfinite(points).all(axis=1)
         if box is not None:
-            for point, way, fits in zip(points, ways.tolist(), good):
+            gains = [
+                hypervolume_gain(self._front, p, *box) if fits else 0.0 for p, fits in zip(points, good & (ways >= 0))
+            ]
+            together = sum(gains)
+            for gain, way in zip(gains, ways.tolist()):
                 if way < 0:
                     continue
                 self._gains, self._tries = self._gains * _FORGET, self._tries * _FORGET
                 self._tries[way] += 1
-                if fits:
-                    self._gains[way] += hypervolume_gain(self._front, point, *box)
-        together = np.vstack([self._front, points[good]])
-        self._front = together[non_dominated(together)]
+                self._gains[way] += gain / together if together else 0.0
+        front = np.vstack([self._front, points[good]])
+        self._front = front[non_dominated(front)]
 
     def share(self, told: int) -> float:
         """Of a generation for screening, after so many individuals."""

@@ -42,6 +42,20 @@ def test_what_was_won_long_ago_is_forgotten():
     assert trust.share(ENOUGH) < 0.2
 
 
+def test_a_large_first_step_does_not_outweigh_many_small_later_ones():
+    trust = told(([[0.1, 0.1], GONE], [1, 0]))
+    assert trust.share(ENOUGH) == pytest.approx(0.9)
+    for k in range(40):
+        step = 0.0999 - k / 10_000
+        trust.note(np.array([GONE, [step, step]]), np.array([1, 0]), BOX)
+    assert trust.share(ENOUGH) < 0.5
+
+
+def test_of_one_generation_the_larger_gain_counts_more():
+    trust = told(([[0.6, 0.6], [0.58, 0.58]], [1, 0]))  # both beat 0.9, 0.9: by 0.15 and 0.166
+    assert 0.5 - 0.1 < trust.share(ENOUGH) < 0.5
+
+
 @pytest.mark.parametrize("at", [1, 30, 52])
 def test_a_restored_engine_knows_what_it_knew(at):
     space = space_from_dict({"kind": "custom", "genes": {f"x{k}": {"low": 0.0, "high": 1.0} for k in range(6)}})
