@@ -114,6 +114,15 @@ def test_optuna_is_told_of_results_as_soon_as_the_workers_are_free(optuna_arms):
     assert bench.at_once(bench.Engine, 2, 2) == {"initial_size": 8, "offspring_size": 8}
 
 
+def test_where_the_arm_of_the_box_trained_nothing_more_time_is_asked_for(optuna_arms):
+    bench, _ = optuna_arms
+    rows = np.array([[1.0, 8192.0, 2.0, 1.0], [2.0, 16384.0, 1.0, 2.0]])
+    with pytest.raises(SystemExit, match=r"'optuna NSGA-II' trained nothing in full in 20 s.*--seconds"):
+        bench._figures({"optuna NSGA-II": [rows[:0]], "evonas, surrogate": [rows]}, 20.0)
+    found = bench._figures({"optuna NSGA-II": [rows], "evonas, surrogate": [rows[:0]]}, 20.0)
+    assert found["arms"]["evonas, surrogate"]["to_optuna_final"] == [None]
+
+
 def test_optuna_knows_the_order_of_genes_that_have_one(optuna_arms):
     """What is enqueued comes back as the same genome, and only what has no order is categorical."""
     import optuna

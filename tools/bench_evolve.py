@@ -261,6 +261,8 @@ def _figures(curves: dict[str, list[np.ndarray]], seconds: float) -> dict:
     everything = np.concatenate([rows[:, 2:] for runs in curves.values() for rows in runs])
     first = "random" if "random" in curves else next(iter(curves))
     broad = curves[first]
+    if not any(len(rows) for rows in broad):
+        raise SystemExit(f"'{first}' trained nothing in full in {seconds:g} s, and the box is of it: more --seconds")
     reference = np.percentile(np.concatenate([rows[:, 2:] for rows in broad]), 90, axis=0)
     ideal = everything.min(axis=0)
     out: dict = {"ideal": ideal.tolist(), "reference": reference.tolist(), "reference_of": first, "arms": {}}
