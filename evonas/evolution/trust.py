@@ -40,15 +40,15 @@ class Trust:
         good = np.isfinite(points).all(axis=1)
         if box is not None:
             gains = [
-                hypervolume_gain(self._front, p, *box) if fits else 0.0 for p, fits in zip(points, good & (ways >= 0))
+                (way, hypervolume_gain(self._front, point, *box) if fits else 0.0)
+                for point, way, fits in zip(points, ways.tolist(), good)
+                if way >= 0
             ]
-            together = sum(gains)
-            for gain, way in zip(gains, ways.tolist()):
-                if way < 0:
-                    continue
+            together = sum(gain for _, gain in gains) or 1.0
+            for way, gain in gains:
                 self._gains, self._tries = self._gains * _FORGET, self._tries * _FORGET
                 self._tries[way] += 1
-                self._gains[way] += gain / together if together else 0.0
+                self._gains[way] += gain / together
         front = np.vstack([self._front, points[good]])
         self._front = front[non_dominated(front)]
 
