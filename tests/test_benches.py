@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import subprocess
@@ -79,6 +80,24 @@ def test_bench_search():
     asked = "import bench_search as b, json; print(json.dumps(b.deficits('misleading', 'random', 50, 0)[0]))"
     done = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, timeout=600, cwd=TOOLS)
     assert json.loads(done.stdout) == found["problems"]["misleading"]["random"]["deficits"][0]
+
+
+def test_the_front_of_the_deep_problem_is_that_of_all_its_networks(monkeypatch):
+    monkeypatch.syspath_prepend(str(TOOLS))
+    import search_problems as p
+
+    def objectives(*ratios_and_heads: int) -> list[float]:
+        ratios, heads = (list(part) for part in (ratios_and_heads[:3], ratios_and_heads[3:]))
+        return p.deep({"depth": 3, "width": 3, "bias": 1, "ratio": ratios, "heads": heads})
+
+    options = [p.DEEP["layers"]["ratio"]] * 3 + [p.DEEP["layers"]["heads"]] * 3
+    found = np.array([objectives(*genes) for genes in itertools.product(*options)])
+    worth = p._most_worth(3)
+    cost = np.flatnonzero(np.isfinite(worth))
+    least = p._priced(cost, worth[cost], 3, 1)
+    for c, loss in least:
+        assert found[np.isclose(found[:, 0], c), 1].min() == pytest.approx(loss, rel=1e-12)
+    assert {round(c, 9) for c, _ in least} == {round(c, 9) for c in found[:, 0]}
 
 
 def test_what_a_generation_costs():

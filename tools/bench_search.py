@@ -6,9 +6,8 @@
     python tools/bench_search.py --quick
 
 Optuna's arms need optuna, which ``.[bench]`` installs.
-The figure is the deficit: one less the share of the known front's hypervolume, after 50, 100, 200, ... evaluations. All
-problems trade f1 = x against f2 = g (1 - sqrt(x / g)), as ZDT1 does (Zitzler et al. 2000), or three objectives as DTLZ2
-(Deb et al. 2002); g is 1 where a penalty over all other genes is 0, and the penalty is what makes a problem hard.
+The figure is the deficit: one less the share of the known front's hypervolume, after 50, 100, 200, ... evaluations. The
+problems are those of ``search_problems.py``.
 
 From tools/, with a benchmark harness that calls ``module:function``:
 
@@ -19,10 +18,8 @@ From tools/, with a benchmark harness that calls ``module:function``:
 from __future__ import annotations
 
 import argparse
-import functools
 import importlib.util
 import json
-import math
 import platform
 import re
 import sys
@@ -31,6 +28,7 @@ import warnings
 from collections.abc import Callable
 
 import numpy as np
+from search_problems import PROBLEMS
 
 from evonas.evolution import ArrayEngine, Engine, hypervolume
 from evonas.genome import Genome, SearchSpace, space_from_dict
@@ -39,120 +37,6 @@ from evonas.record import Objective
 
 POPULATION, OFFSPRING = 32, 5
 BUDGETS = (50, 100, 200, 500, 1000, 2000)
-
-
-# -- problems with known fronts ---------------------------------------------------------------------------------------
-
-
-def _flat(extra: dict | None = None, reals: int = 10) -> dict:
-    genes = {"x": {"low": 0.0, "high": 1.0}, **{f"r{k}": {"low": 0.0, "high": 1.0} for k in range(reals)}}
-    return {"kind": "custom", "genes": {**genes, **(extra or {})}}
-
-
-MIXED = {
-    **{f"n{k}": {"low": 0, "high": 9} for k in range(6)},
-    **{f"c{k}": ["a", "b", "c", "d"] for k in range(4)},
-    "rate": {"low": 1e-4, "high": 1e-1, "log": True},
-}
-LAYERED = {
-    "kind": "custom",
-    "length": "depth",
-    "genes": {"x": {"low": 0.0, "high": 1.0}, "depth": {"low": 1, "high": 12}, "kind": ["a", "b", "c"]},
-    "layers": {"size": {"low": 1, "high": 8}, "heads": [1, 2, 4, 8], "shape": ["p", "q", "r"]},
-}
-BITS = _flat({f"b{k}": {"low": 0, "high": 1} for k in range(24)}, reals=0)
-
-
-def _reals(genome: Genome) -> np.ndarray:
-    return np.array([genome[name] for name in genome if name[0] == "r" and name[1:].isdigit()])
-
-
-def smooth(genome: Genome) -> float:
-    """Distances to a target, in every kind of gene."""
-    whole = np.mean([(genome[f"n{k}"] / 9 - 2 / 3) ** 2 for k in range(6)])
-    words = np.mean([genome[f"c{k}"] != "abcd"[k] for k in range(4)])
-    rate = (math.log10(genome["rate"]) + 3) ** 2 / 4
-    return float(np.mean((_reals(genome) - 0.4) ** 2) + whole + 0.3 * words + 0.5 * rate)
-
-
-def rugged(genome: Genome) -> float:
-    """Rastrigin's waves on the distances."""
-    z = _reals(genome) - 0.4
-    return float(np.mean(2 * z**2 + 0.1 * (1 - np.cos(10 * math.pi * z))))
-
-
-def deceptive(genome: Genome) -> float:
-    """Traps of four bits (Goldberg 1987): all ones is best, and every step towards it but the last looks worse."""
-    bits = [genome[f"b{k}"] for k in range(24)]
-    ones = [sum(bits[k : k + 4]) for k in range(0, 24, 4)]
-    return float(np.mean([0.0 if n == 4 else (1 + n) / 4 for n in ones]))
-
-
-def inactive(genome: Genome) -> float:
-    """A layered network of at most 12 layers, of which 4 are right: most genes have no effect most of the time."""
-    first = genome["size"][0]
-    layers = zip(genome["size"], genome["heads"], genome["shape"])
-    wrong = np.mean([(abs(s - first) / 7 + abs(math.log2(h) - 2) / 3 + (w != "q")) / 3 for s, h, w in layers])
-    return float(0.5 * abs(genome["depth"] - 4) / 8 + wrong + 0.2 * (genome["kind"] != "b") + abs(first - 6) / 14)
-
-
-def misleading(genome: Genome) -> float:
-    """An NK landscape (Kauffman 1993): every bit counts by a table of it and five others, so that what was seen says
-    little of what was not. Its least value is found by trying all 2^24, once: see ``_nk_least``."""
-    bits = [genome[f"b{k}"] for k in range(24)]
-    return float(_nk(np.array([bits]))[0] - _nk_least())
-
-
-def _nk_tables() -> tuple[np.ndarray, np.ndarray]:
-    rng = np.random.default_rng(24)
-    others = np.array([[k, *rng.choice([j for j in range(24) if j != k], 5, replace=False)] for k in range(24)])
-    return others, rng.random((24, 64))
-
-
-_OTHERS, _TABLE = _nk_tables()
-
-
-def _nk(bits: np.ndarray) -> np.ndarray:
-    places = bits[:, _OTHERS] @ (1 << np.arange(6))
-    return _TABLE[np.arange(24), places].mean(axis=1)
-
-
-@functools.cache
-def _nk_least() -> float:
-    """All 2^24 rows in blocks: some seconds."""
-    low = ((np.arange(2**16)[:, None] >> np.arange(16)) & 1).astype(np.int8)
-    least = math.inf
-    for high in range(2**8):
-        top = np.broadcast_to(((high >> np.arange(8)) & 1).astype(np.int8), (len(low), 8))
-        least = min(least, float(_nk(np.hstack([low, top])).min()))
-    return least
-
-
-# name: (space, penalty, objectives)
-PROBLEMS: dict[str, tuple[dict, Callable[[Genome], float], int]] = {
-    "smooth": (_flat(MIXED), smooth, 2),
-    "rugged": (_flat(), rugged, 2),
-    "deceptive": (BITS, deceptive, 2),
-    "inactive": (LAYERED, inactive, 2),
-    "misleading": (BITS, misleading, 2),
-    "three objectives": (_flat(MIXED | {"y": {"low": 0.0, "high": 1.0}}), smooth, 3),
-}
-
-
-def objectives_of(genome: Genome, penalty: float, m: int) -> list[float]:
-    x = genome["x"]
-    if m == 2:
-        g = 1 + 9 * penalty
-        return [x, g * (1 - math.sqrt(x / g))]
-    radius, a, b = 1 + 3 * penalty, 0.5 * math.pi * x, 0.5 * math.pi * genome["y"]
-    return [radius * math.cos(a) * math.cos(b), radius * math.cos(a) * math.sin(b), radius * math.sin(a)]
-
-
-def best_volume(m: int) -> tuple[np.ndarray, float]:
-    """Reference point, and the hypervolume of the known front up to it."""
-    if m == 2:
-        return np.array([1.1, 4.0]), 4.0 * 1.1 - (1 - 2 / 3)  # below the front lies 1/3, right of x = 1 nothing
-    return np.full(3, 1.5), 1.5**3 - math.pi / 6
 
 
 class Columns:
@@ -294,13 +178,13 @@ ALGORITHMS: dict[str, Callable] = {
 class Counted:
     """Evaluates and remembers; ``left`` evaluations may still be made."""
 
-    def __init__(self, penalty, m: int, budget: int) -> None:
-        self._penalty, self._m, self.left, self.points, self.seconds = penalty, m, budget, [], 0.0
+    def __init__(self, objectives: Callable[[Genome], list[float]], budget: int) -> None:
+        self._objectives, self.left, self.points, self.seconds = objectives, budget, [], 0.0
 
     def __call__(self, genome: Genome) -> list[float]:
         start = time.perf_counter()
         self.left -= 1
-        values = objectives_of(genome, self._penalty(genome), self._m)
+        values = self._objectives(genome)
         self.points.append(values)
         self.seconds += time.perf_counter() - start
         return values
@@ -308,12 +192,12 @@ class Counted:
 
 def deficits(problem: str, algorithm: str, budget: int, seed: int) -> tuple[list[float], float]:
     """Deficit at each of BUDGETS up to ``budget``, and milliseconds per evaluation besides evaluating."""
-    declared, penalty, m = PROBLEMS[problem]
-    evaluate = Counted(penalty, m, budget)
+    declared, m, objectives, best_volume = PROBLEMS[problem]
+    evaluate = Counted(objectives, budget)
     start = time.perf_counter()
     ALGORITHMS[algorithm](space_from_dict(declared), evaluate, m, budget, seed)
     spent = time.perf_counter() - start - evaluate.seconds
-    reference, best = best_volume(m)
+    reference, best = best_volume()
     points, zero = np.array(evaluate.points), np.zeros(m)
     share = [hypervolume(points[:b], zero, reference) * reference.prod() / best for b in BUDGETS if b <= budget]
     return [1 - s for s in share], 1000 * spent / len(points)
@@ -325,7 +209,7 @@ def deficits(problem: str, algorithm: str, budget: int, seed: int) -> tuple[list
 def generation_evonas(n: int, generations: int, seed: int) -> list[float]:
     """Seconds of each of some generations of ``n`` without surrogate: selection, variation, duplicates and bookkeeping,
     on the problem "smooth" with objectives drawn at random."""
-    space, rng = space_from_dict(PROBLEMS["smooth"][0]), np.random.default_rng(seed)
+    space, rng = space_from_dict(PROBLEMS["smooth"].space), np.random.default_rng(seed)
     engine = Engine(space, [Objective("f0"), Objective("f1")], population_size=n, seed=seed)
     spent = []
     for _ in range(generations + 1):
@@ -339,7 +223,7 @@ def generation_evonas(n: int, generations: int, seed: int) -> list[float]:
 
 def generation_arrays(n: int, generations: int, seed: int) -> list[float]:
     """The same by the engine whose populations are arrays, told all at once."""
-    space, rng = space_from_dict(PROBLEMS["smooth"][0]), np.random.default_rng(seed)
+    space, rng = space_from_dict(PROBLEMS["smooth"].space), np.random.default_rng(seed)
     engine = ArrayEngine(space, [Objective("f0"), Objective("f1")], population_size=n, seed=seed)
     spent = []
     for _ in range(generations + 1):
@@ -366,7 +250,7 @@ def generation_deap(n: int, generations: int, seed: int) -> list[float]:
             self.fitness = Fitness()
 
     random.seed(seed)
-    genes, rng, spent = len(space_from_dict(PROBLEMS["smooth"][0]).genes), np.random.default_rng(seed), []
+    genes, rng, spent = len(space_from_dict(PROBLEMS["smooth"].space).genes), np.random.default_rng(seed), []
 
     def evaluated(members):
         for member, values in zip(members, rng.random((len(members), 2)).tolist()):

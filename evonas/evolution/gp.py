@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve, solve_triangular
@@ -15,15 +16,28 @@ from scipy.optimize import minimize
 _JITTER = 1e-8
 _STEPS = 20  # of L-BFGS; more move the predictions little
 _FITTED = 128  # points, at most, that the hyperparameters are fitted to: the cost grows with the cube
-_ALONE = 0.7  # length scale of the additive part
+
+
+class Additive(NamedTuple):
+    """What is taken for granted of the additive part, and of the noise beside it."""
+
+    length: float  # scale
+    size: float  # expected, logarithm
+    spread: float  # of the prior of sizes, logarithms; that of all else is 1
+    noise: float  # expected, logarithm
+
+
+_EACH, _SHARED = Additive(0.25, -0.5, 2.0, -3.0), Additive(0.7, -1.0, 1.0, -2.0)  # see GaussianProcess
 
 
 class GaussianProcess:
-    """Matern 5/2 kernel with one length scale per group of inputs, the mean of a kernel for each group alone, a linear
+    """Matern 5/2 kernel with one length scale per group of inputs, the sum of a kernel for each group alone, a linear
     kernel for the trend, and noise.
 
     The additive part (Duvenaud et al. 2011, "Additive Gaussian processes") carries what a group does whatever the
     others are: a few dozen points tell it, where the product over all groups has hardly two points close together.
+    Each group has a size of its own there, as some do nothing and one may do nearly all; or all share one, and a longer
+    length scale, where points are too few to tell the groups apart.
 
     Hyperparameters maximise the marginal likelihood (Rasmussen and Williams 2006, eq. 5.8) with log-normal priors; the
     length scale expected beforehand grows with the square root of the number of groups (Hvarfner et al. 2024, "Vanilla
@@ -33,12 +47,13 @@ class GaussianProcess:
         x: (n, d) inputs, about in [0, 1].
         y: (n,) outputs on any scale.
         groups: (d,) group of each input, numbered from 0.
+        shared: one size in the additive part for all groups.
 
     Attributes: ``evidence``, the logarithm of the density of ``y`` at its hyperparameters and their own prior, up to a
     constant: higher for the better of two ways of asking, the same points fitted.
     """
 
-    def __init__(self, x: np.ndarray, y: np.ndarray, groups: Sequence[int]) -> None:
+    def __init__(self, x: np.ndarray, y: np.ndarray, groups: Sequence[int], shared: bool = False) -> None:
         self._groups = np.asarray(groups, dtype=int)
         self._count = int(self._groups.max()) + 1
         self._columns = [np.flatnonzero(self._groups == g) for g in range(self._count)]
@@ -46,16 +61,21 @@ class GaussianProcess:
         self._x = x - self._centre
         self._mean, self._scale = float(y.mean()), float(y.std()) or 1.0
         self._y = (y - self._mean) / self._scale
-        scale = 0.5 * math.log(self._count) - 0.7
-        # log of: length scales, size of the Matern part, of the trend, of the additive part, of the noise
-        self._prior = np.array([scale] * self._count + [0.0, -1.0, -1.0, -2.0])
-        bounds = [(p - 4.0, p + 4.0) for p in self._prior]
+        self._shared, self._alone = shared, _SHARED if shared else _EACH
+        count, sizes = self._count, 1 if shared else self._count
+        scale = 0.5 * math.log(count)
+        # log of: length scales, sizes of the Matern part, of the trend, of the noise, of the additive part
+        self._prior = np.array(
+            [scale - 0.7] * count + [0.0, -1.0, self._alone.noise] + [self._alone.size - scale] * sizes
+        )
+        self._spread = np.array([1.0] * (count + 3) + [self._alone.spread] * sizes)
+        bounds = list(zip(self._prior - 4.0 * self._spread, self._prior + 4.0 * self._spread))
         additive = self._additive(self._x, self._x)
         some = np.unique(np.linspace(0, len(y) - 1, min(len(y), _FITTED)).round().astype(int))
         found = minimize(
             self._loss,
             self._prior,
-            args=(self._x[some], self._y[some], additive[np.ix_(some, some)]),
+            args=(self._x[some], self._y[some], np.ascontiguousarray(additive[:, some][:, :, some])),
             jac=True,
             method="L-BFGS-B",
             bounds=bounds,
@@ -67,25 +87,33 @@ class GaussianProcess:
 
     def _parts(self, theta: np.ndarray):
         lengths = np.exp(theta[: self._count])[self._groups]
-        return lengths, *np.exp(2 * theta[self._count :])
+        sizes = np.exp(2 * theta[self._count :])
+        return lengths, *sizes[:3], np.broadcast_to(sizes[3:], self._count)
 
     def _kernel(self, a: np.ndarray, b: np.ndarray, additive: np.ndarray) -> np.ndarray:
-        lengths, matern, trend, alone, _ = self._parts(self._theta)
+        lengths, matern, trend, _, alone = self._parts(self._theta)
         together = matern * _matern(_distances(a / lengths, b / lengths))
-        return together + trend * (a @ b.T) + alone * additive
+        return together + trend * (a @ b.T) + np.tensordot(alone, additive, axes=1)
 
     def _additive(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        """The mean over groups of the kernel on that group alone (len(a), len(b)); 1 for equal points."""
-        return sum(_matern(_distances(a[:, c] / _ALONE, b[:, c] / _ALONE)) for c in self._columns) / self._count
+        """The kernels on each group alone (g, len(a), len(b)); 1 for equal points."""
+        out = np.empty((self._count, len(a), len(b)))
+        for kernel, columns in zip(out, self._columns):
+            if len(columns) == 1:
+                apart = np.abs(np.subtract.outer(a[:, columns[0]], b[:, columns[0]]))
+            else:
+                apart = _distances(a[:, columns], b[:, columns])
+            kernel[:] = _matern(apart / self._alone.length)
+        return out
 
     def _loss(self, theta: np.ndarray, x: np.ndarray, y: np.ndarray, additive: np.ndarray) -> tuple[float, np.ndarray]:
         """Negative log posterior of the hyperparameters and its gradient."""
-        lengths, matern, trend, alone, noise = self._parts(theta)
+        lengths, matern, trend, noise, alone = self._parts(theta)
         z = x / lengths
         r = math.sqrt(5) * _distances(z, z)
         decay = np.exp(-r)
         k_matern = matern * (1 + r + r**2 / 3) * decay
-        k_trend, k_alone = trend * (x @ x.T), alone * additive
+        k_trend, k_alone = trend * (x @ x.T), np.tensordot(alone, additive, axes=1)
         n = len(y)
         try:
             factor = cho_factor(k_matern + k_trend + k_alone + (noise + _JITTER) * np.eye(n), lower=True)
@@ -93,22 +121,24 @@ class GaussianProcess:
             return 1e10, np.zeros_like(theta)
         alpha = cho_solve(factor, y)
         inverse = cho_solve(factor, np.eye(n))
-        away = theta - self._prior
+        away = (theta - self._prior) / self._spread
         value = 0.5 * y @ alpha + np.log(np.diag(factor[0])).sum() + 0.5 * away @ away
         w = np.outer(alpha, alpha) - inverse  # dL/dK is half of it
         m = w * (matern * 5 / 3) * (1 + r) * decay
         # The sum over pairs of m times the squared difference of one scaled input, for all inputs at once.
         per_input = m.sum(axis=1) @ z**2 - np.einsum("id,id->d", z, m @ z)
+        per_group = alone * np.tensordot(additive, w)
         gradient = np.concatenate(
             [
                 np.bincount(self._groups, weights=per_input, minlength=self._count),
-                [(w * k_matern).sum(), (w * k_trend).sum(), (w * k_alone).sum(), noise * np.trace(w)],
+                [(w * k_matern).sum(), (w * k_trend).sum(), noise * np.trace(w)],
+                [per_group.sum()] if self._shared else per_group,
             ]
         )
-        return value, -gradient + away
+        return value, -gradient + away / self._spread
 
     def _settle(self, additive: np.ndarray) -> None:
-        noise = self._parts(self._theta)[-1]
+        noise = self._parts(self._theta)[3]
         k = self._kernel(self._x, self._x, additive) + (noise + _JITTER) * np.eye(len(self._y))
         self._factor = cho_factor(k, lower=True)
         self._alpha = cho_solve(self._factor, self._y)
@@ -117,9 +147,9 @@ class GaussianProcess:
         """Mean (k,) and standard deviation (k,), without the noise, at the inputs (k, d)."""
         x = x - self._centre
         across = self._kernel(x, self._x, self._additive(x, self._x))
-        _, matern, trend, alone, _ = self._parts(self._theta)
+        _, matern, trend, _, alone = self._parts(self._theta)
         v = solve_triangular(self._factor[0], across.T, lower=True)
-        own = matern + alone + trend * (x**2).sum(axis=1) - (v**2).sum(axis=0)
+        own = matern + alone.sum() + trend * (x**2).sum(axis=1) - (v**2).sum(axis=0)
         mean = across @ self._alpha
         return self._mean + self._scale * mean, self._scale * np.sqrt(np.maximum(own, 1e-12))
 
@@ -137,10 +167,18 @@ class GaussianProcess:
 
 
 def _distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    squared = (a**2).sum(axis=1)[:, None] + (b**2).sum(axis=1)[None] - 2 * a @ b.T
-    return np.sqrt(np.maximum(squared, 0.0))
+    squared = a @ (-2 * b.T)
+    squared += (a**2).sum(axis=1)[:, None]
+    squared += (b**2).sum(axis=1)[None]
+    np.maximum(squared, 0.0, out=squared)
+    return np.sqrt(squared, out=squared)
 
 
 def _matern(distances: np.ndarray) -> np.ndarray:
     r = math.sqrt(5) * distances
-    return (1 + r + r**2 / 3) * np.exp(-r)
+    out = r * r / 3
+    out += r
+    out += 1
+    np.negative(r, out=r)
+    out *= np.exp(r, out=r)
+    return out

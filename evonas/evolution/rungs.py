@@ -159,7 +159,7 @@ def _fitted(features: np.ndarray, change: np.ndarray, groups: np.ndarray) -> Fit
 
     # The matrices are small, and the cores have trainings to do. (Loaded above: a limit holds for what is there.)
     with threadpool_limits(limits=1):
-        model = GaussianProcess(scaled(features), change, groups)
+        model = GaussianProcess(scaled(features), change, groups, shared=True)
 
     def predicted(features: np.ndarray) -> np.ndarray:
         # Row by row: sums over several at once are rounded by how many they are, and a resumed run asks for others.

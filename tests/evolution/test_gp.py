@@ -22,8 +22,9 @@ def sample(n: int, seed: int = 0, noise: float = 0.0):
     return x, smooth(x) + rng.normal(0, noise, n)
 
 
-def test_the_gradient_is_that_of_the_loss():
-    gp = GaussianProcess(*sample(40, noise=0.1), GROUPS)
+@pytest.mark.parametrize("shared", [False, True])
+def test_the_gradient_is_that_of_the_loss(shared):
+    gp = GaussianProcess(*sample(40, noise=0.1), GROUPS, shared)
     data = gp._x, gp._y, gp._additive(gp._x, gp._x)
     rng = np.random.default_rng(1)
     for _ in range(3):
@@ -51,6 +52,18 @@ def test_a_sum_over_many_groups_is_learned_from_few_points():
         mean, _ = GaussianProcess(x[:100], y[:100], range(24)).predict(x[100:])
         errors.append(np.sqrt(((mean - y[100:]) ** 2).mean()) / y.std())
     assert np.median(errors) < 0.4  # 0.85 without that part
+
+
+def test_of_many_groups_it_is_found_out_which_count():
+    """By sizes of their own in the additive part."""
+    errors = {True: [], False: []}
+    for seed in range(3):
+        x = np.random.default_rng(seed).random((160, 24))
+        y = 4 * np.abs(x[:, 3] - 0.4) + np.sin(9 * x[:, 7]) + 0.3 * np.abs(x - 0.4).sum(axis=1)
+        for shared, found in errors.items():
+            mean, _ = GaussianProcess(x[:80], y[:80], range(24), shared).predict(x[80:])
+            found.append(np.sqrt(((mean - y[80:]) ** 2).mean()) / y.std())
+    assert np.median(errors[False]) < 0.2 < 0.25 < np.median(errors[True])
 
 
 def test_a_smooth_function_is_learned_and_irrelevant_inputs_are_found_out():
