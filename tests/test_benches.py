@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from evonas.evolution import hypervolume
 from evonas.genome import read_space
 from evonas.record import objective
 
@@ -86,18 +87,17 @@ def test_the_front_of_the_deep_problem_is_that_of_all_its_networks(monkeypatch):
     monkeypatch.syspath_prepend(str(TOOLS))
     import search_problems as p
 
-    def objectives(*ratios_and_heads: int) -> list[float]:
-        ratios, heads = (list(part) for part in (ratios_and_heads[:3], ratios_and_heads[3:]))
-        return p.deep({"depth": 3, "width": 3, "bias": 1, "ratio": ratios, "heads": heads})
-
-    options = [p.DEEP["layers"]["ratio"]] * 3 + [p.DEEP["layers"]["heads"]] * 3
-    found = np.array([objectives(*genes) for genes in itertools.product(*options)])
-    worth = p._most_worth(3)
-    cost = np.flatnonzero(np.isfinite(worth))
-    least = p._priced(cost, worth[cost], 3, 1)
-    for c, loss in least:
-        assert found[np.isclose(found[:, 0], c), 1].min() == pytest.approx(loss, rel=1e-12)
-    assert {round(c, 9) for c, _ in least} == {round(c, 9) for c in found[:, 0]}
+    monkeypatch.setattr(p, "_LEAST", 2)
+    monkeypatch.setattr(p, "_MOST", 3)
+    found = []
+    for depth in (2, 3):
+        layers = itertools.product(*[p.DEEP["layers"]["ratio"]] * depth, *[p.DEEP["layers"]["heads"]] * depth)
+        for genes, width, bias in itertools.product(layers, p.DEEP["genes"]["width"], p.DEEP["genes"]["bias"]):
+            layered = {"ratio": list(genes[:depth]), "heads": list(genes[depth:])}
+            found.append(p.deep({"depth": depth, "width": width, "bias": bias} | layered))
+    reference, volume = p._deep_volume.__wrapped__()
+    assert (np.array(found) < reference).all()
+    assert volume == pytest.approx(hypervolume(np.array(found), np.zeros(2), reference) * reference.prod(), rel=1e-12)
 
 
 def test_what_a_generation_costs():

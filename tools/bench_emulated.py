@@ -117,7 +117,7 @@ class Emulator:
     def _fit(self, what: str, inputs: np.ndarray, values: np.ndarray, seed: int):
         """A model, and into ``quality`` what it says of fifths that it has not seen (hyperparameters of all)."""
         x = self._scaled(inputs)
-        model = gp.GaussianProcess(x, values, range(x.shape[1]))
+        model = gp.GaussianProcess(x, values, range(x.shape[1]), shared=True)
         fifth = np.random.default_rng(seed).permutation(len(values)) % 5
         off = np.concatenate(
             [values[rows] - model.left_out(rows) for rows in (np.flatnonzero(fifth == k) for k in range(5))]

@@ -192,14 +192,14 @@ class Counted:
 
 def deficits(problem: str, algorithm: str, budget: int, seed: int) -> tuple[list[float], float]:
     """Deficit at each of BUDGETS up to ``budget``, and milliseconds per evaluation besides evaluating."""
-    declared, m, objectives, best_volume = PROBLEMS[problem]
+    space, m, objectives, best = PROBLEMS[problem]
     evaluate = Counted(objectives, budget)
     start = time.perf_counter()
-    ALGORITHMS[algorithm](space_from_dict(declared), evaluate, m, budget, seed)
+    ALGORITHMS[algorithm](space_from_dict(space), evaluate, m, budget, seed)
     spent = time.perf_counter() - start - evaluate.seconds
-    reference, best = best_volume()
+    reference, volume = best()
     points, zero = np.array(evaluate.points), np.zeros(m)
-    share = [hypervolume(points[:b], zero, reference) * reference.prod() / best for b in BUDGETS if b <= budget]
+    share = [hypervolume(points[:b], zero, reference) * reference.prod() / volume for b in BUDGETS if b <= budget]
     return [1 - s for s in share], 1000 * spent / len(points)
 
 

@@ -129,7 +129,7 @@ DEEP = {
     "layers": {"ratio": [2, 3, 4], "heads": [4, 8, 12]},
 }
 _RATIO_COST, _HEADS_COST = np.array([1, 2, 4]), np.array([0, 1, 2])  # of a layer, of width 1
-_DEAREST = 6
+_DEAREST = int(_RATIO_COST.max() + _HEADS_COST.max())
 _RATIO_WORTH, _HEADS_WORTH = np.array([0.4, 1.1, 1.4]), np.array([0.0, 0.4, 0.6])
 _STEP = 0.15  # of worth, lost where the ratio changes from one layer to the next
 _ROUGH = 0.3 * np.random.default_rng(36).standard_normal((2, _MOST))  # by how much layers differ besides
@@ -143,14 +143,15 @@ def _worths(depth: int) -> np.ndarray:
 
 
 def _priced(cost: np.ndarray, worth: np.ndarray, width: int, bias: int) -> np.ndarray:
-    """Objectives (..., 2) of layers that cost so many units and are worth so much together."""
+    """Objectives (..., 2) of layers that cost so many units and are worth so much together. A width multiplies the cost
+    and helps less and less; a bias costs a little and takes a little off the loss."""
     loss = np.exp(-2.5 * (worth / (2 * _MOST)) ** 0.8 * (width / max(_WIDTHS)) ** 0.6)
     return np.stack([cost * width / (_DEAREST * _MOST * max(_WIDTHS)) + 0.005 * bias, loss - 0.004 * bias], axis=-1)
 
 
 def deep(genome: Genome) -> list[float]:
     """Many layers, each a small part of the whole: what they cost is added up, what they are worth differs from layer
-    to layer and hangs on the neighbour, and less comes of more."""
+    to layer and falls where neighbours' ratios differ, and less comes of more."""
     ratio, heads = (np.searchsorted(DEEP["layers"][name], genome[name]) for name in ("ratio", "heads"))
     of_ratio, of_heads = _worths(genome["depth"])
     at = np.arange(genome["depth"])
@@ -163,12 +164,11 @@ def _most_worth(depth: int) -> np.ndarray:
     just that."""
     of_ratio, of_heads = _worths(depth)
     best = np.full((3, _DEAREST * _MOST + 1), -np.inf)  # by the last layer's ratio
+    best[:, 0] = 0.0  # of no layer
     for layer in range(depth):
         after = np.full_like(best, -np.inf)
         for ratio in range(3):
             before = (best - _STEP * np.abs(np.arange(3) - ratio)[:, None]).max(axis=0)
-            if not layer:
-                before = np.where(np.arange(len(before)) == 0, 0.0, -np.inf)
             for heads in range(3):
                 cost = _RATIO_COST[ratio] + _HEADS_COST[heads]
                 reached = before[:-cost] + of_ratio[layer, ratio] + of_heads[layer, heads]
@@ -179,6 +179,7 @@ def _most_worth(depth: int) -> np.ndarray:
 
 @functools.cache
 def _deep_volume() -> tuple[np.ndarray, float]:
+    """Of all depths, widths and biases; every network lies within the reference."""
     points = []
     for depth in range(_LEAST, _MOST + 1):
         worth = _most_worth(depth)

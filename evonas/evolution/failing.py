@@ -35,7 +35,7 @@ class Soundness:
             return
         x = features.of([genome for group in groups for genome in group])
         y = np.repeat([1.0, 0.0], [len(group) for group in groups])
-        model = GaussianProcess(x, y, features.groups)
+        model = GaussianProcess(x, y, features.groups, shared=True)
         expected = model.each_left_out()
         told_apart = (expected[y == 1][:, None] > expected[y == 0][None]).mean()
         if told_apart >= _SKILL:

@@ -18,16 +18,17 @@ _STEPS = 20  # of L-BFGS; more move the predictions little
 _FITTED = 128  # points, at most, that the hyperparameters are fitted to: the cost grows with the cube
 
 
-class Additive(NamedTuple):
-    """What is taken for granted of the additive part, and of the noise beside it."""
+class _Assumed(NamedTuple):
+    """Of the additive part and of the noise beside it; sizes are standard deviations, that of the outputs being 1."""
 
-    length: float  # scale
-    size: float  # expected, logarithm
-    spread: float  # of the prior of sizes, logarithms; that of all else is 1
-    noise: float  # expected, logarithm
+    length: float  # scale of the kernels
+    size: float  # logarithm of that of all groups together, expected
+    spread: float  # of the prior of the logarithms of sizes; that of all else is 1
+    noise: float  # logarithm of its size, expected
 
 
-_EACH, _SHARED = Additive(0.25, -0.5, 2.0, -3.0), Additive(0.7, -1.0, 1.0, -2.0)  # see GaussianProcess
+# A short scale with sizes that may fall to nothing fits what long scales took for noise.
+_EACH, _SHARED = _Assumed(0.25, -0.5, 2.0, -3.0), _Assumed(0.7, -1.0, 1.0, -2.0)
 
 
 class GaussianProcess:
@@ -50,7 +51,7 @@ class GaussianProcess:
         shared: one size in the additive part for all groups.
 
     Attributes: ``evidence``, the logarithm of the density of ``y`` at its hyperparameters and their own prior, up to a
-    constant: higher for the better of two ways of asking, the same points fitted.
+    constant: higher for the better of two ways of asking, the same points, groups and ``shared``.
     """
 
     def __init__(self, x: np.ndarray, y: np.ndarray, groups: Sequence[int], shared: bool = False) -> None:
@@ -61,21 +62,19 @@ class GaussianProcess:
         self._x = x - self._centre
         self._mean, self._scale = float(y.mean()), float(y.std()) or 1.0
         self._y = (y - self._mean) / self._scale
-        self._shared, self._alone = shared, _SHARED if shared else _EACH
+        self._shared, self._assumed = shared, _SHARED if shared else _EACH
         count, sizes = self._count, 1 if shared else self._count
-        scale = 0.5 * math.log(count)
+        length, size = 0.5 * math.log(count) - 0.7, self._assumed.size - 0.5 * math.log(sizes)
         # log of: length scales, sizes of the Matern part, of the trend, of the noise, of the additive part
-        self._prior = np.array(
-            [scale - 0.7] * count + [0.0, -1.0, self._alone.noise] + [self._alone.size - scale] * sizes
-        )
-        self._spread = np.array([1.0] * (count + 3) + [self._alone.spread] * sizes)
+        self._prior = np.array([length] * count + [0.0, -1.0, self._assumed.noise] + [size] * sizes)
+        self._spread = np.array([1.0] * (count + 3) + [self._assumed.spread] * sizes)
         bounds = list(zip(self._prior - 4.0 * self._spread, self._prior + 4.0 * self._spread))
         additive = self._additive(self._x, self._x)
         some = np.unique(np.linspace(0, len(y) - 1, min(len(y), _FITTED)).round().astype(int))
         found = minimize(
             self._loss,
             self._prior,
-            args=(self._x[some], self._y[some], np.ascontiguousarray(additive[:, some][:, :, some])),
+            args=(self._x[some], self._y[some], additive[np.ix_(range(sizes), some, some)]),
             jac=True,
             method="L-BFGS-B",
             bounds=bounds,
@@ -88,7 +87,7 @@ class GaussianProcess:
     def _parts(self, theta: np.ndarray):
         lengths = np.exp(theta[: self._count])[self._groups]
         sizes = np.exp(2 * theta[self._count :])
-        return lengths, *sizes[:3], np.broadcast_to(sizes[3:], self._count)
+        return lengths, *sizes[:3], sizes[3:]
 
     def _kernel(self, a: np.ndarray, b: np.ndarray, additive: np.ndarray) -> np.ndarray:
         lengths, matern, trend, _, alone = self._parts(self._theta)
@@ -96,15 +95,16 @@ class GaussianProcess:
         return together + trend * (a @ b.T) + np.tensordot(alone, additive, axes=1)
 
     def _additive(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        """The kernels on each group alone (g, len(a), len(b)); 1 for equal points."""
+        """The kernels on each group alone (g, len(a), len(b)), or, where they share one size, their mean
+        (1, len(a), len(b)); 1 for equal points."""
         out = np.empty((self._count, len(a), len(b)))
         for kernel, columns in zip(out, self._columns):
             if len(columns) == 1:
                 apart = np.abs(np.subtract.outer(a[:, columns[0]], b[:, columns[0]]))
             else:
                 apart = _distances(a[:, columns], b[:, columns])
-            kernel[:] = _matern(apart / self._alone.length)
-        return out
+            kernel[:] = _matern(apart / self._assumed.length)
+        return out.mean(axis=0, keepdims=True) if self._shared else out
 
     def _loss(self, theta: np.ndarray, x: np.ndarray, y: np.ndarray, additive: np.ndarray) -> tuple[float, np.ndarray]:
         """Negative log posterior of the hyperparameters and its gradient."""
@@ -127,18 +127,17 @@ class GaussianProcess:
         m = w * (matern * 5 / 3) * (1 + r) * decay
         # The sum over pairs of m times the squared difference of one scaled input, for all inputs at once.
         per_input = m.sum(axis=1) @ z**2 - np.einsum("id,id->d", z, m @ z)
-        per_group = alone * np.tensordot(additive, w)
         gradient = np.concatenate(
             [
                 np.bincount(self._groups, weights=per_input, minlength=self._count),
                 [(w * k_matern).sum(), (w * k_trend).sum(), noise * np.trace(w)],
-                [per_group.sum()] if self._shared else per_group,
+                alone * np.tensordot(additive, w),
             ]
         )
         return value, -gradient + away / self._spread
 
     def _settle(self, additive: np.ndarray) -> None:
-        noise = self._parts(self._theta)[3]
+        *_, noise, _ = self._parts(self._theta)
         k = self._kernel(self._x, self._x, additive) + (noise + _JITTER) * np.eye(len(self._y))
         self._factor = cho_factor(k, lower=True)
         self._alpha = cho_solve(self._factor, self._y)

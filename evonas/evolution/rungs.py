@@ -159,6 +159,7 @@ def _fitted(features: np.ndarray, change: np.ndarray, groups: np.ndarray) -> Fit
 
     # The matrices are small, and the cores have trainings to do. (Loaded above: a limit holds for what is there.)
     with threadpool_limits(limits=1):
+        # (With sizes of their own a run's pairs were told no better.)
         model = GaussianProcess(scaled(features), change, groups, shared=True)
 
     def predicted(features: np.ndarray) -> np.ndarray:

@@ -138,7 +138,7 @@ class Surrogate:
             return np.ones(len(genomes))
         told, prices = zip(*paid[-MAX_POINTS:])
         logs = np.log(prices)
-        model = GaussianProcess(self._inputs(told, None), logs, self._groups(False))
+        model = GaussianProcess(self._inputs(told, None), logs, self._groups(False), shared=True)
         return np.exp(model.predict(self._inputs(genomes, None))[0] - np.median(logs))
 
     def tells_of(self, genome: Genome) -> bool:

@@ -7,7 +7,7 @@ import copy
 import numpy as np
 import pytest
 
-from evonas.evolution.gp import GaussianProcess
+from evonas.evolution.gp import _EACH, GaussianProcess
 
 GROUPS = [0, 1, 2, 3, 4, 4]
 
@@ -43,19 +43,21 @@ def test_the_evidence_tells_what_follows_from_the_inputs_on_any_scale():
     assert far == pytest.approx(GaussianProcess(x, y, GROUPS).evidence - 60 * np.log(10), abs=0.01)
 
 
-def test_a_sum_over_many_groups_is_learned_from_few_points():
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_sum_over_many_groups_is_learned_from_few_points(shared):
     """By the additive part: no two of these points are close together in all groups."""
     errors = []
     for seed in range(3):
         x = np.random.default_rng(seed).random((200, 24))
         y = np.abs(x - 0.4).sum(axis=1)
-        mean, _ = GaussianProcess(x[:100], y[:100], range(24)).predict(x[100:])
+        mean, _ = GaussianProcess(x[:100], y[:100], range(24), shared).predict(x[100:])
         errors.append(np.sqrt(((mean - y[100:]) ** 2).mean()) / y.std())
     assert np.median(errors) < 0.4  # 0.85 without that part
 
 
-def test_of_many_groups_it_is_found_out_which_count():
-    """By sizes of their own in the additive part."""
+def test_of_many_groups_it_is_found_out_which_count(monkeypatch):
+    """By sizes of their own in the additive part, all else being the same."""
+    monkeypatch.setattr("evonas.evolution.gp._SHARED", _EACH)
     errors = {True: [], False: []}
     for seed in range(3):
         x = np.random.default_rng(seed).random((160, 24))
