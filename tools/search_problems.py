@@ -121,11 +121,11 @@ def _traded_volume(m: int) -> tuple[np.ndarray, float]:
 # -- a deep network ----------------------------------------------------------------------------------------------------
 
 _LEAST, _MOST = 12, 36  # layers
-_WIDTHS = (2, 3, 4)
+_WIDTHS, _BIASES = (2, 3, 4), (0, 1)
 DEEP = {
     "kind": "custom",
     "length": "depth",
-    "genes": {"width": list(_WIDTHS), "bias": [0, 1], "depth": {"low": _LEAST, "high": _MOST}},
+    "genes": {"width": list(_WIDTHS), "bias": list(_BIASES), "depth": {"low": _LEAST, "high": _MOST}},
     "layers": {"ratio": [2, 3, 4], "heads": [4, 8, 12]},
 }
 _RATIO_COST, _HEADS_COST = np.array([1, 2, 4]), np.array([0, 1, 2])  # of a layer, of width 1
@@ -184,7 +184,7 @@ def _deep_volume() -> tuple[np.ndarray, float]:
     for depth in range(_LEAST, _MOST + 1):
         worth = _most_worth(depth)
         cost = np.flatnonzero(np.isfinite(worth))
-        points += [_priced(cost, worth[cost], width, bias) for width in _WIDTHS for bias in (0, 1)]
+        points += [_priced(cost, worth[cost], width, bias) for width in _WIDTHS for bias in _BIASES]
     reference = np.array([1.1, 1.0])
     return reference, hypervolume(np.vstack(points), np.zeros(2), reference) * float(reference.prod())
 

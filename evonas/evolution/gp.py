@@ -175,7 +175,7 @@ def _distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 def _matern(distances: np.ndarray) -> np.ndarray:
     r = math.sqrt(5) * distances
-    out = r * r / 3
+    out = r * r / 3  # in place from here on: there is one for every group
     out += r
     out += 1
     np.negative(r, out=r)
