@@ -117,7 +117,7 @@ class Emulator:
     def _fit(self, what: str, inputs: np.ndarray, values: np.ndarray, seed: int):
         """A model, and into ``quality`` what it says of fifths that it has not seen (hyperparameters of all)."""
         x = self._scaled(inputs)
-        model = gp.GaussianProcess(x, values, range(x.shape[1]), shared=True)
+        model = gp.GaussianProcess(gp.Inputs(x, range(x.shape[1]), shared=True), values)
         fifth = np.random.default_rng(seed).permutation(len(values)) % 5
         off = np.concatenate(
             [values[rows] - model.left_out(rows) for rows in (np.flatnonzero(fifth == k) for k in range(5))]
@@ -130,7 +130,7 @@ class Emulator:
         new = [g for g in {g.id: g for g in genomes}.values() if g.id not in self._known]
         if new:
             x = self._scaled(np.array([self._raw(g) for g in new]))
-            found = {what: model.predict(x)[0] for what, model in self._models.items()}
+            found = {what: model.predict(model.inputs.across(x))[0] for what, model in self._models.items()}
             for k, genome in enumerate(new):
                 noisy = {what: values[k] + self._noise(what, genome) for what, values in found.items()}
                 losses = np.cumsum([noisy[f"loss {rung}"] for rung in range(len(self.tokens))])

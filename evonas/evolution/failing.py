@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..genome import Genome
-from .gp import GaussianProcess
+from .gp import GaussianProcess, Inputs
 from .surrogate import Features
 
 _FEWEST = 4  # failures, below which they are taken for accidents
@@ -35,7 +35,7 @@ class Soundness:
             return
         x = features.of([genome for group in groups for genome in group])
         y = np.repeat([1.0, 0.0], [len(group) for group in groups])
-        model = GaussianProcess(x, y, features.groups, shared=True)
+        model = GaussianProcess(Inputs(x, features.groups, shared=True), y)
         expected = model.each_left_out()
         told_apart = (expected[y == 1][:, None] > expected[y == 0][None]).mean()
         if told_apart >= _SKILL:
@@ -47,6 +47,6 @@ class Soundness:
         """Probability (k,) that each does not fail."""
         if self._model is None or not len(genomes):
             return np.ones(len(genomes))
-        mean, _ = self._model.predict(self._features.of(genomes))
+        mean, _ = self._model.predict(self._model.inputs.across(self._features.of(genomes)))
         there = np.clip(mean, 0.0, 1.0)
         return self._odds * there / (self._odds * there + 1 - there)  # as often as in all, not as in what was learned

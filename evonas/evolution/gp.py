@@ -1,6 +1,6 @@
 """Gaussian-process regression, small and deterministic.
 
-n points, d inputs, g groups of inputs
+n points, k new ones, d inputs, g groups of inputs
 """
 
 from __future__ import annotations
@@ -31,6 +31,50 @@ class _Assumed(NamedTuple):
 _EACH, _SHARED = _Assumed(0.25, -0.5, 2.0, -3.0), _Assumed(0.7, -1.0, 1.0, -2.0)
 
 
+class Across(NamedTuple):
+    """New points beside those of ``Inputs``: themselves, centred (k, d), and kernels on each group alone (g, k, n)."""
+
+    x: np.ndarray
+    additive: np.ndarray
+
+
+class Inputs:
+    """Points that Gaussian processes are fitted to, and the kernels on each group of inputs alone, which hold nothing
+    that is fitted: computed once for all processes of these points.
+
+    Args:
+        x: (n, d) inputs, about in [0, 1].
+        groups: (d,) group of each input, numbered from 0.
+        shared: one size in the additive part for all groups.
+    """
+
+    def __init__(self, x: np.ndarray, groups: Sequence[int], shared: bool = False) -> None:
+        self.groups, self.shared = np.asarray(groups, dtype=int), shared
+        self.count = int(self.groups.max()) + 1
+        self._columns = [np.flatnonzero(self.groups == g) for g in range(self.count)]
+        self._centre = x.mean(axis=0)
+        self.x = x - self._centre
+        self.assumed = _SHARED if shared else _EACH
+        self.additive = self._additive(self.x)
+
+    def across(self, x: np.ndarray) -> Across:
+        """What processes of these points need of others (k, d)."""
+        x = x - self._centre
+        return Across(x, self._additive(x))
+
+    def _additive(self, x: np.ndarray) -> np.ndarray:
+        """The kernels on each group alone (g, len(x), n), or, where they share one size, their mean (1, len(x), n);
+        1 for equal points."""
+        out = np.empty((self.count, len(x), len(self.x)))
+        for kernel, columns in zip(out, self._columns):
+            if len(columns) == 1:
+                apart = np.abs(np.subtract.outer(x[:, columns[0]], self.x[:, columns[0]]))
+            else:
+                apart = _distances(x[:, columns], self.x[:, columns])
+            kernel[:] = _matern(apart / self.assumed.length)
+        return out.mean(axis=0, keepdims=True) if self.shared else out
+
+
 class GaussianProcess:
     """Matern 5/2 kernel with one length scale per group of inputs, the sum of a kernel for each group alone, a linear
     kernel for the trend, and noise.
@@ -45,36 +89,27 @@ class GaussianProcess:
     Bayesian optimization performs great in high dimensions"). Same data, same result.
 
     Args:
-        x: (n, d) inputs, about in [0, 1].
-        y: (n,) outputs on any scale.
-        groups: (d,) group of each input, numbered from 0.
-        shared: one size in the additive part for all groups.
+        y: (n,) outputs of these inputs, on any scale.
 
-    Attributes: ``evidence``, the logarithm of the density of ``y`` at its hyperparameters and their own prior, up to a
-    constant: higher for the better of two ways of asking, the same points, groups and ``shared``.
+    Attributes: ``inputs``; ``evidence``, the logarithm of the density of ``y`` at its hyperparameters and their own
+    prior, up to a constant: higher for the better of two ways of asking, the same inputs.
     """
 
-    def __init__(self, x: np.ndarray, y: np.ndarray, groups: Sequence[int], shared: bool = False) -> None:
-        self._groups = np.asarray(groups, dtype=int)
-        self._count = int(self._groups.max()) + 1
-        self._columns = [np.flatnonzero(self._groups == g) for g in range(self._count)]
-        self._centre = x.mean(axis=0)
-        self._x = x - self._centre
+    def __init__(self, inputs: Inputs, y: np.ndarray) -> None:
+        self.inputs = inputs
         self._mean, self._scale = float(y.mean()), float(y.std()) or 1.0
         self._y = (y - self._mean) / self._scale
-        self._shared, self._assumed = shared, _SHARED if shared else _EACH
-        count, sizes = self._count, 1 if shared else self._count
-        length, size = 0.5 * math.log(count) - 0.7, self._assumed.size - 0.5 * math.log(sizes)
+        assumed, count, sizes = inputs.assumed, inputs.count, len(inputs.additive)
+        length, size = 0.5 * math.log(count) - 0.7, assumed.size - 0.5 * math.log(sizes)
         # log of: length scales, sizes of the Matern part, of the trend, of the noise, of the additive part
-        self._prior = np.array([length] * count + [0.0, -1.0, self._assumed.noise] + [size] * sizes)
-        self._spread = np.array([1.0] * (count + 3) + [self._assumed.spread] * sizes)
+        self._prior = np.array([length] * count + [0.0, -1.0, assumed.noise] + [size] * sizes)
+        self._spread = np.array([1.0] * (count + 3) + [assumed.spread] * sizes)
         bounds = list(zip(self._prior - 4.0 * self._spread, self._prior + 4.0 * self._spread))
-        additive = self._additive(self._x, self._x)
         some = np.unique(np.linspace(0, len(y) - 1, min(len(y), _FITTED)).round().astype(int))
         found = minimize(
             self._loss,
             self._prior,
-            args=(self._x[some], self._y[some], additive[np.ix_(range(sizes), some, some)]),
+            args=(inputs.x[some], self._y[some], inputs.additive[np.ix_(range(sizes), some, some)]),
             jac=True,
             method="L-BFGS-B",
             bounds=bounds,
@@ -82,29 +117,20 @@ class GaussianProcess:
         )
         self._theta = found.x
         self.evidence = -float(found.fun) - len(some) * math.log(self._scale)
-        self._settle(additive)
+        self._settle()
 
     def _parts(self, theta: np.ndarray):
-        lengths = np.exp(theta[: self._count])[self._groups]
-        sizes = np.exp(2 * theta[self._count :])
+        count = self.inputs.count
+        lengths = np.exp(theta[:count])[self.inputs.groups]
+        sizes = np.exp(2 * theta[count:])
         return lengths, *sizes[:3], sizes[3:]
 
-    def _kernel(self, a: np.ndarray, b: np.ndarray, additive: np.ndarray) -> np.ndarray:
+    def _kernel(self, x: np.ndarray, additive: np.ndarray) -> np.ndarray:
+        """Between these (k, d), centred, and the points that it is fitted to: (k, n)."""
         lengths, matern, trend, _, alone = self._parts(self._theta)
-        together = matern * _matern(_distances(a / lengths, b / lengths))
-        return together + trend * (a @ b.T) + np.tensordot(alone, additive, axes=1)
-
-    def _additive(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        """The kernels on each group alone (g, len(a), len(b)), or, where they share one size, their mean
-        (1, len(a), len(b)); 1 for equal points."""
-        out = np.empty((self._count, len(a), len(b)))
-        for kernel, columns in zip(out, self._columns):
-            if len(columns) == 1:
-                apart = np.abs(np.subtract.outer(a[:, columns[0]], b[:, columns[0]]))
-            else:
-                apart = _distances(a[:, columns], b[:, columns])
-            kernel[:] = _matern(apart / self._assumed.length)
-        return out.mean(axis=0, keepdims=True) if self._shared else out
+        known = self.inputs.x
+        together = matern * _matern(_distances(x / lengths, known / lengths))
+        return together + trend * (x @ known.T) + np.tensordot(alone, additive, axes=1)
 
     def _loss(self, theta: np.ndarray, x: np.ndarray, y: np.ndarray, additive: np.ndarray) -> tuple[float, np.ndarray]:
         """Negative log posterior of the hyperparameters and its gradient."""
@@ -129,27 +155,26 @@ class GaussianProcess:
         per_input = m.sum(axis=1) @ z**2 - np.einsum("id,id->d", z, m @ z)
         gradient = np.concatenate(
             [
-                np.bincount(self._groups, weights=per_input, minlength=self._count),
+                np.bincount(self.inputs.groups, weights=per_input, minlength=self.inputs.count),
                 [(w * k_matern).sum(), (w * k_trend).sum(), noise * np.trace(w)],
                 alone * np.tensordot(additive, w),
             ]
         )
         return value, -gradient + away / self._spread
 
-    def _settle(self, additive: np.ndarray) -> None:
+    def _settle(self) -> None:
         *_, noise, _ = self._parts(self._theta)
-        k = self._kernel(self._x, self._x, additive) + (noise + _JITTER) * np.eye(len(self._y))
+        k = self._kernel(self.inputs.x, self.inputs.additive) + (noise + _JITTER) * np.eye(len(self._y))
         self._factor = cho_factor(k, lower=True)
         self._alpha = cho_solve(self._factor, self._y)
 
-    def predict(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Mean (k,) and standard deviation (k,), without the noise, at the inputs (k, d)."""
-        x = x - self._centre
-        across = self._kernel(x, self._x, self._additive(x, self._x))
+    def predict(self, across: Across) -> tuple[np.ndarray, np.ndarray]:
+        """Mean (k,) and standard deviation (k,), without the noise, at what is ``across`` from its inputs."""
+        kernel = self._kernel(*across)
         _, matern, trend, _, alone = self._parts(self._theta)
-        v = solve_triangular(self._factor[0], across.T, lower=True)
-        own = matern + alone.sum() + trend * (x**2).sum(axis=1) - (v**2).sum(axis=0)
-        mean = across @ self._alpha
+        v = solve_triangular(self._factor[0], kernel.T, lower=True)
+        own = matern + alone.sum() + trend * (across.x**2).sum(axis=1) - (v**2).sum(axis=0)
+        mean = kernel @ self._alpha
         return self._mean + self._scale * mean, self._scale * np.sqrt(np.maximum(own, 1e-12))
 
     def left_out(self, rows: np.ndarray) -> np.ndarray:

@@ -148,7 +148,7 @@ def _fitted(features: np.ndarray, change: np.ndarray, groups: np.ndarray) -> Fit
     if n < _ENOUGH or none or change.min() == change.max() or not np.isfinite(change.std()):
         mean = 0.0 if none else _mean(change)
         return Fit(lambda features: np.full(len(features), mean), np.inf if np.isfinite(change).all() else -np.inf)
-    from .gp import GaussianProcess  # SciPy: half a second to import
+    from .gp import GaussianProcess, Inputs  # SciPy: half a second to import
 
     low, high = features.min(axis=0), features.max(axis=0)
     width = np.where(high > low, high - low, np.inf)  # what never varied says nothing
@@ -160,12 +160,12 @@ def _fitted(features: np.ndarray, change: np.ndarray, groups: np.ndarray) -> Fit
     # The matrices are small, and the cores have trainings to do. (Loaded above: a limit holds for what is there.)
     with threadpool_limits(limits=1):
         # (With sizes of their own a run's pairs were told no better.)
-        model = GaussianProcess(scaled(features), change, groups, shared=True)
+        model = GaussianProcess(Inputs(scaled(features), groups, shared=True), change)
 
     def predicted(features: np.ndarray) -> np.ndarray:
         # Row by row: sums over several at once are rounded by how many they are, and a resumed run asks for others.
         with threadpool_limits(limits=1):
-            found = [model.predict(row[None])[0][0] for row in scaled(features)]
+            found = [model.predict(model.inputs.across(row[None]))[0][0] for row in scaled(features)]
         return np.clip(found, change.min(), change.max())
 
     return Fit(predicted, model.evidence)

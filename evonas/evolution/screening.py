@@ -14,7 +14,7 @@ from ..genome import Genome, SearchSpace
 from .breeding import Proposal, offspring
 from .failing import Soundness
 from .fitness import Individual, ParetoFitness
-from .selection import hypervolume_box, hypervolume_gain, minimised, non_dominated
+from .selection import hypervolume_box, hypervolume_gain, minimised, most_gained, non_dominated
 from .surrogate import Features, Surrogate
 
 if TYPE_CHECKING:
@@ -147,15 +147,15 @@ def _by_gain(engine: Engine, first, leading, pool, worth: np.ndarray, risky: np.
     def gain(k: int) -> float:
         return worth[k] * hypervolume_gain(front, hopes[k], *box)
 
-    heap = [(-gain(k), k) for k in range(len(pool))]
+    heap = [(-most, k) for k, most in enumerate((worth * most_gained(front, hopes, *box)).tolist())]
     heapq.heapify(heap)
     chosen: list[int] = []
     risks = max(count // _RISKY, 1)
     while heap and len(chosen) < count:
         _, k = heapq.heappop(heap)
-        now = gain(k)  # gains only shrink as the front grows, so the first that still leads is the best
-        if heap and -now > heap[0][0]:
-            heapq.heappush(heap, (-now, k))
+        now = -gain(k), k  # gains only shrink as the front grows, so the first that still leads is the best
+        if heap and now > heap[0]:
+            heapq.heappush(heap, now)
             continue
         if risky[k] and not risks:
             continue

@@ -86,6 +86,20 @@ def hypervolume_gain(points: np.ndarray, point: np.ndarray, ideal: np.ndarray, r
     return max(hypervolume(point[None], ideal, reference) - shared, 0.0)
 
 
+def most_gained(points: np.ndarray, new: np.ndarray, ideal: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    """What no ``hypervolume_gain`` of the rows of ``new`` (k, m) exceeds (k,): all that each dominates less what it
+    shares with the one of ``points`` (n, m) with which it shares most."""
+
+    def dominated(values: np.ndarray) -> np.ndarray:
+        return np.maximum(reference - values, 0.0) / (reference - ideal)
+
+    alone = dominated(new).prod(axis=1)
+    shared = np.ones((len(new), len(points)))
+    for ours, theirs in zip(dominated(new).T, dominated(points).T):
+        shared *= np.minimum.outer(ours, theirs)
+    return alone - shared.max(axis=1, initial=0.0)
+
+
 def hypervolume_box(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Ideal and reference point (m,) of a run, from its first population: the best of each objective, and
     the worst plus a tenth of the range. Fixed once so that hypervolumes of one run can be compared."""

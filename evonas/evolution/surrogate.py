@@ -13,7 +13,7 @@ import numpy as np
 
 from ..genome import Genome, SearchSpace
 from .fitness import Individual
-from .gp import GaussianProcess
+from .gp import GaussianProcess, Inputs
 from .rungs import unchanged
 
 MAX_POINTS = 300  # that a model is fitted to
@@ -81,6 +81,7 @@ class Surrogate:
         chosen = self._individuals = sorted(individuals, key=lambda i: i.index)
         self._range = self._known_range(chosen)
         self._models: dict[int, tuple[GaussianProcess, _Warp, bool]] = {}
+        self._over: dict[bool, Inputs] = {}  # with the rung as one more input or without
         self._exact: list[int] = []
         self._constant: dict[int, float] = {}
         skills = []
@@ -91,8 +92,7 @@ class Surrogate:
                 self._exact.append(j)
                 continue
             changes = bool(climbed) and not same[j]
-            further = [(i, r) for i in chosen for r in range(1, len(i.told) if changes else 1)][-MAX_POINTS // 2 :]
-            points = [(i, 0) for i in chosen][len(further) - MAX_POINTS :] + further
+            points = _points(chosen, changes)
             y = np.array([i.told[r][j] for i, r in points])
             with np.errstate(over="ignore", invalid="ignore"):
                 spread = y.std()
@@ -101,8 +101,10 @@ class Surrogate:
                 skills += [] if np.isfinite(spread) else [0.0]
                 continue
             warp = _Warp(y)
-            x = self._inputs([i.genome for i, _ in points], [r for _, r in points] if changes else None)
-            model = GaussianProcess(x, warp.heights, self._groups(changes))
+            if changes not in self._over:
+                x = self._inputs([i.genome for i, _ in points], [r for _, r in points] if changes else None)
+                self._over[changes] = Inputs(x, self._groups(changes))
+            model = GaussianProcess(self._over[changes], warp.heights)
             self._models[j] = model, warp, changes
             skills.append(_skill(model, points, warp.heights))
         ranked = [skill for skill in skills if skill is not None]
@@ -138,8 +140,8 @@ class Surrogate:
             return np.ones(len(genomes))
         told, prices = zip(*paid[-MAX_POINTS:])
         logs = np.log(prices)
-        model = GaussianProcess(self._inputs(told, None), logs, self._groups(False), shared=True)
-        return np.exp(model.predict(self._inputs(genomes, None))[0] - np.median(logs))
+        model = GaussianProcess(Inputs(self._inputs(told, None), self._groups(False), shared=True), logs)
+        return np.exp(model.predict(model.inputs.across(self._inputs(genomes, None)))[0] - np.median(logs))
 
     def tells_of(self, genome: Genome) -> bool:
         """Whether all that is taken as known is known of this genome."""
@@ -154,10 +156,21 @@ class Surrogate:
             mean[:, j] = [self._features.known(genome)[self._names[j]] for genome in genomes]
         for j, value in self._constant.items():
             mean[:, j] = value
+        last = [self._rungs - 1] * len(genomes)
+        across = {
+            changes: inputs.across(self._inputs(genomes, last if changes else None))
+            for changes, inputs in self._over.items()
+        }
         for j, (model, warp, changes) in self._models.items():
-            rungs = [self._rungs - 1] * len(genomes) if changes else None
-            mean[:, j], std[:, j] = warp.back(*model.predict(self._inputs(genomes, rungs)))
+            mean[:, j], std[:, j] = warp.back(*model.predict(across[changes]))
         return mean, std
+
+
+def _points(individuals: Sequence[Individual], all_rungs: bool) -> list[tuple[Individual, int]]:
+    """Results that a model is fitted to, (whose, at which rung), MAX_POINTS at most: those of the first rung, and those
+    of the others where these are results of their own."""
+    further = [(i, r) for i in individuals for r in range(1, len(i.told) if all_rungs else 1)][-MAX_POINTS // 2 :]
+    return [(i, 0) for i in individuals][len(further) - MAX_POINTS :] + further
 
 
 class _Warp:

@@ -17,6 +17,7 @@ from evonas.evolution.selection import (
     crowding_distance,
     hypervolume_contributions,
     hypervolume_gain,
+    most_gained,
     pareto_rank,
 )
 from evonas.genome import Genome
@@ -158,6 +159,22 @@ def test_a_gain_is_what_the_whole_hypervolume_grows_by(m):
         grown = hypervolume(np.vstack([front, point]), *box) - hypervolume(front, *box)
         assert hypervolume_gain(front, point, *box) == pytest.approx(grown, abs=1e-12)
     assert hypervolume_gain(front[:0], np.full(m, 0.5), *box) == pytest.approx(0.5**m)
+
+
+@pytest.mark.parametrize("m", [2, 3, 5])
+def test_no_gain_is_above_what_can_be_gained(m):
+    rng, box = np.random.default_rng(m), (np.full(m, 0.1), np.ones(m))
+    front, new = rng.random((60, m)), 1.2 * rng.random((200, m))
+    front = front[non_dominated(front)]
+    gains = np.array([hypervolume_gain(front, point, *box) for point in new])
+    most = most_gained(front, new, *box)
+    assert (most >= gains - 1e-12).all() and (most <= gains + 1e-12).any()
+    # Beside a single point it is the gain.
+    gains = [hypervolume_gain(front[:1], point, *box) for point in new]
+    assert most_gained(front[:1], new, *box) == pytest.approx(np.array(gains), abs=1e-12)
+    assert most_gained(front[:0], new, *box) == pytest.approx(
+        np.array([hypervolume(point[None], *box) for point in new]), abs=1e-12
+    )
 
 
 def test_what_each_adds_by_hand():

@@ -174,9 +174,9 @@ def test_many_points_are_cut_to_what_a_model_can_hold(monkeypatch):
     fitted = []
 
     class Noting(surrogate.GaussianProcess):
-        def __init__(self, x, *args):
-            fitted.append(len(x))
-            super().__init__(x, *args)
+        def __init__(self, inputs, y):
+            fitted.append(len(y))
+            super().__init__(inputs, y)
 
     monkeypatch.setattr(surrogate, "GaussianProcess", Noting)
     assert Surrogate(Features(LAYERED, known), individuals(400), ["error", "cost"], 1).skill > 0.7
