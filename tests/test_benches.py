@@ -71,8 +71,8 @@ def test_bench_store(tmp_path):
 
 
 def test_bench_search():
-    """Without Optuna's arms, as Optuna need not be installed."""
-    ours = ("evonas", "evonas without surrogate", "random")
+    """Without Optuna's and pymoo's arms, as these need not be installed."""
+    ours = ("evonas", "evonas, 16 workers", "evonas without surrogate", "random", "DEAP NSGA-II")
     found = last_line("bench_search.py", *(word for name in ours for word in ("--algorithm", name)))
     assert (found["benchmark"], found["budgets"]) == ("search", [50])
     for rows in found["problems"].values():

@@ -1,11 +1,12 @@
-"""evonas' engine on search problems that answer at once, beside random search and Optuna's NSGA-II and TPE.
+"""evonas' engine on search problems that answer at once, beside random search, Optuna's NSGA-II and TPE, and the
+NSGA-II of pymoo and of DEAP.
 
     python tools/bench_search.py                           # its own problems, whose fronts are known
     python tools/bench_search.py --problem deceptive --budget 500 --seeds 5
     python tools/bench_search.py --population 10000        # what one generation costs, beside DEAP's
     python tools/bench_search.py --quick
 
-Optuna's arms need optuna, which ``.[bench]`` installs.
+Optuna's and pymoo's arms need these, which ``.[bench]`` installs.
 The figure is the deficit: one less the share of the known front's hypervolume, after 50, 100, 200, ... evaluations. The
 problems are those of ``search_problems.py``.
 
@@ -18,6 +19,7 @@ From tools/, with a benchmark harness that calls ``module:function``:
 from __future__ import annotations
 
 import argparse
+import heapq
 import importlib.util
 import json
 import platform
@@ -28,6 +30,7 @@ import warnings
 from collections.abc import Callable
 
 import numpy as np
+from search_peers import PEERS, POPULATION
 from search_problems import PROBLEMS
 
 from evonas.evolution import ArrayEngine, Engine, hypervolume
@@ -35,7 +38,7 @@ from evonas.genome import Genome, SearchSpace, space_from_dict
 from evonas.genome.gene import Gene
 from evonas.record import Objective
 
-POPULATION, OFFSPRING = 32, 5
+OFFSPRING = 5
 BUDGETS = (50, 100, 200, 500, 1000, 2000)
 
 
@@ -129,49 +132,37 @@ def without_surrogate(evaluate, space, budget: int, seed: int) -> None:
 # -- its own problems -------------------------------------------------------------------------------------------------
 
 
-def run_evonas(space: SearchSpace, evaluate, m: int, budget: int, seed: int, surrogate: bool = True) -> None:
+def run_evonas(
+    space: SearchSpace, evaluate, m: int, budget: int, seed: int, surrogate: bool = True, workers: int = 0
+) -> None:
+    """With ``workers`` as many candidates are out at any time, each for a time of its own (log-normal, standard
+    deviation of the logarithm 1); without, a generation at a time."""
+    names = [f"f{j}" for j in range(m)]
     engine = Engine(
         space,
-        [Objective(f"f{j}") for j in range(m)],
+        [Objective(name) for name in names],
         population_size=POPULATION,
         offspring_size=OFFSPRING,
         seed=seed,
         surrogate=surrogate,
     )
-    while evaluate.left > 0 and (candidates := engine.ask()):
-        for candidate in candidates[: evaluate.left]:
-            engine.tell(candidate, dict(zip((f"f{j}" for j in range(m)), evaluate(candidate.genome))))
-
-
-def run_random(space: SearchSpace, evaluate, m: int, budget: int, seed: int) -> None:
-    rng = np.random.default_rng(seed)
+    rng, busy, now, asked = np.random.default_rng(seed), [], 0.0, 0
     while evaluate.left > 0:
-        evaluate(space.sample(rng))
-
-
-def run_optuna(space: SearchSpace, evaluate, m: int, budget: int, seed: int, tpe: bool = False) -> None:
-    import optuna
-    from bench_evolve import _suggest
-
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    samplers = optuna.samplers
-    sampler = (
-        samplers.TPESampler(multivariate=True, seed=seed)
-        if tpe
-        else samplers.NSGAIISampler(population_size=POPULATION, seed=seed)
-    )
-    study = optuna.create_study(directions=["minimize"] * m, sampler=sampler)
-    while evaluate.left > 0:
-        trial = study.ask()
-        study.tell(trial, evaluate(space.repair(_suggest(space, trial))))
+        for candidate in engine.ask(workers - len(busy) if workers else None):
+            heapq.heappush(busy, (now + (rng.lognormal() if workers else 0.0), asked, candidate))
+            asked += 1
+        if not busy:
+            return
+        for _ in range(1 if workers else min(len(busy), evaluate.left)):
+            now, _, candidate = heapq.heappop(busy)
+            engine.tell(candidate, dict(zip(names, evaluate(candidate.genome))))
 
 
 ALGORITHMS: dict[str, Callable] = {
     "evonas": run_evonas,
+    "evonas, 16 workers": lambda *a: run_evonas(*a, workers=16),
     "evonas without surrogate": lambda *a: run_evonas(*a, surrogate=False),
-    "random": run_random,
-    "optuna NSGA-II": run_optuna,
-    "optuna TPE": lambda *a: run_optuna(*a, tpe=True),
+    **PEERS,
 }
 
 
@@ -304,8 +295,9 @@ def main() -> None:
         return
     budget, seeds = (50, 1) if options.quick else (options.budget, options.seeds)
     problems, algorithms = options.problem or list(PROBLEMS), options.algorithm or list(ALGORITHMS)
-    if any(name.startswith("optuna") for name in algorithms) and importlib.util.find_spec("optuna") is None:
-        sys.exit("bench_search: Optuna is not installed: pip install -e '.[bench]', or name other --algorithm")
+    for package in ("optuna", "pymoo"):
+        if any(name.startswith(package) for name in algorithms) and importlib.util.find_spec(package) is None:
+            sys.exit(f"bench_search: {package} is not installed: pip install -e '.[bench]', or name other --algorithm")
     at = [b for b in BUDGETS if b <= budget]
     result: dict = {"benchmark": "search", "seeds": seeds, "budgets": at, "problems": {}}
     result["versions"] = {"python": platform.python_version(), "numpy": np.__version__}

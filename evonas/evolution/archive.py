@@ -40,6 +40,7 @@ class Archive:
         self.archive: dict[str, Individual] = {}  # every candidate that was evaluated and did not fail
         # Every candidate that failed, at whatever rung, or was found to break a constraint before it had values.
         self.failed: dict[str, Genome] = {}
+        self.refused: dict[str, float] = {}  # genome id -> the violation of those of them that broke a constraint
         self.prices: dict[str, float] = {}  # genome id -> what its evaluation at the first rung took
         self.frugal = False  # whether what is gained counts by what it takes
         self.box: tuple[np.ndarray, np.ndarray] | None = None  # ideal and reference point of the hypervolume
@@ -88,6 +89,8 @@ class Archive:
     def _note(self, candidate: Candidate, individual: Individual | None) -> None:
         if individual is None or not individual.told:
             self.failed[candidate.genome.id] = candidate.genome
+            if individual is not None:
+                self.refused[candidate.genome.id] = individual.violation
         before = self.archive.get(candidate.genome.id)
         if before is not None:
             self._at[before.rung] -= 1
@@ -139,6 +142,11 @@ class Archive:
         if individual.rung == self.rungs - 1:
             return individual.feasible
         return not individual.violation and self.broken(dict(zip(self.names, individual.told[-1]))) <= 0
+
+    def unexplained(self, individual: Individual) -> float:
+        """The violation that it was told, 0 where its values account for as much."""
+        explained = self.broken(dict(zip(self.names, individual.told[-1]))) if individual.told else 0.0
+        return individual.violation if individual.violation > explained else 0.0
 
     def points(self, individuals: Sequence[Individual]) -> np.ndarray:
         """Objectives (n, m), minimised, as members are compared: below the last rung what is expected there."""

@@ -46,6 +46,10 @@ class Climbing(Archive):
     def _hand_out(self, candidate: Candidate) -> None:
         self._outstanding.setdefault(candidate.generation, {})[candidate.index] = candidate
 
+    def pending(self) -> list[Genome]:
+        """Those asked for at the first rung and not told."""
+        return [c.genome for waiting in self._outstanding.values() for c in waiting.values() if not c.rung]
+
     def steady(self) -> dict[int, tuple[float, float]]:
         """Places of the objectives that rungs do not change, by most of those that have climbed (none before), with
         their ranges over all that was feasible; minimised."""

@@ -19,7 +19,7 @@ from .credit import Credit
 from .environment import Tournament, select_nsga2, select_nsga3
 from .fitness import Individual
 from .judging import SCREENED, judge
-from .sampling import best_known_first, first_population
+from .sampling import best_known_first, first_population, stratified
 from .selection import hypervolume_box
 from .strata import ParentsByStrata, select_by_strata
 from .trust import Trust
@@ -79,10 +79,12 @@ class Engine(Climbing):
     in any unit: what the surrogate proposes, and who goes on, is then chosen by gain per price, not by gain alone
     (Snoek et al. 2012, "Practical Bayesian optimization of machine learning algorithms", sec. 3.2).
 
-    ``ask(n)`` may be called with candidates outstanding and ``tell`` in any order: a generation's selection happens
-    when its last candidate is told. The same seed and the same order of calls give the same run. Operators are
-    registered in ``engine.toolbox``, a DEAP toolbox (mate, mutate, select, select_parents), and may be replaced; what
-    ``select`` returns is a new list.
+    ``ask(n)`` may be called with candidates outstanding and ``tell`` in any order, and nothing waits for the slowest:
+    what was told counts at once for what is asked for in later generations, and what is outstanding is believed to
+    come out as expected. Members, hypervolume and who goes on to a higher rung are settled when the last candidate of a
+    generation is told; tell None of one that is lost. The same seed and the same order of calls give the same run.
+    Operators are registered in ``engine.toolbox``, a DEAP toolbox (mate, mutate, select, select_parents), and may be
+    replaced; what ``select`` returns is a new list.
     """
 
     def __init__(
@@ -135,6 +137,7 @@ class Engine(Climbing):
         self.trust = Trust(len(objectives))
         self._plan: tuple[int, int, list[Proposal]] | None = None  # of a generation, from a place of it on
         self._brood: tuple[int, list[Individual], list[Proposal]] | None = None  # of a generation and its parents
+        self._meanwhile: tuple[int, list[Individual], list[Individual]] | None = None  # see `_parents`
         self.toolbox = base.Toolbox()
         self.toolbox.register("mate", mate)
         self.credit = Credit({name: share for name, (_, share) in MUTATIONS.items()})
@@ -219,7 +222,7 @@ class Engine(Climbing):
                     return Candidate(*proposal, generation, index)
         rng = np.random.default_rng((self.seed, generation, index))
         for attempts in _ATTEMPTS:
-            for proposal in offspring(self.toolbox, self.space, self.population, attempts, rng):
+            for proposal in offspring(self.toolbox, self.space, self._parents(generation), attempts, rng):
                 if self._is_new(proposal.genome):
                     return Candidate(*proposal, generation, index)
         for _ in range(sum(_ATTEMPTS)):
@@ -233,13 +236,42 @@ class Engine(Climbing):
 
     def _bred(self, generation: int, index: int) -> list[Proposal]:
         """The child for that place. A generation's are drawn at once: that costs a fraction of drawing one by one."""
-        if self._brood is None or self._brood[0] != generation or self._brood[1] is not self.population:
-            if not breeds_at_once(self.toolbox):
+        parents = self._parents(generation)
+        if self._brood is None or self._brood[0] != generation or self._brood[1] is not parents:
+            count, rng = self._numbers.size(generation), np.random.default_rng((self.seed, generation, 2**31 + 2))
+            if self.generation == 0 and 2 * len(parents) < self.population_size:  # hardly anything is told yet
+                born = self._further_strata(self._numbers.start(generation), count)
+            elif breeds_at_once(self.toolbox):
+                born = offspring(self.toolbox, self.space, parents, count, rng)
+            else:
                 return []
-            rng = np.random.default_rng((self.seed, generation, 2**31 + 2))
-            born = offspring(self.toolbox, self.space, self.population, self._numbers.size(generation), rng)
-            self._brood = generation, self.population, born
+            self._brood = generation, parents, born
         return self._brood[2][index : index + 1]
+
+    def _further_strata(self, number: int, count: int) -> list[Proposal]:
+        """For places from that number of the run on; as many at a time cover the space as the first population has."""
+        size = self.population_size
+        drawn: list[Genome] = []
+        for block in range(number // size, (number + count - 1) // size + 1):
+            drawn += stratified(self.space, size, np.random.default_rng((self.seed, block, 2**31 + 5)))
+        begin = number % size
+        return [Proposal(genome, (), "stratified") for genome in drawn[begin : begin + count]]
+
+    def _parents(self, generation: int) -> list[Individual]:
+        """Whom that generation's children come from: the population, or, while one before it waits for results, the
+        best of this and of all that was told since, when the first of the generation was asked for."""
+        if generation <= self.generation:
+            return self.population
+        made = self._meanwhile
+        if made is None or made[0] != generation or made[1] is not self.population:
+            told = {i: individual for g in sorted(self._told) for i, individual in self._told[g].items()}
+            fresh = sorted((i for i in told.values() if i is not None), key=lambda i: i.index)
+            pool = [*(i for i in self.population if i.genome.id not in told), *fresh]
+            self._expect(pool)
+            rng = np.random.default_rng((self.seed, generation, 2**31 + 4))
+            best = self.toolbox.select(pool, self.population_size, rng) if pool else []
+            self._meanwhile = generation, self.population, best
+        return self._meanwhile[2]
 
     def _planned(self, generation: int, index: int) -> list[Proposal]:
         """What the surrogate proposes for that place, if anything, from what had been told when the first such place of
@@ -249,7 +281,7 @@ class Engine(Climbing):
         if self._plan is None or self._plan[0] != generation:
             share = self.trust.share(len(self.archive)) if self.rungs == 1 else _SHARE_WITH_RUNGS
             places = self._numbers.size(generation) - index  # before it may be the rest of the first population
-            found = self.screening.plan(self, generation, places * share)
+            found = self.screening.plan(self, generation, places * share, self._parents(generation))
             self._plan = generation, index, [p._replace(operator=SCREENED + p.operator) for p in found]
         _, begin, found = self._plan
         return found[index - begin : index - begin + 1]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _FEWEST = 12  # individuals told, below which nothing is modelled
 _LATEST = 250  # individuals, besides the population, that a model is fitted to
+_REFUSED = 120  # of those that broke constraints before they had values, that it learns from
 _ROUNDS, _PER_ROUND = 4, 144  # of the inner evolution
 _RISKY = 4  # one in so many, at most, is more likely to fail than not
 _MEMBERS = 256  # that it keeps at most, where the population is smaller
@@ -29,9 +30,20 @@ _OPTIMISM = 0.5  # standard deviations; none with rungs, where whoever goes on i
 _NO_SKILL, _FULL_SKILL = 0.1, 0.5  # Kendall's tau: below it no share of the offspring is chosen so, above it all
 
 
+class Expected(NamedTuple):
+    """What is expected of a proposal at the last rung: objectives (m,), their standard deviations, and by how much it
+    breaks constraints."""
+
+    proposal: Proposal
+    mean: np.ndarray
+    std: np.ndarray
+    broken: float
+
+
 class Screening:
     """An inner evolution on the surrogate, from the population; of all its offspring those are chosen that, one after
-    the other, are expected to add most to the hypervolume of the front.
+    the other, are expected to add most to the hypervolume of the front and of what is still being evaluated. While
+    nothing meets the constraints, it is those that are expected to break them least.
 
     What failed is learned from as well (see ``Soundness``). How far all this is followed depends on how well the
     surrogate has lately told right (see ``Surrogate.skill``): its share of a generation fades with that, and the rest
@@ -45,44 +57,60 @@ class Screening:
         self._features = Features(space, known)
 
     @threadpool_limits.wrap(limits=1)  # the matrices are small, and the cores have trainings to do
-    def plan(self, engine: Engine, generation: int, most: float) -> list[Proposal]:
+    def plan(
+        self, engine: Engine, generation: int, most: float, parents: Sequence[Individual] | None = None
+    ) -> list[Proposal]:
         """New genomes for that generation, ``most`` of them on average where the surrogate is followed without reserve;
-        the same engine state gives the same ones."""
+        the same engine state gives the same ones. They come from these ``parents``, by default the population."""
         archive = engine.archive.values()
-        parents = [i for i in engine.population if i.feasible]
-        if len(archive) < _FEWEST or not parents:
+        members = [i for i in (engine.population if parents is None else parents) if i.told]
+        if len(archive) < _FEWEST or not members:
             return []
+        parents = [i for i in members if i.feasible] or members
         # The first population is spread over the space: it says what range an objective has.
         first = [i for i in itertools.islice(archive, 2 * engine.population_size) if i.index < engine.population_size]
         latest = list(itertools.islice(reversed(archive), _LATEST))
         further = heapq.nlargest(_LATEST, (i for i in engine.climbed() if i.rung > 0), key=lambda i: i.index)
-        known = {i.genome.id: i for i in (*latest, *further, *engine.population) if i.told}
-        surrogate = Surrogate(self._features, list(known.values()), [o.name for o in engine.objectives], engine.rungs)
+        known = {i.genome.id: i for i in (*latest, *further, *members)}
+        violations = {i.genome: engine.unexplained(i) for i in known.values() if i.violation}
+        refused = itertools.islice((g for g in reversed(engine.failed.values()) if g.id in engine.refused), _REFUSED)
+        violations |= {genome: engine.refused[genome.id] for genome in refused}
+        watched = len(engine.names) - len(engine.objectives)
+        surrogate = Surrogate(
+            self._features, list(known.values()), engine.names, engine.rungs, watched=watched, violations=violations
+        )
         share = (surrogate.skill - _NO_SKILL) / (_FULL_SKILL - _NO_SKILL)
         by_chance = np.random.default_rng((engine.seed, generation, 2**31 + 3)).random()
         count = int(min(max(share, 0.0), 1.0) * most + by_chance)  # rounded once, so that a small share is no none
         if not count:
             return []
         leading = _leading(engine, parents)
-        pool = self._pool(engine, surrogate, leading, np.random.default_rng((engine.seed, generation, 2**31 + 1)))
+        pool = self._pool(
+            engine, surrogate, leading or parents, np.random.default_rng((engine.seed, generation, 2**31 + 1))
+        )
         if not pool:
             return []
-        kept = [entry for entry in pool if not _breaks(engine, entry[1])] or pool
+        kept = [entry for entry in pool if not entry.broken]
+        if not kept or not leading:
+            return [entry.proposal for entry in sorted(pool, key=lambda entry: entry.broken)[:count]]
         told = [i.genome for i in reversed(latest)], list(engine.failed.values())
         sound = Soundness(self._features, *told, of=(len(archive), len(engine.failed)))
-        genomes = [proposal.genome for proposal, *_ in kept]
+        genomes = [entry.proposal.genome for entry in kept]
         chances = sound.of(genomes)
         worth = chances / surrogate.prices(genomes, engine.prices if engine.frugal else {})
-        expected = [(mean, std) for _, mean, std in kept]
-        chosen = _by_gain(engine, first, leading, expected, worth, chances < 0.5, count)
-        return [kept[k][0] for k in chosen]
+        pending = _pending(engine, surrogate)
+        expected = [(entry.mean, entry.std) for entry in kept]
+        chosen = _by_gain(engine, first, leading, expected, worth, chances < 0.5, count, pending)
+        return [kept[k].proposal for k in chosen]
 
-    def _pool(self, engine: Engine, surrogate: Surrogate, leading: Sequence[Individual], rng: np.random.Generator):
-        """(proposal, expected objectives, their standard deviations) of all offspring of the inner evolution."""
+    def _pool(
+        self, engine: Engine, surrogate: Surrogate, leading: Sequence[Individual], rng: np.random.Generator
+    ) -> list[Expected]:
+        """All offspring of the inner evolution."""
         size = max(engine.population_size, min(len(leading), _MEMBERS))
         members = engine.toolbox.select(leading, size, rng) if len(leading) > size else list(leading)
         roots = {i.genome.id: (i.genome.id,) for i in members}
-        pool: dict[str, tuple[Proposal, np.ndarray, np.ndarray]] = {}
+        pool: dict[str, Expected] = {}
         for _ in range(_ROUNDS):
             fresh: dict[str, Proposal] = {}
             for genome, from_, operator in offspring(engine.toolbox, engine.space, members, _PER_ROUND, rng):
@@ -91,11 +119,10 @@ class Screening:
                     fresh[genome.id] = Proposal(genome, _roots(roots, from_), operator)
             if not fresh:
                 continue
-            means, stds = surrogate.predict([p.genome for p in fresh.values()])
-            for proposal, mean, std in zip(fresh.values(), means, stds):
-                pool[proposal.genome.id] = proposal, mean, std
+            for entry in _expected(engine, surrogate, list(fresh.values())):
+                proposal, mean, std, broken = entry
+                pool[proposal.genome.id] = entry
                 roots[proposal.genome.id] = proposal.parents
-                broken = _breaks(engine, mean)
                 hope = () if broken else _hope(engine, mean, std).tolist()
                 fitness = ParetoFitness(engine.directions, hope, broken)
                 members.append(Individual(proposal.genome, fitness, len(engine.seen) + len(pool)))
@@ -110,6 +137,22 @@ def _leading(engine: Engine, parents: Sequence[Individual]) -> list[Individual]:
     return list({i.genome.id: i for i in everyone if i.feasible}.values())
 
 
+def _expected(engine: Engine, surrogate: Surrogate, proposals: Sequence[Proposal]) -> list[Expected]:
+    m, genomes = len(engine.objectives), [p.genome for p in proposals]
+    means, stds = surrogate.predict(genomes)
+    broken = [max(_breaks(engine, mean), more) for mean, more in zip(means, surrogate.violations(genomes).tolist())]
+    return [Expected(*entry) for entry in zip(proposals, means[:, :m], stds[:, :m], broken)]
+
+
+def _pending(engine: Engine, surrogate: Surrogate) -> np.ndarray:
+    """What is expected of those that were asked for and not told (n, m), minimised; without those that are expected to
+    break a constraint. Who goes on to a higher rung is among the leading ones already."""
+    waiting = [Proposal(genome, (), "") for genome in engine.pending() if surrogate.tells_of(genome)]
+    found = [entry.mean for entry in _expected(engine, surrogate, waiting) if not entry.broken] if waiting else []
+    values = np.array(found).reshape(-1, len(engine.objectives))
+    return minimised(engine.wanted(values), engine.directions)
+
+
 def _hope(engine: Engine, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
     """Objectives (..., m) that are hoped for: somewhat better than the mean, and no better than a goal."""
     optimism = _OPTIMISM if engine.rungs == 1 else 0.0
@@ -118,9 +161,7 @@ def _hope(engine: Engine, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
 
 
 def _breaks(engine: Engine, expected: np.ndarray) -> float:
-    """The violation to be expected, as far as the objectives tell it."""
-    if len(engine.names) > len(engine.objectives):  # constraints on what is not modelled
-        return 0.0
+    """The violation to be expected, as far as values tell it."""
     return engine.broken(dict(zip(engine.names, expected.tolist())))
 
 
@@ -129,16 +170,20 @@ def _roots(roots: Mapping[str, tuple[str, ...]], parents: Sequence[str]) -> tupl
     return tuple(dict.fromkeys(roots[p][0] for p in parents if roots[p]))
 
 
-def _by_gain(engine: Engine, first, leading, pool, worth: np.ndarray, risky: np.ndarray, count: int) -> list[int]:
-    """Places in ``pool``, by expected gain in hypervolume over the ``leading`` ones times its ``worth`` (the chance of
-    an evaluation that does not fail, by what that takes), each chosen one taken as told before the next. Of ``risky``
-    ones, more likely to fail than not, there are few, as they fail together. The ``first`` ones, as far as they were
-    told at the last rung, and what is expected there of the leading say what range an objective has."""
+def _by_gain(
+    engine: Engine, first, leading, pool, worth: np.ndarray, risky: np.ndarray, count: int, pending: np.ndarray
+) -> list[int]:
+    """Places in ``pool``, by expected gain in hypervolume over the ``leading`` ones and ``pending`` points times its
+    ``worth`` (the chance of an evaluation that does not fail, by what that takes), each chosen one taken as told before
+    the next. Of ``risky`` ones, more likely to fail than not, there are few, as they fail together. The ``first`` ones,
+    as far as they were told at the last rung, and what is expected there of the leading say what range an objective
+    has."""
     m = len(engine.objectives)
     last = [i.told[-1][:m] for i in first if i.rung == engine.rungs - 1]
     told = engine.wanted(np.array(last).reshape(-1, m))
     front = engine.points(leading)
     box = hypervolume_box(np.vstack([front, minimised(told, engine.directions)]))
+    front = np.vstack([front, pending])
     front = front[non_dominated(front)]
     expected, spreads = (np.array(column) for column in zip(*pool))
     wanted = engine.wanted(expected), _hope(engine, expected, spreads)

@@ -20,6 +20,7 @@ MAX_POINTS = 300  # that a model is fitted to
 _REMEMBERED = 5_000  # genomes of which is kept what is known
 _JUDGED = 24  # of the latest individuals, by which it is judged
 _FEWEST_PRICES = 8
+_NEAR = 0.1  # quantile of the violations, as far beyond the limit as those that break nothing are before it
 _WARP = 4.0  # medians, added to positive values before their logarithm is taken
 
 
@@ -64,19 +65,30 @@ class Features:
 
 
 class Surrogate:
-    """One Gaussian process per objective that is not known beforehand, fitted to what was told.
+    """One Gaussian process per value that is not known beforehand, fitted to what was told.
 
     Results of lower rungs are points of their own, the rung being one more input. ``skill`` is Kendall's tau between
     what was told lately and what the model says with all of that left out, of the objective it knows least about; 0
-    where there is too little to say. An objective that was the same for all is taken to stay so.
+    where there is too little to say. A value that was the same for all is taken to stay so.
 
     Args:
         individuals: told ones. Where they have more than MAX_POINTS results, the oldest of the first rung are left out.
-        names: of the objectives, in order.
+        names: of the objectives, in order, then of what is ``watched``.
         rungs: how many there are.
+        watched: how many of the names, the last ones, are of values that only constraints look at.
+        violations: genome -> by how much it breaks constraints that no value tells of, be it one of the individuals or
+            one without values; individuals that it does not name break none.
     """
 
-    def __init__(self, features: Features, individuals: Sequence[Individual], names: Sequence[str], rungs: int) -> None:
+    def __init__(
+        self,
+        features: Features,
+        individuals: Sequence[Individual],
+        names: Sequence[str],
+        rungs: int,
+        watched: int = 0,
+        violations: Mapping[Genome, float] | None = None,
+    ) -> None:
         self._features, self._names, self._rungs = features, names, rungs
         chosen = self._individuals = sorted(individuals, key=lambda i: i.index)
         self._range = self._known_range(chosen)
@@ -98,7 +110,7 @@ class Surrogate:
                 spread = y.std()
             if not (np.isfinite(spread) and np.ptp(y)):  # all alike, or too far apart for the model's numbers
                 self._constant[j] = float(np.sort(y)[len(y) // 2])
-                skills += [] if np.isfinite(spread) else [0.0]
+                skills += [] if np.isfinite(spread) or j >= len(names) - watched else [0.0]
                 continue
             warp = _Warp(y)
             if changes not in self._over:
@@ -106,9 +118,37 @@ class Surrogate:
                 self._over[changes] = Inputs(x, self._groups(changes))
             model = GaussianProcess(self._over[changes], warp.heights)
             self._models[j] = model, warp, changes
-            skills.append(_skill(model, points, warp.heights))
+            if j < len(names) - watched:
+                skills.append(_skill(model, points, warp.heights))
+        self._breaking = self._broken_by(violations or {})
         ranked = [skill for skill in skills if skill is not None]
-        self.skill = min(ranked, default=0.0 if skills or self._constant else 1.0)
+        unknown = skills or any(j < len(names) - watched for j in self._constant)
+        self.skill = min(ranked, default=0.0 if unknown else 1.0)
+
+    def _broken_by(self, violations: Mapping[Genome, float]) -> GaussianProcess | None:
+        """Of violations; those that break nothing count as far before the limit as those are beyond it that come close,
+        so that it is expected about halfway between the two."""
+        told = [i.genome for i in self._individuals]
+        others = set(violations).difference(told)
+        others = [g for g in others if all(self._features.known(g).get(name, 0.0) > 0 for name in self._range)]
+        others.sort(key=lambda genome: genome.id)
+        genomes = [*told[-MAX_POINTS:], *others]
+        y = np.array([violations.get(genome, 0.0) for genome in genomes])
+        broken = y > 0
+        if broken.any():
+            y[~broken] = -np.quantile(y[broken], _NEAR)
+        with np.errstate(over="ignore", invalid="ignore"):
+            spread = y.std()
+        if not (np.isfinite(spread) and spread):  # none breaks any, all as much, or beyond the model's numbers
+            return None
+        return GaussianProcess(Inputs(self._inputs(genomes, None), self._groups(False)), y)
+
+    def violations(self, genomes: Sequence[Genome]) -> np.ndarray:
+        """By how much each is expected to break constraints that no value tells of (k,)."""
+        if self._breaking is None:
+            return np.zeros(len(genomes))
+        across = self._breaking.inputs.across(self._inputs(genomes, None))
+        return np.maximum(self._breaking.predict(across)[0], 0.0)
 
     def _known_range(self, individuals: Sequence[Individual]) -> dict[str, tuple[float, float]]:
         """Of each known value that all have and that is positive: logarithms of the least and the most."""
@@ -149,7 +189,7 @@ class Surrogate:
         return all(self._names[j] in known for j in self._exact)
 
     def predict(self, genomes: Sequence[Genome]) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and standard deviation (k, m) of the objectives at the last rung; known ones are exact.
+        """Mean and standard deviation (k, names) of the values at the last rung; known ones are exact.
         Of genomes that it ``tells_of`` only."""
         mean, std = np.zeros((len(genomes), len(self._names))), np.zeros((len(genomes), len(self._names)))
         for j in self._exact:

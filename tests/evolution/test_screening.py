@@ -18,6 +18,7 @@ SPACE = space_from_dict(
     {"kind": "custom", "genes": {**{f"x{k}": {"low": 0.0, "high": 1.0} for k in range(8)}, "kind": ["a", "b", "c"]}}
 )
 GOALS = (Objective("f"), Objective("g"))
+NONE = np.zeros((0, 2))  # points
 
 
 def zdt(genome) -> dict[str, float]:
@@ -62,7 +63,7 @@ def test_what_the_population_has_forgotten_of_the_front_is_not_found_again():
     leading = _leading(engine, engine.population)
     assert len(forgotten) >= 8 and {i.genome.id for i in leading} == members | {i.genome.id for i in engine.best}
     again = [(np.array(forgotten[0].told[-1]), np.zeros(2)), (np.array(forgotten[0].told[-1]) - 0.01, np.zeros(2))]
-    assert _by_gain(engine, leading, leading, again, np.ones(2), np.zeros(2, dtype=bool), 1) == [1]
+    assert _by_gain(engine, leading, leading, again, np.ones(2), np.zeros(2, dtype=bool), 1, NONE) == [1]
     front = engine.points(leading)
     assert hypervolume_gain(front, again[0][0], *hypervolume_box(front)) == 0.0
 
@@ -72,9 +73,18 @@ def test_few_of_a_batch_are_more_likely_to_fail_than_not():
     leading = _leading(engine, engine.population)
     pool = [(np.array([0.1 * k, -1.0 - k]), np.zeros(2)) for k in range(12)]  # all ahead of the front
     risky = np.arange(12) >= 4
-    chosen = _by_gain(engine, leading, leading, pool, np.ones(12), risky, 8)
+    chosen = _by_gain(engine, leading, leading, pool, np.ones(12), risky, 8, NONE)
     assert len(chosen) == 6 and sum(risky[chosen]) == 2
-    assert len(_by_gain(engine, leading, leading, pool, np.ones(12), ~risky, 8)) == 8
+    assert len(_by_gain(engine, leading, leading, pool, np.ones(12), ~risky, 8, NONE)) == 8
+
+
+def test_nothing_is_chosen_for_what_one_that_is_outstanding_will_gain():
+    engine, _ = play(zdt, 4)
+    leading = _leading(engine, engine.population)
+    pool = [(np.array([0.10, -2.0]), np.zeros(2)), (np.array([0.9, -2.1]), np.zeros(2))]
+    args = engine, leading, leading, pool, np.ones(2), np.zeros(2, dtype=bool)
+    assert _by_gain(*args, 1, NONE) == [0]
+    assert _by_gain(*args, 1, np.array([[0.09, -2.01]])) == [1]
 
 
 def test_what_short_trainings_came_to_does_not_say_what_the_cheap_end_is_worth():
@@ -88,10 +98,10 @@ def test_what_short_trainings_came_to_does_not_say_what_the_cheap_end_is_worth()
     leading = [told((0.10, 3.0), (0.10, 2.40)), told((0.5, 2.5), (0.5, 1.9)), told((2.0, 2.4), (2.0, 1.7))]
     short = told((0.2, 8.0))
     pool = [(np.array([0.08, 2.45]), np.zeros(2)), (np.array([0.3, 2.1]), np.zeros(2))]
-    chosen = _by_gain(engine, [*leading, short], leading, pool, np.ones(2), np.zeros(2, dtype=bool), 1)
+    chosen = _by_gain(engine, [*leading, short], leading, pool, np.ones(2), np.zeros(2, dtype=bool), 1, NONE)
     assert chosen == [1]
     assert _by_gain(
-        engine, [*leading, told((0.2, 3.0), (0.2, 8.0))], leading, pool, np.ones(2), np.zeros(2, dtype=bool), 1
+        engine, [*leading, told((0.2, 3.0), (0.2, 8.0))], leading, pool, np.ones(2), np.zeros(2, dtype=bool), 1, NONE
     ) == [0]
 
 
@@ -243,6 +253,49 @@ def test_what_is_expected_to_break_a_constraint_is_not_proposed(monkeypatch):
     aware = share()
     monkeypatch.setattr("evonas.evolution.screening._breaks", lambda engine, expected: 0.0)
     assert aware < 0.8 * share()
+
+
+def above(genome) -> float:
+    """By how much a constraint is broken that rules out most of what is best without it."""
+    return max(0.0, 0.5 - float(np.mean([genome[f"x{k}"] for k in range(1, 8)])))
+
+
+@pytest.mark.parametrize("way", ["violation", "watched"])
+def test_constraints_on_what_is_no_objective_are_learned_too(way):
+    """Whether their violation alone is told or what they look at: more of the feasible front is found than without, and
+    not by asking for nothing but what breaks them."""
+    watched = {"watched": ["rest"], "broken": lambda values: max(0.0, 0.5 - values["rest"])}
+    found = {}
+    for surrogate in (False, True):
+        volumes, late = [], []
+        for seed in range(3):
+            options = {"population_size": 16, "offspring_size": 4, "seed": seed, "surrogate": surrogate}
+            engine = Engine(SPACE, GOALS, **options, **(watched if way == "watched" else {}))
+            while engine.generation < 20:
+                for c in engine.ask():
+                    rest = float(np.mean([c.genome[f"x{k}"] for k in range(1, 8)]))
+                    engine.tell(c, {**zdt(c.genome), "rest": rest}, above(c.genome))
+                    late += [above(c.genome) > 0] if c.generation > 8 else []
+            met = np.array([i.told[-1][:2] for i in engine.archive.values() if not i.violation])
+            volumes.append(hypervolume(met, np.zeros(2), np.array([1.0, 10.0])))
+        found[surrogate] = np.median(volumes), np.mean(late)
+    assert found[True][0] > found[False][0] + 0.01
+    assert found[True][1] < 0.5
+
+
+def test_while_nothing_meets_the_constraints_it_seeks_what_breaks_them_least():
+    def needed(surrogate: bool, seed: int) -> int:
+        engine = Engine(SPACE, GOALS, population_size=16, offspring_size=4, seed=seed, surrogate=surrogate)
+        for k in range(400):
+            (c,) = engine.ask(1)
+            broken = max(0.0, sum(abs(c.genome[f"x{j}"] - 0.3) for j in range(1, 8)) - 0.5)
+            engine.tell(c, zdt(c.genome), broken)
+            if not broken:
+                return k
+        return 400
+
+    with_it, without = ([needed(s, seed) for seed in range(3)] for s in (True, False))
+    assert np.median(with_it) < 0.7 * np.median(without)
 
 
 @pytest.mark.parametrize("surrogate", [False, True])

@@ -183,3 +183,34 @@ def test_many_points_are_cut_to_what_a_model_can_hold(monkeypatch):
     for count in (210, 700):  # with results of later rungs: 140, all of which have room, and 468
         Surrogate(Features(LAYERED, known), individuals(count, rungs=3), ["error", "cost"], 3)
     assert fitted == [surrogate.MAX_POINTS] * 3
+
+
+def test_what_only_constraints_look_at_is_told_and_judges_nothing():
+    rng = np.random.default_rng(1)
+    told = individuals(60)
+    for individual in told:
+        individual.told = tuple((*row, float(rng.random())) for row in individual.told)
+    surrogate = Surrogate(Features(LAYERED, None), told, ["error", "cost", "noise"], 1, watched=1)
+    assert surrogate.skill > 0.7
+    mean, std = surrogate.predict([i.genome for i in individuals(20, seed=1)])
+    assert mean.shape == std.shape == (20, 3) and 0 < mean[:, 2].min() and mean[:, 2].max() < 1
+    assert Surrogate(Features(LAYERED, None), told, ["error", "cost", "noise"], 1).skill < 0.4
+
+
+def test_violations_are_learned_from_both_sides():
+    def broken(genome) -> float:
+        return max(0.0, genome.width / 8 - 4.0)
+
+    told, fresh = individuals(80), [i.genome for i in individuals(60, seed=1)]
+    violations = {i.genome: broken(i.genome) for i in told if broken(i.genome)}
+    surrogate = Surrogate(Features(LAYERED, known), told, ["error", "cost"], 1, violations=violations)
+    found, true = surrogate.violations(fresh), np.array([broken(genome) for genome in fresh])
+    assert ((found > 0) == (true > 0)).mean() > 0.9 and np.corrcoef(found, true)[0, 1] > 0.9
+    met = [i for i in told if i.genome not in violations]  # the others have no values
+    surrogate = Surrogate(Features(LAYERED, known), met, ["error", "cost"], 1, violations=violations)
+    found = surrogate.violations(fresh)
+    assert ((found > 0) == (true > 0)).mean() > 0.9 and np.corrcoef(found, true)[0, 1] > 0.9
+    # None breaks any, all as much, and by more than the model has numbers for: nothing is expected.
+    for violations in ({}, {i.genome: 2.0 for i in told}, {told[0].genome: 1e300, told[1].genome: 1.0}):
+        surrogate = Surrogate(Features(LAYERED, known), told, ["error", "cost"], 1, violations=violations)
+        assert surrogate.violations(fresh).tolist() == [0.0] * 60
