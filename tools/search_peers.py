@@ -122,10 +122,10 @@ def run_deap(space: SearchSpace, evaluate, m: int, budget: int, seed: int) -> No
             member.fitness.values = _once_more(evaluate, _genome(space, units))
         return members
 
-    drawn, bounds = random.Random(seed), {"low": 0.0, "up": 1.0}
-    random.seed(seed)  # its operators draw from the module's
+    random.seed(seed)  # from here its operators draw
+    bounds = {"low": 0.0, "up": 1.0}
     with contextlib.suppress(_Spent):
-        population = evaluated([Member(drawn.random() for _ in genes) for _ in range(POPULATION)])
+        population = evaluated([Member(random.random() for _ in genes) for _ in range(POPULATION)])
         population = tools.selNSGA2(population, POPULATION)
         while True:
             children = [Member(member) for member in tools.selTournamentDCD(population, POPULATION)]

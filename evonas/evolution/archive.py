@@ -103,7 +103,8 @@ class Archive:
             self._told_lately.append(individual)
 
     def _put_in_order(self, children: Sequence[Candidate]) -> None:
-        """Of a generation that is done: archive and failures are by birth, whatever the order of arrival was."""
+        """Of a generation that is done, and of what was told of later ones: archive and failures are by birth, whatever
+        the order of arrival was."""
         for kept, members in ((self.archive, [c for c in children if not c.rung]), (self.failed, children)):
             for genome_id in (c.genome.id for c in members if c.genome.id in kept):
                 kept[genome_id] = kept.pop(genome_id)
@@ -144,9 +145,9 @@ class Archive:
         return not individual.violation and self.broken(dict(zip(self.names, individual.told[-1]))) <= 0
 
     def unexplained(self, individual: Individual) -> float:
-        """The violation that it was told, 0 where its values account for as much."""
-        explained = self.broken(dict(zip(self.names, individual.told[-1]))) if individual.told else 0.0
-        return individual.violation if individual.violation > explained else 0.0
+        """How much of the violation that it was told its values do not account for; it has some."""
+        left = individual.violation - self.broken(dict(zip(self.names, individual.told[-1])))
+        return left if left > 1e-9 * individual.violation else 0.0
 
     def points(self, individuals: Sequence[Individual]) -> np.ndarray:
         """Objectives (n, m), minimised, as members are compared: below the last rung what is expected there."""

@@ -57,6 +57,8 @@ class Climbing(Archive):
         if not climbed:
             return {}
         same = unchanged(*zip(*((told[0], told[-1]) for told in climbed)))
+        if not np.isfinite(self._ranges).all():  # nothing was feasible
+            return {}
         ranges = zip(*(part.tolist() for part in self._ranges))
         return {j: pair for j, pair in enumerate(ranges) if same[j]}
 

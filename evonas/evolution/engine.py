@@ -19,7 +19,7 @@ from .credit import Credit
 from .environment import Tournament, select_nsga2, select_nsga3
 from .fitness import Individual
 from .judging import SCREENED, judge
-from .sampling import best_known_first, first_population, stratified
+from .sampling import Strata, best_known_first, first_population
 from .selection import hypervolume_box
 from .strata import ParentsByStrata, select_by_strata
 from .trust import Trust
@@ -58,13 +58,13 @@ class Engine(Climbing):
         reduction: see ``rungs``.
         watched: names of further values that ``tell`` is given: constraints on what training changes.
         broken: {name: value} of objectives and watched -> by how much such constraints are broken. They count at the
-            last rung; below it members are judged by what is expected there.
+            last rung; below it members, and with a surrogate offspring, are judged by what is expected there.
         goals: {objective: value} that is good enough: what is better counts as no better, so that the search goes
             where the other objectives still gain (goal programming; Fonseca and Fleming 1998). ``front`` is by what
             was told all the same.
         known: genome -> exact values that cost nothing, of objectives or of what tells something about them (FLOPs,
             parameters): the surrogate takes them as they are.
-        surrogate: whether offspring are screened by a model of the objectives (see ``Screening``).
+        surrogate: whether offspring are screened by a model of objectives and constraints (see ``Screening``).
 
     Example::
 
@@ -80,9 +80,10 @@ class Engine(Climbing):
     (Snoek et al. 2012, "Practical Bayesian optimization of machine learning algorithms", sec. 3.2).
 
     ``ask(n)`` may be called with candidates outstanding and ``tell`` in any order, and nothing waits for the slowest:
-    what was told counts at once for what is asked for in later generations, and what is outstanding is believed to
-    come out as expected. Members, hypervolume and who goes on to a higher rung are settled when the last candidate of a
-    generation is told; tell None of one that is lost. The same seed and the same order of calls give the same run.
+    what was told counts for all that is asked for in later generations (small ones are the more up to date), and a
+    surrogate believes what is outstanding to come out as expected. Members, hypervolume, credit, trust and who goes on
+    to a higher rung are settled when the last candidate of a generation is told; tell None of one that is lost, or the
+    surrogate goes on believing in it. The same seed and the same order of calls give the same run.
     Operators are registered in ``engine.toolbox``, a DEAP toolbox (mate, mutate, select, select_parents), and may be
     replaced; what ``select`` returns is a new list.
     """
@@ -137,7 +138,8 @@ class Engine(Climbing):
         self.trust = Trust(len(objectives))
         self._plan: tuple[int, int, list[Proposal]] | None = None  # of a generation, from a place of it on
         self._brood: tuple[int, list[Individual], list[Proposal]] | None = None  # of a generation and its parents
-        self._meanwhile: tuple[int, list[Individual], list[Individual]] | None = None  # see `_parents`
+        self._meanwhile: tuple[int, list[Individual], list[Individual]] | None = None  # see `parents_of`
+        self._strata = Strata(space, population_size, seed)
         self.toolbox = base.Toolbox()
         self.toolbox.register("mate", mate)
         self.credit = Credit({name: share for name, (_, share) in MUTATIONS.items()})
@@ -222,7 +224,7 @@ class Engine(Climbing):
                     return Candidate(*proposal, generation, index)
         rng = np.random.default_rng((self.seed, generation, index))
         for attempts in _ATTEMPTS:
-            for proposal in offspring(self.toolbox, self.space, self._parents(generation), attempts, rng):
+            for proposal in offspring(self.toolbox, self.space, self.parents_of(generation), attempts, rng):
                 if self._is_new(proposal.genome):
                     return Candidate(*proposal, generation, index)
         for _ in range(sum(_ATTEMPTS)):
@@ -236,34 +238,29 @@ class Engine(Climbing):
 
     def _bred(self, generation: int, index: int) -> list[Proposal]:
         """The child for that place. A generation's are drawn at once: that costs a fraction of drawing one by one."""
-        parents = self._parents(generation)
+        parents = self.parents_of(generation)
+        if self._has_hardly_begun(parents):
+            return [Proposal(self._strata.at(self._numbers.start(generation) + index), (), "stratified")]
         if self._brood is None or self._brood[0] != generation or self._brood[1] is not parents:
-            count, rng = self._numbers.size(generation), np.random.default_rng((self.seed, generation, 2**31 + 2))
-            if self.generation == 0 and 2 * len(parents) < self.population_size:  # hardly anything is told yet
-                born = self._further_strata(self._numbers.start(generation), count)
-            elif breeds_at_once(self.toolbox):
-                born = offspring(self.toolbox, self.space, parents, count, rng)
-            else:
+            if not breeds_at_once(self.toolbox):
                 return []
+            rng = np.random.default_rng((self.seed, generation, 2**31 + 2))
+            born = offspring(self.toolbox, self.space, parents, self._numbers.size(generation), rng)
             self._brood = generation, parents, born
         return self._brood[2][index : index + 1]
 
-    def _further_strata(self, number: int, count: int) -> list[Proposal]:
-        """For places from that number of the run on; as many at a time cover the space as the first population has."""
-        size = self.population_size
-        drawn: list[Genome] = []
-        for block in range(number // size, (number + count - 1) // size + 1):
-            drawn += stratified(self.space, size, np.random.default_rng((self.seed, block, 2**31 + 5)))
-        begin = number % size
-        return [Proposal(genome, (), "stratified") for genome in drawn[begin : begin + count]]
+    def _has_hardly_begun(self, parents: Sequence[Individual]) -> bool:
+        """Whether later generations are asked for while less than half of the first population has been told."""
+        return self.generation == 0 and 2 * len(parents) < self.population_size
 
-    def _parents(self, generation: int) -> list[Individual]:
+    def parents_of(self, generation: int) -> list[Individual]:
         """Whom that generation's children come from: the population, or, while one before it waits for results, the
         best of this and of all that was told since, when the first of the generation was asked for."""
         if generation <= self.generation:
             return self.population
         made = self._meanwhile
-        if made is None or made[0] != generation or made[1] is not self.population:
+        made_for = made is not None and made[0] == generation and made[1] is self.population
+        if not made_for or self._has_hardly_begun(made[2]):
             told = {i: individual for g in sorted(self._told) for i, individual in self._told[g].items()}
             fresh = sorted((i for i in told.values() if i is not None), key=lambda i: i.index)
             pool = [*(i for i in self.population if i.genome.id not in told), *fresh]
@@ -278,10 +275,12 @@ class Engine(Climbing):
         the generation was to be filled."""
         if self.screening is None:
             return []
-        if self._plan is None or self._plan[0] != generation:
-            share = self.trust.share(len(self.archive)) if self.rungs == 1 else _SHARE_WITH_RUNGS
+        made_for = self._plan is not None and self._plan[0] == generation
+        if not made_for or (self.generation == 0 and not self._plan[2]):  # with more told there may be one
+            judged = min(self._born, len(self.archive))  # fewer than were told, while a generation waits for a result
+            share = self.trust.share(judged) if self.rungs == 1 else _SHARE_WITH_RUNGS
             places = self._numbers.size(generation) - index  # before it may be the rest of the first population
-            found = self.screening.plan(self, generation, places * share, self._parents(generation))
+            found = self.screening.plan(self, generation, places * share)
             self._plan = generation, index, [p._replace(operator=SCREENED + p.operator) for p in found]
         _, begin, found = self._plan
         return found[index - begin : index - begin + 1]
@@ -325,7 +324,8 @@ class Engine(Climbing):
     def _finish_generation(self) -> None:
         children = sorted(self._children.pop(self.generation, ()), key=lambda candidate: candidate.index)
         self._born += sum(not candidate.rung for candidate in children)
-        self._put_in_order(children)
+        later = [c for told in self._children.values() for c in told]
+        self._put_in_order([*children, *sorted(later, key=lambda candidate: (candidate.generation, candidate.index))])
         judge(self, children)
         told = self._told.pop(self.generation, {})
         pool = [p for p in self.population if p.genome.id not in told]

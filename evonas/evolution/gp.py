@@ -32,7 +32,8 @@ _EACH, _SHARED = _Assumed(0.25, -0.5, 2.0, -3.0), _Assumed(0.7, -1.0, 1.0, -2.0)
 
 
 class Across(NamedTuple):
-    """New points beside those of ``Inputs``: themselves, centred (k, d), and kernels on each group alone (g, k, n)."""
+    """New points beside those of ``Inputs``: themselves, centred (k, d), and kernels on each group alone (g, k, n), or
+    the mean of these (1, k, n)."""
 
     x: np.ndarray
     additive: np.ndarray
@@ -89,9 +90,10 @@ class GaussianProcess:
     Bayesian optimization performs great in high dimensions"). Same data, same result.
 
     Args:
-        y: (n,) outputs of these inputs, on any scale.
+        inputs: the points; also an attribute, as it takes new ones across.
+        y: (n,) their outputs, on any scale.
 
-    Attributes: ``inputs``; ``evidence``, the logarithm of the density of ``y`` at its hyperparameters and their own
+    Attributes: ``evidence``, the logarithm of the density of ``y`` at its hyperparameters and their own
     prior, up to a constant: higher for the better of two ways of asking, the same inputs.
     """
 

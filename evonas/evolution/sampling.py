@@ -36,6 +36,21 @@ def stratified(space: SearchSpace, n: int, rng: np.random.Generator, scaled: boo
     return [_genome(space, i, size[i], levels, scaled, rng) for i in range(n)]
 
 
+class Strata:
+    """``stratified`` genomes without an end, ``n`` at a time; each is told by its place alone."""
+
+    def __init__(self, space: SearchSpace, n: int, seed: int) -> None:
+        self._space, self._n, self._seed = space, n, seed
+        self._block, self._drawn = -1, []
+
+    def at(self, place: int) -> Genome:
+        block, k = divmod(place, self._n)
+        if block != self._block:
+            rng = np.random.default_rng((self._seed, block, 2**31 + 5))
+            self._block, self._drawn = block, stratified(self._space, self._n, rng)
+        return self._drawn[k]
+
+
 def around_prior(space: SearchSpace, n: int, rng: np.random.Generator) -> list[Genome]:
     """``n`` genomes at the space's prior, or near it, in the genes it names, and ``stratified`` in the rest. Of
     transformers the sizes are ``scaled`` together, as an expert scales a network (Tan and Le 2019, "EfficientNet"), and

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -43,7 +44,7 @@ class Expected(NamedTuple):
 class Screening:
     """An inner evolution on the surrogate, from the population; of all its offspring those are chosen that, one after
     the other, are expected to add most to the hypervolume of the front and of what is still being evaluated. While
-    nothing meets the constraints, it is those that are expected to break them least.
+    nothing that has values meets the constraints, it is those that are expected to break them least.
 
     What failed is learned from as well (see ``Soundness``). How far all this is followed depends on how well the
     surrogate has lately told right (see ``Surrogate.skill``): its share of a generation fades with that, and the rest
@@ -57,51 +58,55 @@ class Screening:
         self._features = Features(space, known)
 
     @threadpool_limits.wrap(limits=1)  # the matrices are small, and the cores have trainings to do
-    def plan(
-        self, engine: Engine, generation: int, most: float, parents: Sequence[Individual] | None = None
-    ) -> list[Proposal]:
+    def plan(self, engine: Engine, generation: int, most: float) -> list[Proposal]:
         """New genomes for that generation, ``most`` of them on average where the surrogate is followed without reserve;
-        the same engine state gives the same ones. They come from these ``parents``, by default the population."""
+        the same engine state gives the same ones."""
         archive = engine.archive.values()
-        members = [i for i in (engine.population if parents is None else parents) if i.told]
+        members = [i for i in engine.parents_of(generation) if i.told]
         if len(archive) < _FEWEST or not members:
             return []
-        parents = [i for i in members if i.feasible] or members
         # The first population is spread over the space: it says what range an objective has.
         first = [i for i in itertools.islice(archive, 2 * engine.population_size) if i.index < engine.population_size]
         latest = list(itertools.islice(reversed(archive), _LATEST))
-        further = heapq.nlargest(_LATEST, (i for i in engine.climbed() if i.rung > 0), key=lambda i: i.index)
-        known = {i.genome.id: i for i in (*latest, *further, *members)}
-        violations = {i.genome: engine.unexplained(i) for i in known.values() if i.violation}
-        refused = itertools.islice((g for g in reversed(engine.failed.values()) if g.id in engine.refused), _REFUSED)
-        violations |= {genome: engine.refused[genome.id] for genome in refused}
-        watched = len(engine.names) - len(engine.objectives)
-        surrogate = Surrogate(
-            self._features, list(known.values()), engine.names, engine.rungs, watched=watched, violations=violations
-        )
+        surrogate = self._fitted(engine, latest, members)
         share = (surrogate.skill - _NO_SKILL) / (_FULL_SKILL - _NO_SKILL)
         by_chance = np.random.default_rng((engine.seed, generation, 2**31 + 3)).random()
         count = int(min(max(share, 0.0), 1.0) * most + by_chance)  # rounded once, so that a small share is no none
         if not count:
             return []
-        leading = _leading(engine, parents)
-        pool = self._pool(
-            engine, surrogate, leading or parents, np.random.default_rng((engine.seed, generation, 2**31 + 1))
-        )
+        leading = _leading(engine, members)
+        rng = np.random.default_rng((engine.seed, generation, 2**31 + 1))
+        pool = self._pool(engine, surrogate, leading or members, rng)
         if not pool:
             return []
-        kept = [entry for entry in pool if not entry.broken]
-        if not kept or not leading:
-            return [entry.proposal for entry in sorted(pool, key=lambda entry: entry.broken)[:count]]
-        told = [i.genome for i in reversed(latest)], list(engine.failed.values())
-        sound = Soundness(self._features, *told, of=(len(archive), len(engine.failed)))
-        genomes = [entry.proposal.genome for entry in kept]
-        chances = sound.of(genomes)
+        pool = [entry for entry in pool if not entry.broken] or sorted(pool, key=lambda e: e.broken)[:_PER_ROUND]
+        genomes = [entry.proposal.genome for entry in pool]
+        chances = self._sound(engine, surrogate, latest).of(genomes)
+        if not leading:
+            surest = np.lexsort((surrogate.violations(genomes), [entry.broken for entry in pool], chances < 0.5))
+            return [pool[k].proposal for k in surest[:count]]
         worth = chances / surrogate.prices(genomes, engine.prices if engine.frugal else {})
+        expected = [(entry.mean, entry.std) for entry in pool]
         pending = _pending(engine, surrogate)
-        expected = [(entry.mean, entry.std) for entry in kept]
         chosen = _by_gain(engine, first, leading, expected, worth, chances < 0.5, count, pending)
-        return [kept[k].proposal for k in chosen]
+        return [pool[k].proposal for k in chosen]
+
+    def _fitted(self, engine: Engine, latest: Sequence[Individual], members: Sequence[Individual]) -> Surrogate:
+        """To these, to those that have climbed, and to what broke constraints before it had values."""
+        further = heapq.nlargest(_LATEST, (i for i in engine.climbed() if i.rung > 0), key=lambda i: i.index)
+        known = {i.genome.id: i for i in (*latest, *further, *members)}
+        violations = {i.genome: engine.unexplained(i) for i in known.values() if i.violation}
+        refused = (genome for genome in reversed(engine.failed.values()) if genome.id in engine.refused)
+        violations |= {genome: engine.refused[genome.id] for genome in itertools.islice(refused, _REFUSED)}
+        watched = len(engine.names) - len(engine.objectives)
+        return Surrogate(self._features, list(known.values()), engine.names, engine.rungs, watched, violations)
+
+    def _sound(self, engine: Engine, surrogate: Surrogate, latest: Sequence[Individual]) -> Soundness:
+        """What broke a constraint has failed too, unless the surrogate tells by how much it does."""
+        apart = engine.refused if surrogate.tells_violations else {}
+        failed = [genome for genome in engine.failed.values() if genome.id not in apart]
+        of = len(engine.archive), len(failed)
+        return Soundness(self._features, [i.genome for i in reversed(latest)], failed, of=of)
 
     def _pool(
         self, engine: Engine, surrogate: Surrogate, leading: Sequence[Individual], rng: np.random.Generator
@@ -140,7 +145,8 @@ def _leading(engine: Engine, parents: Sequence[Individual]) -> list[Individual]:
 def _expected(engine: Engine, surrogate: Surrogate, proposals: Sequence[Proposal]) -> list[Expected]:
     m, genomes = len(engine.objectives), [p.genome for p in proposals]
     means, stds = surrogate.predict(genomes)
-    broken = [max(_breaks(engine, mean), more) for mean, more in zip(means, surrogate.violations(genomes).tolist())]
+    others = np.maximum(surrogate.violations(genomes), 0.0).tolist()
+    broken = [_breaks(engine, mean) + other for mean, other in zip(means, others)]
     return [Expected(*entry) for entry in zip(proposals, means[:, :m], stds[:, :m], broken)]
 
 
@@ -161,8 +167,10 @@ def _hope(engine: Engine, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
 
 
 def _breaks(engine: Engine, expected: np.ndarray) -> float:
-    """The violation to be expected, as far as values tell it."""
-    return engine.broken(dict(zip(engine.names, expected.tolist())))
+    """The violation to be expected, as far as values tell it. What is expected may be no number for a constraint: that
+    is none to hope for."""
+    broken = engine.broken(dict(zip(engine.names, expected.tolist())))
+    return broken if math.isfinite(broken) else 1.0
 
 
 def _roots(roots: Mapping[str, tuple[str, ...]], parents: Sequence[str]) -> tuple[str, ...]:

@@ -21,6 +21,7 @@ _REMEMBERED = 5_000  # genomes of which is kept what is known
 _JUDGED = 24  # of the latest individuals, by which it is judged
 _FEWEST_PRICES = 8
 _NEAR = 0.1  # quantile of the violations, as far beyond the limit as those that break nothing are before it
+_FAR = 100.0  # times that
 _WARP = 4.0  # medians, added to positive values before their logarithm is taken
 
 
@@ -89,7 +90,7 @@ class Surrogate:
         watched: int = 0,
         violations: Mapping[Genome, float] | None = None,
     ) -> None:
-        self._features, self._names, self._rungs = features, names, rungs
+        self._features, self._names, self._rungs, self._watched = features, names, rungs, watched
         chosen = self._individuals = sorted(individuals, key=lambda i: i.index)
         self._range = self._known_range(chosen)
         self._models: dict[int, tuple[GaussianProcess, _Warp, bool]] = {}
@@ -120,35 +121,28 @@ class Surrogate:
             self._models[j] = model, warp, changes
             if j < len(names) - watched:
                 skills.append(_skill(model, points, warp.heights))
-        self._breaking = self._broken_by(violations or {})
+        self._breaking = _Breaking.fitted(*self._broken_by(violations or {}), self._groups(False))
         ranked = [skill for skill in skills if skill is not None]
         unknown = skills or any(j < len(names) - watched for j in self._constant)
         self.skill = min(ranked, default=0.0 if unknown else 1.0)
 
-    def _broken_by(self, violations: Mapping[Genome, float]) -> GaussianProcess | None:
-        """Of violations; those that break nothing count as far before the limit as those are beyond it that come close,
-        so that it is expected about halfway between the two."""
+    def _broken_by(self, violations: Mapping[Genome, float]) -> tuple[np.ndarray, np.ndarray]:
+        """Inputs (n, d) and violations (n,) of the individuals and of those without values."""
         told = [i.genome for i in self._individuals]
         others = set(violations).difference(told)
         others = [g for g in others if all(self._features.known(g).get(name, 0.0) > 0 for name in self._range)]
-        others.sort(key=lambda genome: genome.id)
-        genomes = [*told[-MAX_POINTS:], *others]
-        y = np.array([violations.get(genome, 0.0) for genome in genomes])
-        broken = y > 0
-        if broken.any():
-            y[~broken] = -np.quantile(y[broken], _NEAR)
-        with np.errstate(over="ignore", invalid="ignore"):
-            spread = y.std()
-        if not (np.isfinite(spread) and spread):  # none breaks any, all as much, or beyond the model's numbers
-            return None
-        return GaussianProcess(Inputs(self._inputs(genomes, None), self._groups(False)), y)
+        genomes = [*told[-MAX_POINTS:], *sorted(others, key=lambda genome: genome.id)]
+        return self._inputs(genomes, None), np.array([violations.get(genome, 0.0) for genome in genomes])
+
+    @property
+    def tells_violations(self) -> bool:
+        """Whether there were any to learn from."""
+        return self._breaking is not None
 
     def violations(self, genomes: Sequence[Genome]) -> np.ndarray:
-        """By how much each is expected to break constraints that no value tells of (k,)."""
-        if self._breaking is None:
-            return np.zeros(len(genomes))
-        across = self._breaking.inputs.across(self._inputs(genomes, None))
-        return np.maximum(self._breaking.predict(across)[0], 0.0)
+        """By how much each is expected to break constraints that no value tells of (k,); below 0 where it breaks none,
+        the further the surer."""
+        return np.zeros(len(genomes)) if self._breaking is None else self._breaking.of(self._inputs(genomes, None))
 
     def _known_range(self, individuals: Sequence[Individual]) -> dict[str, tuple[float, float]]:
         """Of each known value that all have and that is positive: logarithms of the least and the most."""
@@ -203,6 +197,8 @@ class Surrogate:
         }
         for j, (model, warp, changes) in self._models.items():
             mean[:, j], std[:, j] = warp.back(*model.predict(across[changes]))
+            if j >= len(self._names) - self._watched:  # constraints may not take just any number
+                mean[:, j] = np.clip(mean[:, j], *warp.seen)
         return mean, std
 
 
@@ -219,6 +215,7 @@ class _Warp:
     as they are, which is how they count in a hypervolume (of those near 0 the logarithm alone goes to any length)."""
 
     def __init__(self, y: np.ndarray) -> None:
+        self.seen = float(y.min()), float(y.max())
         self._shift = _WARP * float(np.median(y)) if y.min() > 0 else None
         self.heights = self.of(y)  # of the values themselves
         self._most = float(self.heights.max() + np.ptp(self.heights))  # an exponential of more might have no number
@@ -232,6 +229,28 @@ class _Warp:
             return mean, std
         raw = np.exp(np.minimum(mean, self._most))
         return raw - self._shift, -raw * np.expm1(-std)
+
+
+class _Breaking:
+    """A Gaussian process of violations. Those that break nothing count as far before the limit as those are beyond it
+    that come close, so that it is expected about halfway; and what is very far beyond counts as no more than far, or it
+    would hide all others."""
+
+    def __init__(self, model: GaussianProcess, near: float) -> None:
+        self._model, self._near = model, near
+
+    @classmethod
+    def fitted(cls, x: np.ndarray, violations: np.ndarray, groups: Sequence[int]) -> _Breaking | None:
+        """None where none (n,) is broken, or all are as much."""
+        broken = violations > 0
+        if not broken.any() or not np.ptp(violations):
+            return None
+        near = float(np.quantile(violations[broken], _NEAR))
+        heights = np.where(broken, np.minimum(violations / near, _FAR), -1.0)
+        return cls(GaussianProcess(Inputs(x, groups), heights), near)
+
+    def of(self, x: np.ndarray) -> np.ndarray:
+        return self._near * self._model.predict(self._model.inputs.across(x))[0]
 
 
 def _skill(model: GaussianProcess, points: Sequence[tuple[Individual, int]], y: np.ndarray) -> float | None:
