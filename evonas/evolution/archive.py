@@ -142,11 +142,17 @@ class Archive:
         """Whether what was told of it breaks no constraint; below the last rung that is no judgement yet."""
         if individual.rung == self.rungs - 1:
             return individual.feasible
-        return not individual.violation and self.broken(dict(zip(self.names, individual.told[-1]))) <= 0
+        return not individual.violation and not self.breaks(individual.told[-1])
+
+    def breaks(self, values: Sequence[float]) -> float:
+        """By how much these, told or expected, break the constraints on them. What is expected may be no number for a
+        constraint: that breaks it."""
+        broken = self.broken(dict(zip(self.names, values)))
+        return max(broken, 0.0) if math.isfinite(broken) else 1.0
 
     def unexplained(self, individual: Individual) -> float:
         """How much of the violation that it was told its values do not account for; it has some."""
-        left = individual.violation - self.broken(dict(zip(self.names, individual.told[-1])))
+        left = individual.violation - self.breaks(individual.told[-1])
         return left if left > 1e-9 * individual.violation else 0.0
 
     def points(self, individuals: Sequence[Individual]) -> np.ndarray:

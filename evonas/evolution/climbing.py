@@ -87,8 +87,7 @@ class Climbing(Archive):
         if below:
             genomes = [self._description(i.genome) for i in below]
             for individual, values in zip(below, self.ladder().expected([i.told for i in below], genomes)):
-                broken = self.broken(dict(zip(self.names, values)))
-                individual.fitness = self._fitness(values, max(broken, individual.violation))
+                individual.fitness = self._fitness(values, max(self.breaks(values), individual.violation))
 
     def close(self, offspring: bool = True, only: Iterable[str] | None = None) -> None:
         """From now on all members that are expected on the front go on, so that they have been trained to the end when

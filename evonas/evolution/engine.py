@@ -276,7 +276,7 @@ class Engine(Climbing):
         if self.screening is None:
             return []
         made_for = self._plan is not None and self._plan[0] == generation
-        if not made_for or (self.generation == 0 and not self._plan[2]):  # with more told there may be one
+        if not made_for or (not self._plan[2] and self._has_hardly_begun(self.parents_of(generation))):
             judged = min(self._born, len(self.archive))  # fewer than were told, while a generation waits for a result
             share = self.trust.share(judged) if self.rungs == 1 else _SHARE_WITH_RUNGS
             places = self._numbers.size(generation) - index  # before it may be the rest of the first population
@@ -367,7 +367,8 @@ class Engine(Climbing):
         exhausted: bool = False,
         reserve: Sequence[str] = (),
     ) -> None:
-        """Continue after ``generation`` finished generations, exactly as if this engine had run them.
+        """Continue after ``generation`` finished generations, exactly as if this engine had run them, one after the
+        other: where some were asked for before all before them were told, what follows may be another.
 
         Args:
             told: every candidate of the finished generations with what ``tell`` was given, in order of generation and

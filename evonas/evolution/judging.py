@@ -37,7 +37,7 @@ def _give_credit(engine: Engine, children: Sequence[Candidate]) -> None:
     )
     beaten = {k for (k, _), is_worse in zip(pairs, dominates(parents, own).tolist()) if is_worse}
     for k, child in enumerate(children):
-        engine.credit.note(child.operator, born[k] is not None and born[k].feasible and k not in beaten)
+        engine.credit.note(child.operator, born[k] is not None and not born[k].violation and k not in beaten)
 
 
 def _give_trust(engine: Engine, children: Sequence[Candidate]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import heapq
 import itertools
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -44,7 +43,8 @@ class Expected(NamedTuple):
 class Screening:
     """An inner evolution on the surrogate, from the population; of all its offspring those are chosen that, one after
     the other, are expected to add most to the hypervolume of the front and of what is still being evaluated. While
-    nothing that has values meets the constraints, it is those that are expected to break them least.
+    nothing that has values meets the constraints, it is those that are expected to break them least,
+    unless they are likely to fail.
 
     What failed is learned from as well (see ``Soundness``). How far all this is followed depends on how well the
     surrogate has lately told right (see ``Surrogate.skill``): its share of a generation fades with that, and the rest
@@ -102,9 +102,8 @@ class Screening:
         return Surrogate(self._features, list(known.values()), engine.names, engine.rungs, watched, violations)
 
     def _sound(self, engine: Engine, surrogate: Surrogate, latest: Sequence[Individual]) -> Soundness:
-        """What broke a constraint has failed too, unless the surrogate tells by how much it does."""
-        apart = engine.refused if surrogate.tells_violations else {}
-        failed = [genome for genome in engine.failed.values() if genome.id not in apart]
+        """What broke a constraint has failed too, unless the surrogate has learned by how much."""
+        failed = [genome for genome in engine.failed.values() if genome.id not in surrogate.limits]
         of = len(engine.archive), len(failed)
         return Soundness(self._features, [i.genome for i in reversed(latest)], failed, of=of)
 
@@ -167,10 +166,8 @@ def _hope(engine: Engine, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
 
 
 def _breaks(engine: Engine, expected: np.ndarray) -> float:
-    """The violation to be expected, as far as values tell it. What is expected may be no number for a constraint: that
-    is none to hope for."""
-    broken = engine.broken(dict(zip(engine.names, expected.tolist())))
-    return broken if math.isfinite(broken) else 1.0
+    """The violation to be expected, as far as values tell it."""
+    return engine.breaks(expected.tolist())
 
 
 def _roots(roots: Mapping[str, tuple[str, ...]], parents: Sequence[str]) -> tuple[str, ...]:

@@ -70,7 +70,8 @@ class Surrogate:
 
     Results of lower rungs are points of their own, the rung being one more input. ``skill`` is Kendall's tau between
     what was told lately and what the model says with all of that left out, of the objective it knows least about; 0
-    where there is too little to say. A value that was the same for all is taken to stay so.
+    where there is too little to say. A value that was the same for all is taken to stay so. ``limits`` holds the ids of
+    the genomes from which violations were learned.
 
     Args:
         individuals: told ones. Where they have more than MAX_POINTS results, the oldest of the first rung are left out.
@@ -121,23 +122,20 @@ class Surrogate:
             self._models[j] = model, warp, changes
             if j < len(names) - watched:
                 skills.append(_skill(model, points, warp.heights))
-        self._breaking = _Breaking.fitted(*self._broken_by(violations or {}), self._groups(False))
+        self._breaking, self.limits = self._broken_by(violations) if violations else (None, frozenset())
         ranked = [skill for skill in skills if skill is not None]
         unknown = skills or any(j < len(names) - watched for j in self._constant)
         self.skill = min(ranked, default=0.0 if unknown else 1.0)
 
-    def _broken_by(self, violations: Mapping[Genome, float]) -> tuple[np.ndarray, np.ndarray]:
-        """Inputs (n, d) and violations (n,) of the individuals and of those without values."""
+    def _broken_by(self, violations: Mapping[Genome, float]) -> tuple[_Breaking | None, frozenset[str]]:
+        """A model of the violations of the individuals and of those without values, and whom it knows."""
         told = [i.genome for i in self._individuals]
         others = set(violations).difference(told)
         others = [g for g in others if all(self._features.known(g).get(name, 0.0) > 0 for name in self._range)]
         genomes = [*told[-MAX_POINTS:], *sorted(others, key=lambda genome: genome.id)]
-        return self._inputs(genomes, None), np.array([violations.get(genome, 0.0) for genome in genomes])
-
-    @property
-    def tells_violations(self) -> bool:
-        """Whether there were any to learn from."""
-        return self._breaking is not None
+        y = np.array([violations.get(genome, 0.0) for genome in genomes])
+        model = _Breaking.fitted(self._inputs(genomes, None), y, self._groups(False))
+        return model, frozenset(genome.id for genome in genomes if model is not None)
 
     def violations(self, genomes: Sequence[Genome]) -> np.ndarray:
         """By how much each is expected to break constraints that no value tells of (k,); below 0 where it breaks none,
@@ -245,12 +243,12 @@ class _Breaking:
         broken = violations > 0
         if not broken.any() or not np.ptp(violations):
             return None
-        near = float(np.quantile(violations[broken], _NEAR))
+        near = min(float(np.quantile(violations[broken], _NEAR)), 1e300)
         heights = np.where(broken, np.minimum(violations / near, _FAR), -1.0)
         return cls(GaussianProcess(Inputs(x, groups), heights), near)
 
     def of(self, x: np.ndarray) -> np.ndarray:
-        return self._near * self._model.predict(self._model.inputs.across(x))[0]
+        return self._near * np.clip(self._model.predict(self._model.inputs.across(x))[0], -_FAR, _FAR)
 
 
 def _skill(model: GaussianProcess, points: Sequence[tuple[Individual, int]], y: np.ndarray) -> float | None:

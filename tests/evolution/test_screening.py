@@ -232,6 +232,7 @@ def test_restoring_with_constraints_and_failures_continues_exactly():
     second.restore([(c, *result(c.genome)) for c in asked], [m.genome.id for m in first.population], 5, box)
     assert first.refused and len(first.refused) < len(first.failed)
     assert [c.genome.id for c in go_on(second, 10, asked)] == [c.genome.id for c in all_asked]
+    assert any(c.operator.startswith(SCREENED) for c in all_asked if c.generation > 5)
 
 
 def test_known_objectives_are_taken_as_they_are():
@@ -291,17 +292,18 @@ def test_what_is_expected_to_break_a_constraint_is_not_proposed(monkeypatch):
     assert aware < 0.8 * share()
 
 
-@pytest.mark.parametrize("way", ["violation", "watched"])
+@pytest.mark.parametrize("way", ["violation", "watched", "margin"])
 def test_constraints_on_what_is_no_objective_are_learned_too(way):
     """Whether their violation alone is told or what they look at: more of the feasible front is found than without, and
     not by asking for nothing but what breaks them."""
-    watched = {"watched": ["rest"], "broken": lambda values: max(0.0, 0.5 - values["rest"])}
+    least = -np.inf if way == "margin" else 0.0  # what is below 0 is met as well
+    watched = {"watched": ["rest"], "broken": lambda values: max(least, 0.5 - values["rest"])}
     found = {}
     for surrogate in (False, True):
         volumes, late = [], []
         for seed in range(3):
             options = {"population_size": 16, "offspring_size": 4, "seed": seed, "surrogate": surrogate}
-            engine = Engine(SPACE, GOALS, **options, **(watched if way == "watched" else {}))
+            engine = Engine(SPACE, GOALS, **options, **({} if way == "violation" else watched))
             while engine.generation < 20:
                 for c in engine.ask():
                     rest = float(np.mean([c.genome[f"x{k}"] for k in range(1, 8)]))
@@ -312,6 +314,18 @@ def test_constraints_on_what_is_no_objective_are_learned_too(way):
         found[surrogate] = np.median(volumes), np.mean(late)
     assert found[True][0] > found[False][0] + 0.01
     assert found[True][1] < 0.5  # 1.0 where they are not learned
+
+
+@pytest.mark.parametrize("no_number", [math.inf, math.nan])
+def test_what_is_no_number_for_a_constraint_breaks_it(no_number):
+    """Below the last rung, where it is what is expected, and of offspring."""
+    limit = {"watched": ["rest"], "broken": lambda values: no_number if values["rest"] > 0.8 else -values["rest"]}
+    engine = Engine(SPACE, GOALS, population_size=16, offspring_size=8, rungs=2, surrogate=True, **limit)
+    while engine.generation < 6:
+        for c in engine.ask():
+            engine.tell(c, {**zdt(c.genome), "rest": c.genome.x3}, float(c.genome.x3 > 0.8))
+    assert engine.breaks([0.0, 0.0, 0.9]) == 1.0 and engine.breaks([0.0, 0.0, 0.5]) == 0.0
+    assert all(i.told[-1][2] <= 0.8 for i in engine.best)
 
 
 def test_while_nothing_meets_the_constraints_it_seeks_what_breaks_them_least():
