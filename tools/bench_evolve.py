@@ -27,6 +27,7 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+from search_peers import by_variable
 
 from evonas.config import DEVICE_DEFAULTS, GROWTH, REDUCTION
 from evonas.evolution import Candidate, Engine, hypervolume
@@ -146,10 +147,7 @@ def _suggest(space: SearchSpace, trial) -> dict:
             return options[trial.suggest_int(name, 0, len(options) - 1)]
         return trial.suggest_categorical(name, list(options))
 
-    values = {g.name: one(g, g.name) for g in space.scalar_genes}
-    for gene in space.layer_genes:
-        values[gene.name] = tuple(one(gene, f"{gene.name}_{i}") for i in range(space.max_layers))
-    return values
+    return by_variable(space, one)
 
 
 def _flat(space: SearchSpace, genome) -> dict:

@@ -7,7 +7,7 @@ of objectives, the budget and a seed. Optuna and pymoo come with ``.[bench]``.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -28,20 +28,19 @@ def _once_more(evaluate, genome: Genome) -> list[float]:
     return evaluate(genome)
 
 
-def _variables(space: SearchSpace) -> Iterator[tuple[str, Gene]]:
-    """Names and genes of a flat vector: per-layer ones for the deepest network, of which unused layers are ignored."""
-    for gene in space.scalar_genes:
-        yield gene.name, gene
+def by_variable(space: SearchSpace, one: Callable[[Gene, str], Any]) -> dict[str, Any]:
+    """Genes from a flat vector of variables: ``one`` takes a gene and a variable's name and gives its value. Per-layer
+    genes have one for each layer of the deepest network, of which unused layers are ignored."""
+    values = {gene.name: one(gene, gene.name) for gene in space.scalar_genes}
     for gene in space.layer_genes:
-        for layer in range(space.max_layers):
-            yield f"{gene.name}_{layer}", gene
+        values[gene.name] = tuple(one(gene, f"{gene.name}_{layer}") for layer in range(space.max_layers))
+    return values
 
 
-def _genome(space: SearchSpace, flat: dict[str, Any]) -> Genome:
-    values = {gene.name: flat[gene.name] for gene in space.scalar_genes}
-    for gene in space.layer_genes:
-        values[gene.name] = tuple(flat[f"{gene.name}_{layer}"] for layer in range(space.max_layers))
-    return space.repair(values)
+def _variables(space: SearchSpace) -> dict[str, Gene]:
+    found: dict[str, Gene] = {}
+    by_variable(space, lambda gene, name: found.setdefault(name, gene))
+    return found
 
 
 def run_random(space: SearchSpace, evaluate, m: int, budget: int, seed: int) -> None:
@@ -85,14 +84,15 @@ def run_pymoo(space: SearchSpace, evaluate, m: int, budget: int, seed: int) -> N
     def value(gene: Gene, x) -> Any:
         return gene.from_unit(float(x)) if gene.options is None else gene.options[int(x)]
 
-    genes = dict(_variables(space))
+    genes = _variables(space)
 
     class Problem(ElementwiseProblem):
         def __init__(self) -> None:
             super().__init__(vars={name: variable(gene) for name, gene in genes.items()}, n_obj=m)
 
         def _evaluate(self, x, out, *args, **kwargs) -> None:
-            out["F"] = _once_more(evaluate, _genome(space, {name: value(genes[name], v) for name, v in x.items()}))
+            values = by_variable(space, lambda gene, name: value(gene, x[name]))
+            out["F"] = _once_more(evaluate, space.repair(values))
 
     algorithm = MixedVariableGA(pop_size=POPULATION, survival=RankAndCrowdingSurvival())
     with contextlib.suppress(_Spent):
@@ -114,18 +114,20 @@ def run_deap(space: SearchSpace, evaluate, m: int, budget: int, seed: int) -> No
             super().__init__(units)
             self.fitness = Fitness()
 
-    genes = list(_variables(space))
+    places = {name: k for k, name in enumerate(_variables(space))}
+
+    def genome(member: Member) -> Genome:
+        return space.repair(by_variable(space, lambda gene, name: gene.from_unit(min(member[places[name]], 1 - 1e-12))))
 
     def evaluated(members: list[Member]) -> list[Member]:
         for member in members:
-            units = {name: gene.from_unit(min(u, 1 - 1e-12)) for (name, gene), u in zip(genes, member)}
-            member.fitness.values = _once_more(evaluate, _genome(space, units))
+            member.fitness.values = _once_more(evaluate, genome(member))
         return members
 
     random.seed(seed)  # from here its operators draw
     bounds = {"low": 0.0, "up": 1.0}
     with contextlib.suppress(_Spent):
-        population = evaluated([Member(random.random() for _ in genes) for _ in range(POPULATION)])
+        population = evaluated([Member(random.random() for _ in places) for _ in range(POPULATION)])
         population = tools.selNSGA2(population, POPULATION)
         while True:
             children = [Member(member) for member in tools.selTournamentDCD(population, POPULATION)]
@@ -133,7 +135,7 @@ def run_deap(space: SearchSpace, evaluate, m: int, budget: int, seed: int) -> No
                 if random.random() <= 0.9:
                     tools.cxSimulatedBinaryBounded(one, other, eta=20.0, **bounds)
                 for child in (one, other):
-                    tools.mutPolynomialBounded(child, eta=20.0, indpb=1 / len(genes), **bounds)
+                    tools.mutPolynomialBounded(child, eta=20.0, indpb=1 / len(places), **bounds)
             population = tools.selNSGA2(population + evaluated(children), POPULATION)
 
 

@@ -57,10 +57,10 @@ class Climbing(Archive):
         if not climbed:
             return {}
         same = unchanged(*zip(*((told[0], told[-1]) for told in climbed)))
-        if not np.isfinite(self._ranges).all():  # nothing was feasible
+        ranges = np.transpose(self._ranges)
+        if not np.isfinite(ranges).all():  # nothing was feasible
             return {}
-        ranges = zip(*(part.tolist() for part in self._ranges))
-        return {j: pair for j, pair in enumerate(ranges) if same[j]}
+        return {j: (least, most) for j, (least, most) in enumerate(ranges.tolist()) if same[j]}
 
     def climbed(self) -> list[Individual]:
         """The latest that have been asked for above the first rung, latest first."""

@@ -43,8 +43,8 @@ class Expected(NamedTuple):
 class Screening:
     """An inner evolution on the surrogate, from the population; of all its offspring those are chosen that, one after
     the other, are expected to add most to the hypervolume of the front and of what is still being evaluated. While
-    nothing that has values meets the constraints, it is those that are expected to break them least,
-    unless they are likely to fail.
+    nothing that has values meets the constraints, it is those that are expected to break them least, unless they are
+    likely to fail.
 
     What failed is learned from as well (see ``Soundness``). How far all this is followed depends on how well the
     surrogate has lately told right (see ``Surrogate.skill``): its share of a generation fades with that, and the rest

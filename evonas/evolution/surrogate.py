@@ -91,7 +91,8 @@ class Surrogate:
         watched: int = 0,
         violations: Mapping[Genome, float] | None = None,
     ) -> None:
-        self._features, self._names, self._rungs, self._watched = features, names, rungs, watched
+        self._features, self._names, self._rungs = features, names, rungs
+        self._objectives = len(names) - watched
         chosen = self._individuals = sorted(individuals, key=lambda i: i.index)
         self._range = self._known_range(chosen)
         self._models: dict[int, tuple[GaussianProcess, _Warp, bool]] = {}
@@ -112,7 +113,7 @@ class Surrogate:
                 spread = y.std()
             if not (np.isfinite(spread) and np.ptp(y)):  # all alike, or too far apart for the model's numbers
                 self._constant[j] = float(np.sort(y)[len(y) // 2])
-                skills += [] if np.isfinite(spread) or j >= len(names) - watched else [0.0]
+                skills += [] if np.isfinite(spread) or j >= self._objectives else [0.0]
                 continue
             warp = _Warp(y)
             if changes not in self._over:
@@ -120,11 +121,11 @@ class Surrogate:
                 self._over[changes] = Inputs(x, self._groups(changes))
             model = GaussianProcess(self._over[changes], warp.heights)
             self._models[j] = model, warp, changes
-            if j < len(names) - watched:
+            if j < self._objectives:
                 skills.append(_skill(model, points, warp.heights))
         self._breaking, self.limits = self._broken_by(violations) if violations else (None, frozenset())
         ranked = [skill for skill in skills if skill is not None]
-        unknown = skills or any(j < len(names) - watched for j in self._constant)
+        unknown = skills or any(j < self._objectives for j in self._constant)
         self.skill = min(ranked, default=0.0 if unknown else 1.0)
 
     def _broken_by(self, violations: Mapping[Genome, float]) -> tuple[_Breaking | None, frozenset[str]]:
@@ -195,7 +196,7 @@ class Surrogate:
         }
         for j, (model, warp, changes) in self._models.items():
             mean[:, j], std[:, j] = warp.back(*model.predict(across[changes]))
-            if j >= len(self._names) - self._watched:  # constraints may not take just any number
+            if j >= self._objectives:  # constraints may not take just any number
                 mean[:, j] = np.clip(mean[:, j], *warp.seen)
         return mean, std
 
