@@ -9,12 +9,12 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from evonas.evolution import Engine
+from evonas.evolution import AsynchronousEngine, Engine
 from evonas.executors import make_executor
 from evonas.fitness import ProxyEvaluator
 from evonas.genome import read_space, space_from_dict, space_to_dict
 from evonas.record import Measure, Objective, Outcome, objective
-from evonas.search import Listener, Search
+from evonas.search import AsynchronousSearch, Listener, Search
 from evonas.store import Store
 
 MOODS = ("fine", "crash", "raise", "nan", "hang", "memory", "measure_raise", "measure_crash", "exact_nan")
@@ -190,12 +190,12 @@ class Patient(Search):
 def run(
     folder, evaluator, generations, *, space=None, objectives=("loss", "latency"), population=6, seed=1, seeds=(),
     executor="serial", workers=1, deadline=None, tokens=None, patience=None, screen=None, offspring=None,
-    initial=None, surrogate=False, known=None, **options,
+    initial=None, surrogate=False, known=None, asynchronous=False, **options,
 ) -> str:  # fmt: skip
     """Start the run in ``folder``, or go on with it."""
     goals = [o if isinstance(o, Objective) else objective(o) for o in objectives]
     after = [c for c in options.get("constraints", ()) if c.name in evaluator.trained_names]
-    engine = Engine(
+    engine = (AsynchronousEngine if asynchronous else Engine)(
         space or own_space(),
         goals,
         population_size=population,
@@ -212,10 +212,11 @@ def run(
     )
     exists = (Path(folder) / "population.h5").exists()
     with (
-        make_executor(executor, evaluator, workers, {"OMP_NUM_THREADS": "1"}) as pool,
+        make_executor(executor, evaluator, workers, {"OMP_NUM_THREADS": "1"}, spare=asynchronous) as pool,
         Store.open(folder, write=True) if exists else Store.create(folder, header(engine)) as store,
     ):
-        return Search(engine, store, pool, evaluator, **options).run(generations, deadline, tokens, patience)
+        kind = AsynchronousSearch if asynchronous else Search
+        return kind(engine, store, pool, evaluator, **options).run(generations, deadline, tokens, patience)
 
 
 def run_on_text(folder, data, space_file, executor, workers, **options) -> str:

@@ -19,8 +19,8 @@ goes to trainings.
 Directions, not proof: the engine's own models are Gaussian processes too and find their like easier to learn than a
 training. What helps here is to be shown by bench_evolve.py.
 
-evonas: as a search has it. without surrogate: the same. full length: every candidate trains to the last rung at once,
-    with the surrogate.
+evonas: as a search with a budget has it. with a barrier: the same, but each generation waits for its slowest.
+without surrogate: as evonas. full length: every candidate trains to the last rung at once, with the surrogate.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from evonas.config import GROWTH, REDUCTION
-from evonas.evolution import Engine, gp, hypervolume, stratified
+from evonas.evolution import AsynchronousEngine, Engine, gp, hypervolume, stratified
 from evonas.evolution.rungs import described
 from evonas.executors import Call, Failure
 from evonas.fitness.evaluate import rung_tokens
@@ -48,11 +48,12 @@ from evonas.genome import Genome, SearchSpace, space_from_dict, space_to_dict
 from evonas.genome.graph import cost
 from evonas.record import Measure, Objective, Outcome
 from evonas.report.sample import losses_told
-from evonas.search import Search
+from evonas.search import AsynchronousSearch, Search
 from evonas.store import Store
 
 ARMS = {
     "evonas": {"surrogate": True},
+    "with a barrier": {"surrogate": True},
     "without surrogate": {"surrogate": False},
     "full length": {"surrogate": True, "rungs": 1},
 }
@@ -190,9 +191,32 @@ class Evaluator:
 class Executor:
     """Workers that take their time on a ``Clock``, as ``evonas.executors`` has them otherwise."""
 
+    paused = 0.0  # seconds that an outcome's cost holds too many
+
     def __init__(self, evaluator: Evaluator, workers: int, clock: Clock) -> None:
         self.evaluator, self.workers, self.clock = evaluator, workers, clock
         self.busy, self.done = 0.0, []  # seconds of all workers; (moment, loss, latency) at the last rung
+        self._flying: list[tuple] = []  # (end, key, call, what it gives)
+
+    def stream(self, more: Callable[[], Call | None], timeout: Any = None, deadline: float | None = None) -> Iterator:
+        while True:
+            while len(self._flying) < self.workers and self.clock() < deadline and (call := more()) is not None:
+                found = self.clock.skipped(lambda call=call: self.evaluator.train(*call.args))
+                heapq.heappush(self._flying, (self.clock() + found.cost["seconds"], call.key, call, found))
+            if not self._flying:
+                return
+            end, key, call, found = heapq.heappop(self._flying)
+            left = max(0.0, end - deadline)
+            self.busy += max(0.0, found.cost["seconds"] - left)
+            self.clock.add(min(end, deadline) - self.clock())
+            if not left:
+                self._note(call, found)
+            yield key, Failure("deadline", "") if left else found
+
+    def _note(self, call: Call, found: Outcome) -> None:
+        if call.args[1] == len(self.evaluator.rungs) - 1:
+            latency = self.evaluator.emulator([call.args[0]])[0][-2]
+            self.done.append((self.clock(), found.measures["loss"].value, latency))
 
     def map_alone(self, calls: Iterable[Call], timeout: Any = None, deadline: float | None = None) -> Iterator:
         for call in calls:
@@ -200,7 +224,9 @@ class Executor:
                 yield call.key, Failure("deadline", "", 0)
                 continue
             found = self.clock.skipped(lambda call=call: self.evaluator.measure(*call.args))
-            self.clock.add(self.evaluator.emulator.timing)
+            timing = self.evaluator.emulator.timing
+            self.clock.add(timing)
+            self._flying = [(end + timing, *rest) for end, *rest in self._flying]  # trainings pause
             yield call.key, found
 
     def map(self, calls: Iterable[Call], timeout: Any = None, deadline: float | None = None) -> Iterator:
@@ -216,30 +242,33 @@ class Executor:
             self.busy += stopped - began
         for end, k, finished in sorted(ends):
             self.clock.add(end - self.clock())
-            if finished and calls[k].args[1] == len(self.evaluator.rungs) - 1:
-                latency = self.evaluator.emulator([calls[k].args[0]])[0][-2]
-                self.done.append((self.clock(), found[k].measures["loss"].value, latency))
+            if finished:
+                self._note(calls[k], found[k])
             yield calls[k].key, found[k] if finished else Failure("deadline", "")
 
 
-def search(emulator: Emulator, seed: int, seconds: float, workers: int, arm: dict, changes: dict) -> tuple:
+def search(emulator: Emulator, seed: int, seconds: float, workers: int, arm: str, changes: dict) -> tuple:
     """(seconds since the start, loss, latency) of everything trained to the end; how many networks were asked for; the
     share of the workers' time in trainings."""
     of_run = emulator.settings
     sizes = {f"{name}_size": size for name in ("population", "offspring") if (size := of_run.get(name))}
     sizes["reduction"] = of_run.get("reduction", REDUCTION)
-    settings = {"rungs": len(emulator.tokens), **sizes, **arm, **changes}
+    settings = {"rungs": len(emulator.tokens), **sizes, **ARMS[arm], **changes}
+    waits = arm == "with a barrier" or workers == 1
     if settings["rungs"] > 1 and "offspring_size" in settings and "population_size" in settings:  # as ``evolve`` has it
         settings.setdefault("initial_size", min(settings["offspring_size"], settings["population_size"]))
     objectives = [Objective("loss", "nats"), Objective("latency", "ms")]
-    engine = Engine(emulator.space, objectives, seed=seed, known=emulator.work, **settings)
+    engine = (Engine if waits else AsynchronousEngine)(
+        emulator.space, objectives, seed=seed, known=emulator.work, **settings
+    )
     evaluator, clock = Evaluator(emulator, settings["rungs"]), Clock()
     executor = Executor(evaluator, workers, clock)
     header = {"objectives": [{"name": o.name, "unit": o.unit, "direction": "min"} for o in objectives]}
     with tempfile.TemporaryDirectory() as folder:
         with Store.create(Path(folder) / "run", {**header, "space": space_to_dict(emulator.space)}) as store:
             began = clock()
-            Search(engine, store, executor, evaluator, clock=clock).run(10**6, began + seconds)
+            kind = Search if waits else AsynchronousSearch
+            kind(engine, store, executor, evaluator, clock=clock).run(10**6, began + seconds)
             took = clock() - began
     rows = np.array(executor.done).reshape(-1, 3) - [began, 0, 0]
     return rows, len(engine.seen), executor.busy / (workers * took)
@@ -271,7 +300,7 @@ def main() -> None:
     for name in options.arm or ARMS:
         found, counts = [], []
         for seed in range(options.first_seed, options.first_seed + (2 if options.quick else options.seeds)):
-            rows, asked, busy = search(emulator, seed, options.seconds, options.workers, ARMS[name], changes)
+            rows, asked, busy = search(emulator, seed, options.seconds, options.workers, name, changes)
             parts = [rows[rows[:, 0] <= q * options.seconds, 1:] for q in QUARTERS]
             found.append([hypervolume(part, ideal, reference) if len(part) else 0.0 for part in parts])
             counts.append((asked, len(rows), busy))

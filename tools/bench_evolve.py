@@ -8,9 +8,10 @@
 The currency is the loss after the default number of training tokens. Random search and Optuna train every candidate so
 long; evonas gets there by rungs. Optuna also has evonas' first population, which knows the space's prior, and with it
 the easier way a person would go: short trainings (those of evonas' first rung) for 70% of the time, then its front
-trained in full. evonas runs without the prior too. Every arm pays for measuring and training through the same search
-loop, executor and store; only who proposes differs. Optuna's NSGA-II runs with its own defaults but for the population
-size (evonas', better than its 50 at this many evaluations).
+trained in full. evonas runs without the prior too, and with a barrier at the end of each generation. Every other arm
+pays for measuring and training through the same search loop without one, executor and store; only who proposes differs.
+Optuna's NSGA-II runs with its own defaults but for the population size (evonas', better than its 50 at this many
+evaluations).
 The figure is the hypervolume of the points in that currency, over wall-clock, within one box per corpus: from the best
 value of each objective over all arms to the 90th percentile of the points of random search, or, where that is no arm,
 of the arm named first: the table says which. Needs optuna.
@@ -30,13 +31,13 @@ import numpy as np
 from search_peers import by_variable
 
 from evonas.config import DEVICE_DEFAULTS, GROWTH, REDUCTION
-from evonas.evolution import Candidate, Engine, hypervolume
+from evonas.evolution import AsynchronousEngine, Candidate, Engine, hypervolume
 from evonas.executors import Call, Failure, default_workers, make_executor
 from evonas.fitness import ProxyEvaluator
 from evonas.fitness.schedule import prior_for
 from evonas.genome import SearchSpace, read_space, space_from_dict, space_to_dict
 from evonas.record import objective
-from evonas.search import Search
+from evonas.search import AsynchronousSearch, Search
 from evonas.store import Store
 
 OBJECTIVES = ("loss", "latency")
@@ -45,7 +46,7 @@ SEARCH_SHARE = 0.7  # of the time of an arm that trains its front at the end
 DEFAULTS = DEVICE_DEFAULTS["cpu"]
 
 
-class EngineWithoutPrior(Engine):
+class EngineWithoutPrior(AsynchronousEngine):
     """evonas where the space says nothing of what to try first."""
 
     def __init__(self, space: SearchSpace, *args, **kwargs) -> None:
@@ -53,7 +54,7 @@ class EngineWithoutPrior(Engine):
         super().__init__(space_from_dict(data), *args, **kwargs)
 
 
-class RandomSearch(Engine):
+class RandomSearch(AsynchronousEngine):
     """Every candidate drawn from the space; nothing is learned."""
 
     def _propose(self, generation: int, index: int) -> Candidate | None:
@@ -120,11 +121,12 @@ class OptunaOurStart(OptunaSearch):
 
 # Who proposes, and how candidates train: "rungs", "full", or "short" with the front trained in full at the end.
 ARMS = {
-    "evonas": (Engine, "rungs"),
-    "evonas, surrogate": (Engine, "rungs"),
+    "evonas": (AsynchronousEngine, "rungs"),
+    "evonas, surrogate": (AsynchronousEngine, "rungs"),
+    "evonas, surrogate, with a barrier": (Engine, "rungs"),
     "evonas, surrogate, no prior": (EngineWithoutPrior, "rungs"),
-    "evonas, full length": (Engine, "full"),
-    "evonas, surrogate, full length": (Engine, "full"),
+    "evonas, full length": (AsynchronousEngine, "full"),
+    "evonas, surrogate, full length": (AsynchronousEngine, "full"),
     "random": (RandomSearch, "full"),
     "optuna NSGA-II": (OptunaSearch, "full"),
     "optuna NSGA-II, our start": (OptunaOurStart, "full"),
@@ -204,13 +206,14 @@ def run_arm(arm: str, space: SearchSpace, data: str | None, seconds: float, seed
             known=evaluator.known,
             surrogate="surrogate" in arm,
         )
+        waits = not isinstance(engine, AsynchronousEngine)
         end = time.monotonic() + seconds
         with (
-            make_executor("processes", evaluator, workers, {"OMP_NUM_THREADS": "1"}) as executor,
+            make_executor("processes", evaluator, workers, {"OMP_NUM_THREADS": "1"}, spare=not waits) as executor,
             Store.create(Path(folder) / "run", header) as store,
         ):
             search_end = end - (1 - SEARCH_SHARE) * seconds if way == "short" else end
-            Search(engine, store, executor, evaluator).run(10**6, search_end)
+            (Search if waits else AsynchronousSearch)(engine, store, executor, evaluator).run(10**6, search_end)
             paid = np.cumsum([r.cost.get("tokens", 0.0) for r in store.records])
             rows = [
                 (at, tokens_paid, *(record.value(n) for n in OBJECTIVES))

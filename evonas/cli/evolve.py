@@ -13,6 +13,7 @@ import click
 
 from ..config import DEVICE_DEFAULTS, GROWTH, REDUCTION
 from ..errors import EvonasError
+from .hands import Hands
 from .options import Tokens, end_of, generations_to_do, precision_option, search_options, share_of
 from .running import needs_of, run_search
 
@@ -148,8 +149,8 @@ def _default(name: str) -> str:
 @search_options
 def evolve(
     generations, population, offspring, task, data, context, space, objectives, constraints, goals, seed_genomes, reuse,
-    widen, tokens, rungs, surrogate, timeout, run_name, seed, device, precision, budget, patience, workers, calibrate,
-    executor,
+    widen, tokens, rungs, surrogate, timeout, run_name, seed, device, precision, budget, patience, workers,
+    asynchronous, calibrate, executor,
 ) -> None:  # fmt: skip
     """Search for transformers that are accurate and fast on this device.
 
@@ -220,7 +221,7 @@ def evolve(
         calibrate=share_of(calibrate),
     )
     _note_lengths(settings, wanted_space, genomes, context_of_seed)
-    run_search(settings, wanted_space, folder, None, deadline, workers, executor)
+    run_search(settings, wanted_space, folder, None, deadline, Hands(workers, executor, asynchronous))
 
 
 def _new_folder(task: str, run_name: str | None) -> Path:

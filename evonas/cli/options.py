@@ -96,6 +96,13 @@ def search_options(command):
             ),
             workers_option,
             click.option(
+                "--asynchronous/--synchronous",
+                default=None,
+                help="Whether a worker goes on to the next candidate as soon as it is free, or waits for the slowest of"
+                " the generation; then the same seed is the same search. Default: asynchronous with --budget, where"
+                " two workers or more train on CPUs of this machine.",
+            ),
+            click.option(
                 "--calibrate",
                 metavar="SHARE",
                 help="Such as 5%: share of the time that is spent, after the search, on measuring how far its short"

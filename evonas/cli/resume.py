@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ..errors import EvonasError
+from .hands import Hands
 from .options import data_option, end_of, generations_to_do, moved_data, search_options, share_of
 from .running import run_search
 
@@ -36,7 +37,7 @@ _ENDS = {  # why a search ended -> what is said of the run
 @click.option("--timeout", metavar="TIME", help="Longest training of one candidate from now on. Default: the run's.")
 @data_option
 @search_options
-def resume(run, generations, timeout, data, budget, patience, workers, calibrate, executor) -> None:
+def resume(run, generations, timeout, data, budget, patience, workers, asynchronous, calibrate, executor) -> None:
     """Continue an interrupted RUN, or extend a finished one. Default: the newest run.
 
     Without options an interrupted search ends as it was told to: after its generations, with what was left of its
@@ -88,7 +89,8 @@ def resume(run, generations, timeout, data, budget, patience, workers, calibrate
                 f"Extend it: {_further(store)}{_or_calibrate(settings, store)}",
             )
         space = space_from_dict(store.header["space"], stored=True)
-        run_search(settings, space, folder, store, deadline, workers, executor, earlier, ended, not as_told)
+        hands = Hands(workers, executor, asynchronous)
+        run_search(settings, space, folder, store, deadline, hands, earlier, ended, not as_told)
 
 
 def _check_device(settings: Settings, store: Store) -> None:

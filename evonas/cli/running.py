@@ -15,7 +15,7 @@ import click
 
 from ..config import GROWTH
 from ..errors import EXIT_FAILED, EXIT_INTERRUPTED, EvonasError
-from .options import CLOSING_SECONDS, SETTLING_SECONDS, SETTLING_SHARE, worker_count
+from .options import CLOSING_SECONDS, SETTLING_SECONDS, SETTLING_SHARE
 
 if TYPE_CHECKING:
     from ..config import Settings
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ..record import Constraint
     from ..search import Search
     from ..store import Known, Store
+    from .hands import Hands
     from .progress import Progress
 
 CHECKPOINTS = "weights"  # of trainings that may go on, in the run's folder
@@ -34,22 +35,21 @@ _SAME_VERSION = "scaled_rates", "sparing_muon"
 
 def run_search(
     settings: Settings, space: SearchSpace, folder: Path, store: Store | None, deadline: float | None,
-    workers: int | None, executor_name: str, earlier: float = 0.0, ended: str | None = None, told: bool = False,
+    hands: Hands, earlier: float = 0.0, ended: str | None = None, told: bool = False,
 ) -> None:  # fmt: skip
     """Run or continue a search and print how it ended. ``store`` None: make one, once all else is known to be right.
     ``earlier``: seconds of sittings before this one that count in the share of the time that a calibration gets.
     ``ended``: why the search came to its end already; what follows it is done. ``told``: from here the run is told anew
     how far to go."""
-    from ..executors import make_executor
     from ..fitness import device_text
     from ..genome import transformer_genome
     from ..record import Constraint
-    from ..search import FIRST_TIMEOUT, Search, bring_here
+    from ..search import FIRST_TIMEOUT, AsynchronousSearch, Search, bring_here
     from ..store import Store, note_aim, note_end, note_settled, note_spent
     from ..tasks import fingerprint
     from .progress import Progress
 
-    check_workers(workers)
+    check_workers(hands.workers)
     constraints = tuple(Constraint.parse(text) for text in settings.constraints)
     evaluator = evaluator_of(settings, needs_of(settings), checkpoints=str(folder.resolve() / CHECKPOINTS))
     data = fingerprint(evaluator.task)  # a data file that can't be used is found now
@@ -58,15 +58,14 @@ def run_search(
     seeds = {transformer_genome(s["genes"]): s["label"] for s in settings.seeds}
     if settings.calibrate and "loss" not in evaluator.trained_names:
         raise EvonasError("--calibrate tells how well losses are ranked; this search has none", "Leave it out.")
-    engine = _engine(settings, space, evaluator, constraints, list(seeds))
+    wait = hands.wait(settings.device, evaluator, deadline)
+    engine = _engine(settings, space, evaluator, constraints, list(seeds), wait)
     known = _reused(settings, evaluator, data, again=store is not None)
-    count = worker_count(workers, settings.device)
-    env = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"} if settings.device == "cpu" else None
     progress = Progress(settings, deadline, folder)
     progress.seeds = {genome.id: label for genome, label in seeds.items()}
     with contextlib.ExitStack() as stack:
         progress.check = stack.enter_context(interrupts())
-        executor = stack.enter_context(make_executor(executor_name, evaluator, count, env))
+        executor = stack.enter_context(hands.make_executor(settings.device, evaluator, wait))
         _note_unreachable(settings, len(evaluator.rungs), begun=store is not None)
         if store is None:
             notes = {"vocab_size": evaluator.task.vocab_size, **({} if data is None else {"data": data})}
@@ -80,11 +79,11 @@ def run_search(
                 note_aim(store)
             store.set_header(settings=settings.to_dict())  # a new goal outlives an interruption
         # On a cluster other machines measure.
-        device = None if executor_name == "ray" else device_text(settings.device)
+        device = None if hands.executor == "ray" else device_text(settings.device)
         try:
             if device is not None:
                 bring_here(store, executor, evaluator, device, settings.timeout or FIRST_TIMEOUT, deadline)
-            search = Search(
+            search = (Search if wait else AsynchronousSearch)(
                 engine,
                 store,
                 executor,
@@ -97,11 +96,11 @@ def run_search(
                 listener=progress,
             )
             began = progress.started - earlier
-            here = None if executor_name == "ray" else workers  # a calibration trains on this machine
+            here = None if hands.executor == "ray" else hands.workers  # a calibration trains on this machine
             about = search, settings, deadline, progress, began, here
             ended, sample, settled = _searched(*about) if ended is None else (ended, *_followed(*about))
         except KeyboardInterrupt:
-            again = _resume_command(store.reference, workers, executor_name)
+            again = hands.to_resume(store.reference)
             click.echo(f"\nInterrupted; every finished evaluation is kept. Go on with: {again}", err=True)
             raise SystemExit(EXIT_INTERRUPTED) from None
         finally:
@@ -360,9 +359,14 @@ def check_data(store: Store, settings: Settings, data: str | None, verb: str = "
 
 
 def _engine(
-    settings: Settings, space: SearchSpace, evaluator: ProxyEvaluator, constraints: Sequence[Constraint], seeds: list
+    settings: Settings,
+    space: SearchSpace,
+    evaluator: ProxyEvaluator,
+    constraints: Sequence[Constraint],
+    seeds: list,
+    wait: bool = True,
 ) -> Engine:
-    from ..evolution import Engine
+    from ..evolution import AsynchronousEngine, Engine
     from ..record import Constraint, objective
 
     known = [c for c in constraints if c.name in evaluator.exact_names]
@@ -377,7 +381,7 @@ def _engine(
     def broken(values: Mapping[str, float]) -> float:
         return sum(c.violation(values[c.name]) for c in after)
 
-    engine = Engine(
+    engine = (Engine if wait else AsynchronousEngine)(
         space,
         [objective(name) for name in settings.objectives],
         population_size=settings.population,
@@ -449,14 +453,6 @@ def _check_found(store: Store, progress: Progress) -> None:
             hint,
             exit_code=EXIT_FAILED,
         )
-
-
-def _resume_command(run: str, workers: int | None, executor_name: str) -> str:
-    """What goes on with the run as it was asked for; the store knows where it ends."""
-    words = ["evonas", "resume", run]
-    words += ["--workers", str(workers)] if workers is not None else []
-    words += ["--executor", executor_name] if executor_name != "auto" else []
-    return " ".join(words)
 
 
 @contextlib.contextmanager

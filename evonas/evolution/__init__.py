@@ -1,6 +1,7 @@
 """A public ask/tell engine for multi-objective evolution over any ``SearchSpace``, without torch."""
 
 from .arrays import ArrayEngine
+from .asynchronous import AsynchronousEngine
 from .engine import Candidate, Engine
 from .fitness import Individual, ParetoFitness
 from .sampling import stratified
@@ -9,6 +10,7 @@ from .variation import mate, mutate
 
 __all__ = [
     "ArrayEngine",
+    "AsynchronousEngine",
     "Candidate",
     "Engine",
     "Individual",

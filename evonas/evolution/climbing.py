@@ -102,15 +102,22 @@ class Climbing(Archive):
         before = self._closing, self._offspring_wanted, self._finishing, self._by_price
         how = closing, offspring, only, self.frugal
         self._closing, self._offspring_wanted, self._finishing = closing, offspring, only
-        begun = self._outstanding.get(self.generation) or self._told.get(self.generation)
-        if before != how and not begun:
+        if before != how and not self._has_begun():
             for candidate in self._promoted:
-                if candidate.rung > 1:
-                    self._climbed[candidate.genome.id] = candidate.rung - 1
-                else:
-                    del self._climbed[candidate.genome.id]
+                self._lower(candidate)
             self._promoted = []
             self._promote()
+
+    def _lower(self, candidate: Candidate) -> None:
+        """One that was to go on stays where it is."""
+        if candidate.rung > 1:
+            self._climbed[candidate.genome.id] = candidate.rung - 1
+        else:
+            del self._climbed[candidate.genome.id]
+
+    def _has_begun(self) -> bool:
+        """Whether something of the generation that runs was asked for."""
+        return bool(self._outstanding.get(self.generation) or self._told.get(self.generation))
 
     def unfinished(self, beyond: bool = False) -> list[Individual]:
         """Those below the last rung that are to go on: seed genomes; then members and reserve that are expected on the
@@ -170,9 +177,10 @@ class Climbing(Archive):
         return list(self._promoted)
 
     def waiting(self) -> set[str]:
-        """Ids of the genomes that may still come again at a higher rung."""
+        """Ids of the genomes that are being evaluated or may still come again at a higher rung."""
         ids = {i.genome.id for i in (*self.population, *self.reserve) if i.rung < self.rungs - 1}
-        return ids | {c.genome.id for c in self._promoted} | {g.id for g in self.seed_genomes}
+        asked_for = (c.genome.id for waiting in self._outstanding.values() for c in waiting.values())
+        return ids | {c.genome.id for c in self._promoted} | {g.id for g in self.seed_genomes} | set(asked_for)
 
     def _line(self) -> list[Individual]:
         """Who goes on before whom: as soon as there is a front to add to, those that are expected on it, who adds most
@@ -181,6 +189,10 @@ class Climbing(Archive):
         best_first = select_nsga2(self.population, len(self.population), np.random.default_rng(0))
         elites = stratum_elites(best_first, self.steady(), self.population_size // 2)
         return [*hopeful, *interleaved(best_first, elites), *(self.reserve if self.exhausted else ())]
+
+    def _first_index(self) -> int:
+        """Of the candidates of the generation that go on: after those that are new."""
+        return self._numbers.size(self.generation)
 
     def _promote(self) -> None:
         """Choose who goes on in the generation that begins: seed genomes in any case, then as they stand in line."""
@@ -206,7 +218,7 @@ class Climbing(Archive):
             elif self.exhausted:  # nothing new is left to try: what there is may train to the end
                 share = len(waiting)
             chosen += waiting[: max(share, first)]
-        index = self._numbers.size(self.generation)
+        index = self._first_index()
         for k, individual in enumerate(chosen):
             rung = individual.rung + 1
             self._climbed[individual.genome.id] = rung

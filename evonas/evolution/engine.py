@@ -303,12 +303,17 @@ class Engine(Climbing):
         asked = waiting.get(candidate.index)
         if asked is not candidate and asked != candidate:
             raise EvonasError(f"candidate {candidate.genome.id} was not asked for, or told twice")
-        individual = self._individual(candidate, self._numbers.number(candidate), values, violation)
+        placed = self.placed(candidate)
+        individual = self._individual(placed, self._numbers.number(placed), values, violation)
         del waiting[candidate.index]
-        self._told.setdefault(candidate.generation, {})[candidate.genome.id] = individual
-        self._children.setdefault(candidate.generation, []).append(candidate)
-        self._note(candidate, individual)
+        self._told.setdefault(placed.generation, {})[candidate.genome.id] = individual
+        self._children.setdefault(placed.generation, []).append(placed)
+        self._note(placed, individual)
         self._finish_generations()
+
+    def placed(self, candidate: Candidate) -> Candidate:
+        """The candidate at the generation and index where its result will count: those at which it was asked for."""
+        return candidate
 
     def _finish_generations(self) -> None:
         while self._is_complete(self.generation):
@@ -337,7 +342,7 @@ class Engine(Climbing):
         if self.rungs > 1:
             members = {i.genome.id for i in self.population}
             self._set_aside(i for i in (*pool, *aside) if i.genome.id not in members)
-        del self._outstanding[self.generation]
+        self._forget(self.generation)
         self._short.pop(self.generation, None)
         self.generation += 1
         # A short last generation (space exhausted) ends here: numbering goes on with the next one.
@@ -351,6 +356,9 @@ class Engine(Climbing):
             self.box = hypervolume_box(self.points([i for i in done if i.feasible]))
         self._add_up()
         self._promote()
+
+    def _forget(self, generation: int) -> None:
+        del self._outstanding[generation]
 
     def _spread(self, generation: int) -> bool:
         """Whether those of the generations before that one say what the space holds: the best known come first."""

@@ -37,7 +37,9 @@ EXECUTORS = {
 }
 
 
-def make_executor(name: str, target: Any, workers: int | None = None, env: Mapping[str, str] | None = None) -> Executor:
+def make_executor(
+    name: str, target: Any, workers: int | None = None, env: Mapping[str, str] | None = None, spare: bool = False
+) -> Executor:
     """Start the executor of that name.
 
     Args:
@@ -46,6 +48,7 @@ def make_executor(name: str, target: Any, workers: int | None = None, env: Mappi
         workers: how many calls run at once; None for one per CPU. "serial" always has one.
         env: environment variables of the workers, such as ``{"OMP_NUM_THREADS": "1"}``. They are set before a
             worker imports anything; "serial" runs in this process and leaves its environment alone.
+        spare: of processes, one more for what is done alone; see ``ProcessExecutor``.
 
     Raises:
         EvonasError: an unknown name, a number of workers below 1, a target that cannot be pickled, or a
@@ -60,4 +63,4 @@ def make_executor(name: str, target: Any, workers: int | None = None, env: Mappi
         return SerialExecutor(target)
     if kind is RayExecutor:
         return RayExecutor(target, workers, env)
-    return ProcessExecutor(target, workers or default_workers(), env)
+    return ProcessExecutor(target, workers or default_workers(), env, spare=spare)

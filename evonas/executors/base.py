@@ -14,6 +14,7 @@ from typing import Any
 from ..errors import EvonasError
 
 Timeout = float | Callable[[], float] | None
+More = Callable[[], "Call | None"]
 
 # Why a call has no result; the names of `record.STATUSES`, and "deadline".
 FAILURES = {
@@ -73,9 +74,9 @@ class Executor(ABC):
         when the executor is garbage-collected, when the interpreter exits, and when the parent is killed.
 
     Threads
-        An executor is used from one thread. Only one iterator is active at a time: starting a second before
-        the first is exhausted or closed is a RuntimeError. Scheduling happens inside ``next()``: while the
-        consumer works on a result the running calls go on, but no new one starts.
+        An executor is used from one thread. Only one iterator is active at a time, but for ``map_alone`` beside a
+        ``stream``: starting another before the first is exhausted or closed is a RuntimeError. Scheduling happens
+        inside ``next()``: while the consumer works on a result the running calls go on, but no new one starts.
 
     Failures
         A call that fails is a ``Failure`` in the place of its result, and the run goes on:
@@ -92,14 +93,18 @@ class Executor(ABC):
     Attributes:
         workers: how many calls run at the same time, at most.
         restarts: how many workers were started in place of one that died or had to be stopped.
+        pauses: whether ``map_alone`` pauses the calls of a ``stream``; otherwise it waits for them.
+        paused: seconds that the call of the last result was paused.
     """
 
     workers: int
     restarts: int = 0
+    pauses: bool = False
+    paused: float = 0.0
 
     def __init__(self, workers: int) -> None:
         self.workers = workers
-        self._active = False
+        self._active: list[str] = []  # what runs: a map, a stream, something alone, or this beside a stream
         self._closed = False
 
     def map(
@@ -120,14 +125,25 @@ class Executor(ABC):
             EvonasError: a timeout that is not positive, an argument that cannot be pickled, workers that cannot
                 start, or the one that the target raised.
         """
-        return self._begin(calls, timeout, deadline, alone=False)
+        return self._begin("map", timeout, lambda: self._run(list(calls), timeout, deadline, alone=False))
+
+    def stream(self, more: More, timeout: Timeout = None, deadline: float | None = None) -> Iterator[tuple[Any, Any]]:
+        """Like ``map``, but that calls are taken one by one, from ``more``, each when a worker is free for it: what has
+        come in till then has been handed out. Where there is none, None, it is asked again after the next result; there
+        is an end when there is none and nothing runs.
+
+        ``more``, or who consumes the results, may use ``map_alone`` meanwhile: the calls that run are paused, or, where
+        the backend can't (see ``pauses``), waited for. The time that they pause counts for no timeout, though it does
+        for the deadline; ``paused`` tells it.
+        """
+        return self._begin("stream", timeout, lambda: self._run_stream(more, timeout, deadline))
 
     def map_alone(
         self, calls: Iterable[Call], timeout: Timeout = None, deadline: float | None = None
     ) -> Iterator[tuple[Any, Any]]:
         """Like ``map``, but one call at a time, in the order given, always in the same worker (or the one that
         replaced it), while nothing else of this executor runs or starts: for measuring time and memory."""
-        return self._begin(calls, timeout, deadline, alone=True)
+        return self._begin("alone", timeout, lambda: self._run(list(calls), timeout, deadline, alone=True))
 
     @abstractmethod
     def close(self) -> None:
@@ -137,21 +153,25 @@ class Executor(ABC):
     def _run(self, calls: list[Call], timeout: Timeout, deadline: float | None, alone: bool) -> Iterator:
         """The generator behind ``map`` and ``map_alone``."""
 
-    def _begin(self, calls, timeout, deadline, alone: bool) -> Iterator:
+    @abstractmethod
+    def _run_stream(self, more: More, timeout: Timeout, deadline: float | None) -> Iterator:
+        """The generator behind ``stream``."""
+
+    def _begin(self, kind: str, timeout: Timeout, run: Callable[[], Iterator]) -> Iterator:
         if timeout is not None and not (seconds := timeout() if callable(timeout) else timeout) > 0:
             raise EvonasError(f"a timeout of {seconds} s is not positive", "Give more than 0 seconds, or none.")
         self._check_open()
-        return self._exclusive(self._run(list(calls), timeout, deadline, alone))
+        return self._exclusive(kind, run())
 
-    def _exclusive(self, results: Iterator) -> Iterator:
+    def _exclusive(self, kind: str, results: Iterator) -> Iterator:
         self._check_open()
-        if self._active:
+        if self._active and [*self._active, kind] != ["stream", "alone"]:
             raise RuntimeError("an executor has one active iterator; exhaust or close the other one first")
-        self._active = True
+        self._active.append(kind)
         try:
             yield from results
         finally:
-            self._active = False
+            self._active.remove(kind)
 
     def _check_open(self) -> None:
         if self._closed:

@@ -10,7 +10,18 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from ..errors import EXIT_FAILED, EvonasError
-from .base import MAX_ATTEMPTS, Call, Executor, Failure, Timeout, WorkerTraceback, dump_call, dump_target, load_reply
+from .base import (
+    MAX_ATTEMPTS,
+    Call,
+    Executor,
+    Failure,
+    More,
+    Timeout,
+    WorkerTraceback,
+    dump_call,
+    dump_target,
+    load_reply,
+)
 
 # A worker imports and unpickles the target before it is ready; longer than this, something is wrong.
 START_LIMIT = 300.0
@@ -41,20 +52,31 @@ class Worker(ABC):
     def stop(self) -> None:
         """Kill it now and release what it holds. May be called again."""
 
+    def pause(self) -> None:
+        """Hold it up until ``go_on``; asked for only where the executor ``pauses``."""
+        raise NotImplementedError
+
+    def go_on(self) -> None:
+        raise NotImplementedError
+
 
 class _Task:
-    def __init__(self, call: Call) -> None:
-        self.call = call
+    def __init__(self, call: Call, run: _Run) -> None:
+        self.call, self.run = call, run
         self.attempts = 0
+        self.paused = 0.0  # seconds of this attempt
+        self.lonely = False  # runs with nothing beside it
 
-    def failure(self, status: str, reason: str) -> tuple[Any, Failure]:
-        return self.call.key, Failure(status, reason, self.attempts)
+    def fail(self, status: str, reason: str) -> None:
+        self.run.finished.append((self, Failure(status, reason, self.attempts)))
 
 
 class _Lane:
-    """A place for one worker at a time. ``task`` runs there, ``retry`` is what its next worker begins with."""
+    """A place for one worker at a time. ``task`` runs there, ``retry`` is what its next worker begins with; a ``spare``
+    one is for what is done alone."""
 
-    def __init__(self) -> None:
+    def __init__(self, spare: bool = False) -> None:
+        self.spare = spare
         self.worker: Worker | None = None
         self.given_up = False  # its worker did not start, others did
         self.used = False
@@ -73,13 +95,16 @@ class _Lane:
 
 
 class PoolExecutor(Executor):
-    """``Executor`` over ``workers`` lanes. A backend says how to start a worker and how to wait for events."""
+    """``Executor`` over ``workers`` lanes, and a ``spare`` one where calls of a stream are to pause for what is done
+    alone. A backend says how to start a worker and how to wait for events."""
 
-    def __init__(self, target: Any, workers: int) -> None:
+    def __init__(self, target: Any, workers: int, spare: bool = False) -> None:
         super().__init__(workers)
         self._target = dump_target(target)
-        self._lanes = [_Lane() for _ in range(workers)]
+        self._lanes = [_Lane() for _ in range(workers)] + [_Lane(spare=True)] * spare
+        self.pauses = spare
         self._failed_starts = 0
+        self._streaming: _Run | None = None
 
     @abstractmethod
     def _new_worker(self) -> Worker:
@@ -96,6 +121,13 @@ class PoolExecutor(Executor):
 
     def _run(self, calls: list[Call], timeout: Timeout, deadline: float | None, alone: bool) -> Iterator:
         return _Run(self, calls, timeout, deadline, alone).results()
+
+    def _run_stream(self, more: More, timeout: Timeout, deadline: float | None) -> Iterator:
+        self._streaming = _Run(self, [], timeout, deadline, alone=False, more=more)
+        try:
+            yield from self._streaming.results()
+        finally:
+            self._streaming = None
 
     def _start(self, lane: _Lane) -> None:
         assert lane.worker is None
@@ -139,7 +171,7 @@ class PoolExecutor(Executor):
 
     def _give_up(self, lane: _Lane) -> None:
         """Go on without a worker that does not start, as long as there are others."""
-        if not any(other.ready for other in self._lanes):
+        if lane.spare or not any(other.ready for other in self._lanes):
             raise EvonasError(
                 f"a worker was not ready after {START_LIMIT:g} s",
                 "Ask for fewer workers, or try --executor serial to see where it hangs.",
@@ -150,7 +182,7 @@ class PoolExecutor(Executor):
         self._drop(lane)
         lane.retry, lane.given_up = retry, True
         self.workers -= 1
-        self._lanes.sort(key=lambda each: each.given_up)  # the first one does what is done alone
+        self._lanes.sort(key=lambda each: each.given_up)  # without a spare, the first one does what is done alone
 
     def _count_failed_start(self, how: str) -> None:
         self._failed_starts += 1
@@ -163,49 +195,78 @@ class PoolExecutor(Executor):
 
 
 class _Run:
-    """One ``map`` or ``map_alone`` over the lanes of a pool."""
+    """One ``map``, ``stream`` or ``map_alone`` over the lanes of a pool."""
 
     def __init__(
-        self, pool: PoolExecutor, calls: list[Call], timeout: Timeout, deadline: float | None, alone: bool
+        self,
+        pool: PoolExecutor,
+        calls: list[Call],
+        timeout: Timeout,
+        deadline: float | None,
+        alone: bool,
+        more: More | None = None,
     ) -> None:
-        self.pool, self._limit, self.deadline, self.alone = pool, timeout, deadline, alone
-        self.queue = deque(_Task(call) for call in calls)
+        self.pool, self._limit, self.deadline, self.alone, self.more = pool, timeout, deadline, alone, more
+        self.queue = deque(_Task(call, self) for call in calls)
         self.lonely: deque[_Task] = deque()  # ran out of memory once: run again with nothing else running
-        self.finished: deque[tuple[Any, Any]] = deque()
+        self.finished: deque[tuple[_Task, Any]] = deque()
+        self._dry = more is None  # there is nothing more for now
+        self._held: list[tuple[_Lane, Worker]] = []  # of the stream beside it, paused
+        self._held_since = 0.0
 
     @property
     def lanes(self) -> list[_Lane]:
-        return self.pool._lanes[:1] if self.alone else self.pool._lanes
+        lanes = self.pool._lanes
+        if self.alone:
+            return [lane for lane in lanes if lane.spare] or lanes[:1]
+        return [lane for lane in lanes if not lane.spare]
 
     @property
     def timeout(self) -> float | None:
         return self._limit() if callable(self._limit) else self._limit
 
     def results(self) -> Iterator[tuple[Any, Any]]:
-        """Assign, hand out what finished, wait; so that workers are busy while the consumer is."""
+        """Assign, hand out what finished, wait; so that workers are busy while the consumer is. Of a stream, hand out
+        before there is more."""
         try:
             while True:
                 if self._deadline_passed():
+                    self._dry = True
                     self._expire()
                 elif self._outstanding():
                     self.pool._start_missing(self.lanes)
                     self._assign()
                 while self.finished:
-                    yield self.finished.popleft()
+                    task, value = self.finished.popleft()
+                    self.pool.paused = task.paused
+                    self._dry = self.more is None
+                    yield task.call.key, value
                 self.pool._check_open()
                 if not self._outstanding():
                     return
-                self._step(self._patience())
+                if not self._can_take_more():
+                    self._step(self._patience())
         finally:
+            self._release()
             for lane in self.lanes:
-                if lane.task is not None or lane.retry is not None:
+                if self._task_of(lane) is not None:
                     self.pool._drop(lane)
 
     def _outstanding(self) -> bool:
-        return bool(self.queue or self.lonely or self._busy())
+        return bool(self.queue or self.lonely or self._busy() or not self._dry)
 
     def _busy(self) -> bool:
-        return any(lane.task is not None or lane.retry is not None for lane in self.lanes)
+        return any(self._task_of(lane) is not None for lane in self.lanes)
+
+    def _task_of(self, lane: _Lane) -> _Task | None:
+        """What this run does there, or does there next."""
+        task = lane.task or lane.retry
+        return task if task is not None and task.run is self else None
+
+    def _can_take_more(self) -> bool:
+        """Whether a worker is free and nobody has said yet that there is nothing for it."""
+        lonely = self.lonely or any(lane.task is not None and lane.task.lonely for lane in self.lanes)
+        return not (self._dry or lonely) and any(lane.idle and lane.retry is None for lane in self.lanes)
 
     def _deadline_passed(self) -> bool:
         return self.deadline is not None and time.monotonic() >= self.deadline
@@ -220,16 +281,48 @@ class _Run:
 
     def _assign(self) -> None:
         settled = not any(lane.starting for lane in self.pool._lanes)
-        if self.alone and not settled:
-            return  # a worker that starts somewhere would disturb the measurement
+        if self.alone and not (settled and self._has_quiet()):
+            return  # a worker that starts or runs somewhere would disturb the measurement
         for lane in self.lanes:
-            if lane.idle and (lane.retry is not None or self.queue):
-                task, lane.retry = lane.retry or self.queue.popleft(), None
+            if lane.idle and (self._task_of(lane) is not None or self.queue):
+                task = self._task_of(lane) or self.queue.popleft()
+                lane.retry = None if lane.retry is task else lane.retry
                 self._send(lane, task)
+        while not self.finished and self._can_take_more():
+            call = self.more()  # something may be done alone there, and workers may be lost meanwhile
+            if call is None:
+                self._dry = True
+                break
+            self.queue.append(_Task(call, self))
+            if (lane := next((lane for lane in self.lanes if lane.idle and lane.retry is None), None)) is not None:
+                self._send(lane, self.queue.popleft())
         if self.lonely and settled and not self.queue and not self._busy():
             lane = next((lane for lane in self.lanes if lane.idle), None)
             if lane is not None:
+                self.lonely[0].lonely = True
                 self._send(lane, self.lonely.popleft())
+
+    def _has_quiet(self) -> bool:
+        """Whether nothing of a stream beside it runs; where it may, hold it up."""
+        stream = self.pool._streaming
+        others = [lane for lane in self.pool._lanes if lane.task is not None and lane.task.run is stream]
+        if self.pool.pauses and others and not self._held:
+            self._held, self._held_since = [(lane, lane.worker) for lane in others], time.monotonic()
+            for _, worker in self._held:
+                worker.pause()
+        held = [lane for lane, _ in self._held]
+        return all(lane in held for lane in others)
+
+    def _release(self) -> None:
+        """Let those held up go on; the time was not theirs."""
+        held, self._held = self._held, []
+        paused = time.monotonic() - self._held_since
+        for lane, worker in held:
+            if lane.worker is worker:
+                worker.go_on()
+                lane.since += paused
+                if lane.task is not None:
+                    lane.task.paused += paused
 
     def _send(self, lane: _Lane, task: _Task) -> None:
         call = dump_call(task.call)
@@ -239,6 +332,7 @@ class _Run:
             self._replace(lane, task)
             return
         task.attempts += 1
+        task.paused = 0.0
         lane.task, lane.since = task, time.monotonic()
 
     def _replace(self, lane: _Lane, retry: _Task | None = None) -> None:
@@ -251,19 +345,26 @@ class _Run:
         events = self.pool._events(seconds)
         for lane in self.pool._lanes:
             if lane.given_up and lane.retry is not None:  # another takes what it was to begin with
-                self.queue.appendleft(lane.retry)
+                lane.retry.run.queue.appendleft(lane.retry)
                 lane.retry = None
         for lane, event in events:
             if event.kind == "reply":
-                self._reply(lane, event.data)
+                lane.task.run._reply(lane, event.data)
             elif event.kind == "died":
-                self._lost(lane, f"the worker process died: {event.data}")
+                task = lane.task or lane.retry
+                (self if task is None else task.run)._lost(lane, f"the worker process died: {event.data}")
+        self._look_at_clock()
+        if self.alone and self.pool._streaming is not None and not self._held:
+            self.pool._streaming._look_at_clock()
+
+    def _look_at_clock(self) -> None:
         if (timeout := self.timeout) is None:
             return
         now = time.monotonic()
         for lane in self.lanes:
-            if lane.task is not None and now - lane.since >= timeout:
-                self.finished.append(lane.task.failure("timeout", f"took longer than {timeout:g} s"))
+            task = lane.task
+            if task is not None and task.run is self and now - lane.since >= timeout:
+                task.fail("timeout", f"took longer than {timeout:g} s")
                 self._replace(lane)
 
     def _reply(self, lane: _Lane, reply: bytes) -> None:
@@ -271,7 +372,7 @@ class _Run:
         kind, value = load_reply(reply)  # an EvonasError of the target leaves here
         lane.task = None
         if kind == "ok":
-            self.finished.append((task.call.key, value))
+            self.finished.append((task, value))
         elif kind == "out_of_memory" and task.attempts < MAX_ATTEMPTS:
             # Alone, the order of the calls counts; otherwise let the others finish first.
             self.queue.appendleft(task) if self.alone else self.lonely.append(task)
@@ -279,15 +380,18 @@ class _Run:
             lane.task = task
             self._lost(lane, f"the worker could not use its device any more: {value}")
         else:
-            self.finished.append(task.failure(kind, value))
+            task.fail(kind, value)
 
     def _lost(self, lane: _Lane, reason: str) -> None:
         """The lane's worker is of no use any more."""
         task, retry = lane.task, lane.retry
+        if task is not None and retry is not None:  # of the stream, waiting for what is done alone here
+            retry.run.queue.appendleft(retry)
+            retry = None
         if task is not None and task.attempts < MAX_ATTEMPTS:
             retry = task
         elif task is not None:
-            self.finished.append(task.failure("crash", reason))
+            task.fail("crash", reason)
         if lane in self.lanes:
             self._replace(lane, retry)
         else:
@@ -297,8 +401,7 @@ class _Run:
         """At the deadline: take what is there, stop what runs, give up what has not started."""
         self._step(0.0)
         for lane in self.lanes:
-            task = lane.task or lane.retry
-            if task is not None:
+            if (task := self._task_of(lane)) is not None:
                 self.pool._drop(lane)
                 self._give_up(task)
         for task in (*self.lonely, *self.queue):
@@ -307,5 +410,4 @@ class _Run:
         self.queue.clear()
 
     def _give_up(self, task: _Task) -> None:
-        reason = "stopped at the deadline" if task.attempts else "not started before the deadline"
-        self.finished.append(task.failure("deadline", reason))
+        task.fail("deadline", "stopped at the deadline" if task.attempts else "not started before the deadline")

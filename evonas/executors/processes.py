@@ -48,12 +48,14 @@ class ProcessExecutor(PoolExecutor):
         target: see ``Executor``.
         workers: how many processes.
         env: environment variables set in the workers before they import anything.
+        spare: one more process, for what is done alone, where the system can stop processes and let them go on: then
+            calls of a ``stream`` pause for it.
     """
 
-    def __init__(self, target: Any, workers: int, env: Mapping[str, str] | None = None) -> None:
+    def __init__(self, target: Any, workers: int, env: Mapping[str, str] | None = None, *, spare: bool = False) -> None:
         if getattr(multiprocessing.current_process(), "_inheriting", False):
             raise SystemExit(_UNGUARDED)  # the parent's message says what to do; see _count_failed_start
-        super().__init__(target, workers)
+        super().__init__(target, workers, spare and hasattr(signal, "SIGSTOP"))
         self._env = {name: str(value) for name, value in (env or {}).items()}
         self._needs_main = b"__main__" in self._target
         # multiprocessing joins its processes at exit; registered after it, this runs before it.
@@ -155,6 +157,12 @@ class _ProcessWorker(Worker):
             self.connection.send_bytes(call)
         except OSError as error:
             raise WorkerDied from error
+
+    def pause(self) -> None:
+        self._signal_group("SIGSTOP")
+
+    def go_on(self) -> None:
+        self._signal_group("SIGCONT")
 
     def stop(self) -> None:
         self.connection.close()

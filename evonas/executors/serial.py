@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from .base import MAX_ATTEMPTS, Call, Executor, Failure, Timeout, dump_call, dump_target, load_reply
+from .base import MAX_ATTEMPTS, Call, Executor, Failure, More, Timeout, dump_call, dump_target, load_reply
 from .worker import run_call
 
 
@@ -36,6 +36,13 @@ class SerialExecutor(Executor):
                 yield call.key, Failure("deadline", "not started before the deadline", 0)
             else:
                 yield call.key, self._result(call)
+
+    def _run_stream(self, more: More, timeout: Timeout, deadline: float | None) -> Iterator:
+        while deadline is None or not time.monotonic() >= deadline:
+            self._check_open()
+            if (call := more()) is None:
+                return
+            yield from self._run([call], timeout, deadline, alone=False)
 
     def _result(self, call: Call) -> Any:
         blob = dump_call(call)

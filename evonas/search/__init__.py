@@ -1,6 +1,7 @@
 """The loop that joins engine, executor and store. The evaluator comes as an argument."""
 
 from .contract import Evaluator, Listener
+from .flow import AsynchronousSearch
 from .loop import ENDS, FIRST_TIMEOUT, Search
 from .measuring import bring_here, measured_elsewhere
 from .settling import Settled
@@ -9,6 +10,7 @@ from .verdict import failures
 __all__ = [
     "ENDS",
     "FIRST_TIMEOUT",
+    "AsynchronousSearch",
     "Evaluator",
     "Listener",
     "Search",

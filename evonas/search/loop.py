@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 from ..errors import EvonasError
 from ..evolution import Candidate, Engine, Individual
@@ -23,6 +24,16 @@ MIN_PEERS = 5  # that a median is of
 _CLOSING_MARGIN = 1.3  # of the time that the closing trainings should take
 ENDS = "generations", "budget", "patience", "exhausted"  # why a search ends
 STANDSTILL = 1e-3  # growth of the hypervolume, as a share, below which it counts as standing still
+
+
+class Limits(NamedTuple):
+    """What a run is held to; see ``Search.run``."""
+
+    generations: int
+    patience: int | None
+    started: float
+    deadline: float | None
+    tokens: float | None
 
 
 class Search:
@@ -94,38 +105,50 @@ class Search:
             EvonasError: every candidate of a generation failed, or none has met the constraints at the end or for
                 several generations. The run can be resumed.
         """
-        started = self._clock() if began is None else began
         note_end(self.store, None)
         self.engine.frugal = deadline is not None
-        while self.engine.generation < (goal := self._goal(generations, patience)):
-            if deadline is not None and self._clock() >= deadline:
-                return self._ended("budget")
+        started = self._clock() if began is None else began
+        return self._ended(self._go_on(Limits(generations, patience, started, deadline, tokens)))
+
+    def _go_on(self, limits: Limits) -> str:
+        """Why it has ended."""
+        deadline = limits.deadline
+        while self.engine.generation < (goal := self._goal(limits)):
+            if self._is_over(limits):
+                return "budget"
             if not self._begun:
-                closing = self._close(goal, started, deadline, tokens)
+                closing = self._close(goal, limits)
                 self._begun = self.engine.ask()
                 if not self._begun:
-                    return self._ended("budget" if closing else "exhausted")
+                    return "budget" if closing else "exhausted"
             candidates = self._begun
             generation = candidates[0].generation
             self.listener.generation_started(generation, len(candidates))
             records = self._evaluate(candidates, deadline)
             if len(records) < len(candidates):
-                return self._ended("budget")
-            mendable = (r for r in records.values() if r.status in MENDABLE)  # no other is ever done again
-            tries = min(map(self._times_tried, mendable), default=TRIES)
-            self._verdict.before_commit(generation, list(records.values()), tries)
+                return "budget"
+            self._judge(generation, list(records.values()))
             for candidate in sorted(candidates, key=lambda c: c.index):  # as a resumed run is told
                 self.engine.tell(candidate, *self._told_here(records[candidate.index]))
                 self._pay(candidate.rung, records[candidate.index])
             self._begun = []
-            self._warm = self._warm or (self.engine.generation, self._clock())
             self._commit(generation, candidates)
             self._verdict.after_commit(generation, list(records.values()))
-        return self._ended("generations" if goal == generations else "patience")
+        return "generations" if goal == limits.generations else "patience"
 
-    def _goal(self, generations: int, patience: int | None) -> int:
+    def _is_over(self, limits: Limits) -> bool:
+        return limits.deadline is not None and self._clock() >= limits.deadline
+
+    def _judge(self, generation: int, records: list[Record]) -> None:
+        """Raise where all of a generation have failed, before it is committed."""
+        mendable = (r for r in records if r.status in MENDABLE)  # no other is ever done again
+        tries = min(map(self._times_tried, mendable), default=TRIES)
+        self._verdict.before_commit(generation, records, tries)
+
+    def _goal(self, limits: Limits) -> int:
         """Generations to do in all: fewer where the hypervolume stood still, and those in which the front is closed.
         Told from what is stored, so that a resumed run decides the same."""
+        generations, patience = limits.generations, limits.patience
         if patience is None:
             return generations
         since = compared_from(self.store)
@@ -136,23 +159,24 @@ class Search:
                 return min(generations, rows[now]["generation"] + closing)
         return generations
 
-    def _close(self, generations: int, started: float, deadline: float | None, tokens: float | None) -> bool:
+    def _close(self, goal: int, limits: Limits) -> bool:
         """Let the expected front train to the end: in the last generations, or, True, with what is left of a budget.
         Decided anew in every generation, so that a resumed run decides the same as far as no clock has a say."""
         engine, last = self.engine, len(self.evaluator.rungs) - 1
         engine.reopen()
-        if (deadline, tokens) != (None, None):
+        if (limits.deadline, limits.tokens) != (None, None):
             unfinished = engine.unfinished()
-            budgets = self._budgets(unfinished, started, deadline, tokens)
+            held = limits.started, limits.deadline, limits.tokens
+            budgets = self._budgets(unfinished, *held)
             chosen = _affordable(unfinished, budgets) if budgets else []
-            if any(budget.closing for budget in budgets) or self._too_little(tokens, bool(chosen)):
+            if any(budget.closing for budget in budgets) or self._too_little(limits.tokens, bool(chosen)):
                 if not chosen:
                     # What is left goes to those behind the front: what is expected of them may be too little.
                     unfinished = engine.unfinished(beyond=True)
-                    chosen = _affordable(unfinished, self._budgets(unfinished, started, deadline, tokens))
+                    chosen = _affordable(unfinished, self._budgets(unfinished, *held))
                 engine.close(False, chosen)
                 return True
-        if engine.generation >= max(1, generations - last):
+        if engine.generation >= max(1, goal - last):
             engine.close()
         return False
 
@@ -219,6 +243,7 @@ class Search:
         return why
 
     def _commit(self, generation: int, candidates: Sequence[Candidate]) -> None:
+        self._warm = self._warm or (self.engine.generation, self._clock())
         front = self.engine.front()
         if self.store.header["reference"] is None and self.engine.box is not None:
             ideal, reference = (point.tolist() for point in self.engine.box)
@@ -276,15 +301,9 @@ class Search:
             known = self._measurements.known(candidate.genome)
             if known is None:
                 continue  # the deadline came before its measurement
-            record = _record(candidate, known)
-            if total_violation(self.constraints, record) > 0:
-                record = _record(candidate, known, Outcome("infeasible", reason=self._broken(record)))
-            if record.ok and self.evaluator.trained_names:
-                if (reused := self._reused.get((candidate.genome.id, candidate.rung))) is not None:
-                    records[candidate.index] = self._keep(candidate, self._trained(candidate, known, reused))
-                    self._verdict.kept_untrained()
-                else:
-                    to_train.append((candidate, known))
+            record = self._without_training(candidate, known)
+            if record is None:
+                to_train.append((candidate, known))
             else:
                 records[candidate.index] = self._keep(candidate, record)
                 self._verdict.kept_untrained()
@@ -292,6 +311,16 @@ class Search:
             records[candidate.index] = self._keep(candidate, record)
             self._verdict.after_training(record, self._times_tried(record))
         return records
+
+    def _without_training(self, candidate: Candidate, known: Outcome) -> Record | None:
+        """The record of a candidate of which so much is known, where nothing is left to train."""
+        record = _record(candidate, known)
+        if total_violation(self.constraints, record) > 0:
+            return _record(candidate, known, Outcome("infeasible", reason=self._broken(record)))
+        if not (record.ok and self.evaluator.trained_names):
+            return record
+        reused = self._reused.get((candidate.genome.id, candidate.rung))
+        return None if reused is None else self._trained(candidate, known, reused)
 
     def _train(
         self, candidates: list[tuple[Candidate, Outcome]], deadline: float | None

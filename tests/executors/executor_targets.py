@@ -137,6 +137,22 @@ class Target:
             time.sleep(seconds)
         return os.getpid()
 
+    def tick_until(self, name):
+        """Write a byte now and then until there is such a file; how many."""
+        path = self.folder / "ticks"
+        while not (self.folder / name).exists():
+            with open(path, "ab") as file:
+                file.write(b".")
+            time.sleep(0.005)
+        return path.stat().st_size
+
+    def watch_ticks(self, seconds):
+        """How many bytes there are, and after so many seconds."""
+        path = self.folder / "ticks"
+        before = path.stat().st_size
+        time.sleep(seconds)
+        return before, path.stat().st_size
+
     def hang_with_child(self, name):
         child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
         path = self.folder / f"{name}.tmp"

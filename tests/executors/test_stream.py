@@ -1,0 +1,258 @@
+"""Calls taken one by one, and what is done alone beside them: one contract, every backend."""
+
+from __future__ import annotations
+
+import importlib.util
+import itertools
+import os
+import signal
+import time
+
+import pytest
+
+from evonas.executors import Call, Failure
+
+NO_RAY = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed")
+BACKENDS = ["serial", "processes", "pausing", pytest.param("ray", marks=NO_RAY)]
+ISOLATED = BACKENDS[1:]
+PATIENCE = 60.0
+
+
+@pytest.fixture
+def start(make):
+    """start(backend, workers=2) -> Executor; of processes with a spare one, "pausing", or without."""
+
+    def _start(backend: str, workers: int = 2):
+        return make("processes" if backend == "pausing" else backend, workers, spare=backend == "pausing")
+
+    return _start
+
+
+def squares(count: int):
+    """A source of so many calls, and the keys in the order in which they were asked for."""
+    asked: list[int] = []
+
+    def more() -> Call | None:
+        if len(asked) == count:
+            return None
+        asked.append(len(asked))
+        return Call("square", (asked[-1],), asked[-1])
+
+    return more, asked
+
+
+def overlapping(lines: list[str]) -> set[frozenset]:
+    """Pairs of logged spans that were open at once."""
+    found, running = set(), []
+    for line in lines:
+        event, name = line.split()
+        if event == "begin":
+            found |= {frozenset((name, other)) for other in running}
+            running.append(name)
+        else:
+            running.remove(name)
+    return found
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("count", [0, 1, 7])
+def test_every_call_comes_back_once(start, backend, count):
+    executor = start(backend)
+    more, asked = squares(count)
+    assert dict(executor.stream(more, timeout=PATIENCE)) == {k: k * k for k in range(count)}
+    assert asked == list(range(count))
+    assert list(executor.stream(lambda: None)) == [], "and again"
+    assert dict(executor.map([Call("square", (3,), "after")])) == {"after": 9}
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_what_has_come_in_is_handed_out_before_more_is_asked_for(start, backend):
+    executor, events = start(backend, 2), []
+    more, _ = squares(9)
+
+    def noting() -> Call | None:
+        events.append("ask")
+        return more()
+
+    for _ in executor.stream(noting, timeout=PATIENCE):
+        events.append("result")
+    # One asked for ahead per worker, at most: whoever asks knows all the others.
+    ahead = list(itertools.accumulate(1 if event == "ask" else -1 for event in events[: events.index("result") + 12]))
+    assert max(ahead) <= executor.workers
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_where_there_is_nothing_for_now_it_is_asked_again_after_a_result(start, backend):
+    executor, told = start(backend), []
+    pairs = {0: [1, 2], 1: [3], 2: [], 3: [4], 4: []}
+    ready = [0]
+
+    def more() -> Call | None:
+        return Call("square", (k,), k) if ready and (k := ready.pop()) is not None else None
+
+    for key, _ in executor.stream(more, timeout=PATIENCE):
+        told.append(key)
+        ready.extend(pairs[key])
+    assert sorted(told) == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_what_is_done_alone_beside_it_meets_nothing(start, backend, tmp_path):
+    executor = start(backend, 3)
+    names = iter(f"train{k}" for k in range(9))
+
+    def more() -> Call | None:
+        if (name := next(names, None)) is None:
+            return None
+        alone = Call("log_span", (f"alone-{name}", 0.02), name)
+        assert len(list(executor.map_alone([alone], timeout=PATIENCE))) == 1
+        return Call("log_span", (name, 0.05), name)
+
+    found = dict(executor.stream(more, timeout=PATIENCE))
+    assert len(found) == 9 and executor.restarts == 0
+    lines = (tmp_path / "spans").read_text().splitlines()
+    if executor.pauses:  # what pauses is open, but does nothing: neither does it begin nor end
+        inside = ""
+        for line in lines:
+            event, name = line.split()
+            assert not inside or name == inside, line
+            inside = name if event == "begin" and name.startswith("alone") else ""
+    else:
+        assert not any("alone" in name for pair in overlapping(lines) for name in pair)
+    assert executor.pauses == (backend == "pausing")
+
+
+def beside(executor, folder, alone):
+    """A stream with one call that ticks, and beside it, once it does, what ``alone`` does; results of the stream."""
+
+    def more() -> Call | None:
+        if not (folder / "asked").exists():
+            (folder / "asked").touch()
+            return Call("tick_until", ("stop",), "ticking")
+        if not (folder / "stop").exists():
+            while not (folder / "ticks").exists():
+                time.sleep(0.01)
+            alone()
+            (folder / "stop").touch()
+        return None
+
+    return list(executor.stream(more, timeout=PATIENCE))
+
+
+def test_calls_pause_meanwhile_and_say_for_how_long(start, tmp_path):
+    executor, seen = start("pausing"), []
+
+    def alone() -> None:
+        lane = next(lane for lane in executor._lanes if lane.task)
+        since = lane.since
+        seen.extend(executor.map_alone([Call("watch_ticks", (0.3,), "watch")], timeout=PATIENCE))
+        assert lane.since >= since + 0.3, "no timeout counts it"
+
+    ((key, ticks),) = beside(executor, tmp_path, alone)
+    ((_, (before, after)),) = seen
+    assert before == after and key == "ticking" and ticks > 0
+    assert executor.paused >= 0.3 and executor.restarts == 0
+    assert list(executor.map([Call("square", (2,), 0)])) == [(0, 4)] and executor.paused == 0.0
+
+
+def test_one_that_is_killed_while_it_pauses_is_tried_again(start, tmp_path):
+    executor = start("pausing")
+
+    def alone() -> None:
+        lane = next(lane for lane in executor._lanes if lane.task)
+        calls = [Call("square", (k,), k) for k in range(3)]
+        for key, _ in executor.map_alone(calls, timeout=PATIENCE):
+            if key == 0:
+                os.kill(lane.worker.process.pid, signal.SIGKILL)
+
+    assert [key for key, _ in beside(executor, tmp_path, alone)] == ["ticking"]
+    assert executor.restarts == 1
+
+
+def test_what_fails_alone_lets_the_others_go_on(start, tmp_path):
+    executor, seen = start("pausing"), []
+
+    def alone() -> None:
+        calls = [Call("fail", ("no such kernel",), 0), Call("die", ("dead", "exit", 9), 1)]
+        seen.extend(result.status for _, result in executor.map_alone(calls, timeout=PATIENCE))
+
+    assert [key for key, _ in beside(executor, tmp_path, alone)] == ["ticking"]
+    assert seen == ["error", "crash"]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_out_of_memory_is_retried_once_alone(start, tmp_path, backend):
+    executor = start(backend, 3)
+    calls = iter([Call("run_out_of_memory", ("greedy", "host", 1), 0), *(Call("log_span", (f"s{k}", 0.05), k) for k in
+                  range(1, 7))])  # fmt: skip
+    found = dict(executor.stream(lambda: next(calls, None), timeout=PATIENCE))
+    assert found[0] == "greedy" and len(found) == 7
+    lines = (tmp_path / "spans").read_text().splitlines()
+    assert lines.count("begin greedy") == 2
+    again = len(lines) - 1 - lines[::-1].index("begin greedy")
+    assert lines[again + 1] == "end greedy"
+    assert all(lines[:again].count(f"begin s{k}") == lines[:again].count(f"end s{k}") for k in range(1, 7))
+
+
+@pytest.mark.parametrize("backend", ISOLATED)
+def test_a_crash_is_retried_once_and_the_others_go_on(start, backend):
+    executor = start(backend)
+    calls = iter([Call("die", ("once", "exit", 1), 0), Call("die", ("always", "exit", 9), 1), Call("square", (2,), 2)])
+    found = dict(executor.stream(lambda: next(calls, None), timeout=PATIENCE))
+    assert found[0] == 2 and found[1].status == "crash" and found[2] == 4 and executor.restarts == 3
+
+
+@pytest.mark.parametrize("backend", ISOLATED)
+def test_a_call_that_takes_too_long_is_stopped(start, backend):
+    executor, limit = start(backend), [600.0]
+    calls = iter([Call("log_span", ("slow", 600), "slow"), Call("square", (2,), "quick")])
+    found = {}
+    for key, result in executor.stream(lambda: next(calls, None), timeout=lambda: limit[0]):
+        found[key] = result
+        limit[0] = 1.0
+    assert found == {"quick": 4, "slow": Failure("timeout", "took longer than 1 s", 1)}
+
+
+@pytest.mark.parametrize("backend", ISOLATED)
+def test_the_deadline_stops_what_runs_and_asks_for_no_more(start, tmp_path, when, backend):
+    executor, asked = start(backend), []
+
+    def more() -> Call:
+        asked.append(len(asked))
+        return Call("log_span", (f"slow{asked[-1]}", 600), asked[-1])
+
+    spans = tmp_path / "spans"
+    deadline = when(lambda: spans.exists() and spans.read_text().count("begin slow") == 2)
+    found = dict(executor.stream(more, timeout=PATIENCE * 10, deadline=deadline))
+    assert found == {k: Failure("deadline", "stopped at the deadline", 1) for k in (0, 1)} and asked == [0, 1]
+    assert list(executor.stream(lambda: Call("square", (2,)), deadline=time.monotonic() - 1)) == []
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_only_what_is_done_alone_may_run_beside_it(start, backend):
+    executor = start(backend)
+    flow = executor.stream(squares(5)[0], timeout=PATIENCE)
+    next(flow)
+    for other in (executor.map([Call("square", (1,))]), executor.stream(lambda: None)):
+        with pytest.raises(RuntimeError, match="one active iterator"):
+            next(other)
+    alone = executor.map_alone([Call("square", (k,), k) for k in range(2)], timeout=PATIENCE)
+    assert next(alone) == (0, 0)
+    with pytest.raises(RuntimeError, match="one active iterator"):
+        next(executor.map_alone([Call("square", (1,))]))
+    assert list(alone) == [(1, 1)] and len(list(flow)) == 4
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_an_abandoned_stream_stops_and_an_error_of_the_source_leaves_it(start, backend):
+    executor = start(backend)
+    flow = executor.stream(squares(9)[0], timeout=PATIENCE)
+    next(flow)
+    flow.close()
+
+    def broken() -> Call:
+        raise ValueError("no more")
+
+    with pytest.raises(ValueError, match="no more"):
+        list(executor.stream(broken))
+    assert dict(executor.stream(squares(3)[0], timeout=PATIENCE)) == {0: 0, 1: 1, 2: 4}
