@@ -53,7 +53,8 @@ class Settings:
     before any of these go on without);
     ``goals`` are values of objectives that are good enough, written as constraints are. Where a run ends is told by
     ``generations``, ``budget`` (seconds of all its sittings together, None for no limit) and ``patience`` (see
-    ``Search.run``); ``calibrate`` is the share of its time that goes to a calibration.
+    ``Search.run``); ``calibrate`` is the share of its time that goes to a calibration; ``asynchronous`` says whether
+    workers go on without waiting for each other, None where nobody said.
     """
 
     task: str
@@ -83,6 +84,7 @@ class Settings:
     budget: float | None = None
     patience: int | None = None
     calibrate: float = 0.0
+    asynchronous: bool | None = None
 
     def __post_init__(self) -> None:
         self._check_types()
@@ -122,6 +124,7 @@ class Settings:
             _expect(name, isinstance(value, tuple) and all(isinstance(v, str) for v in value), "a list of texts")
         for name in ("surrogate", "scaled_rates", "sparing_muon", "whole_memory"):
             _expect(name, isinstance(getattr(self, name), bool), "true or false")
+        _expect("asynchronous", self.asynchronous is None or isinstance(self.asynchronous, bool), "true or false")
         for name in ("timeout", "budget"):
             value = getattr(self, name)
             _expect(name, value is None or _is_number(value), "a number of seconds")

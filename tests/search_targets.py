@@ -67,7 +67,7 @@ class Curve:
             time.sleep(600)
         if genome.mood == "crash":
             os._exit(3)
-        if genome.mood == "memory":
+        if genome.mood == "memory" or (self.folder / "full").exists():
             raise MemoryError
         if (self.folder / "broken").exists():
             raise ValueError(f"bad mood in {genome.id}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import sys
 import time
@@ -187,7 +188,7 @@ def test_the_slowest_is_not_waited_for_nor_lost(targets, tmp_path, curve, when):
     goal = store.generations[-1]["generation"] + 4
     assert targets.run(tmp_path / "run", curve, goal, **options) == "generations"
     store = Store.open(tmp_path / "run")
-    check_places(store)
+    check_places(store, whole=False)
     assert len(store.records) > found
 
 
@@ -232,15 +233,110 @@ def test_what_fails_whole_ends_the_run_and_is_done_again(targets, tmp_path, curv
 
 
 def test_prices_are_without_what_a_training_paused(targets, tmp_path, curve, monkeypatch):
-    monkeypatch.setattr(targets.AsynchronousSearch, "_restore", _restore_and_pause)
+    """As if each training of 0.5 s had paused for an eighth of a second."""
+    monkeypatch.setattr("evonas.executors.base.Executor.paused", 0.125)
     targets.run(tmp_path / "run", curve, 2, asynchronous=True, **OPTIONS)
     costs = [r.cost["seconds"] for r in Store.open(tmp_path / "run").records if r.ok]
     assert costs and set(costs) == {0.375}
 
 
-def _restore_and_pause(search) -> None:
-    """As if each training of 0.5 s had paused for an eighth of a second."""
-    super(type(search), search)._restore()
-    search._known_generation = search.engine.generation
-    search._flying, search._batch, search._closing = {}, [], False
-    search.executor.paused = 0.125
+def test_a_seed_that_is_overtaken_and_interrupted_comes_again(targets, tmp_path, curve, when):
+    seed = targets.own_space().repair({"width": 40, "mood": "fine", "learning_rate": 0.003})
+    (curve.folder / "stuck").write_text(seed.id)
+    options = {"executor": "processes", "workers": 2, "asynchronous": True, "seeds": [seed], **OPTIONS}
+    deadline = when(lambda: len(logged(curve, "end train")) > 12)
+    assert targets.run(tmp_path / "run", curve, 10**6, deadline=deadline, **options) == "budget"
+    store = Store.open(tmp_path / "run")
+    assert store.generations and store.record_of(seed.id) is None
+    (curve.folder / "stuck").unlink()
+    for asynchronous in (True, False):
+        goal = len(Store.open(tmp_path / "run").generations) + 3
+        targets.run(tmp_path / "run", curve, goal, **{**options, "asynchronous": asynchronous})
+        told = [
+            rung for rung, asked, r in told_records(Store.open(tmp_path / "run")) if asked and r.genome_id == seed.id
+        ]
+        assert told == [0, 1], "and goes all the way"
+
+
+def test_a_search_goes_on_after_its_deadline(targets, tmp_path, curve, when):
+    """As one does that finds that a calibration has no use for its time."""
+    engine = targets.AsynchronousEngine(
+        targets.own_space(), [targets.objective(n) for n in ("loss", "latency")],
+        population_size=6, offspring_size=4, initial_size=4, seed=1, rungs=2,
+    )  # fmt: skip
+    with (
+        targets.make_executor("processes", curve, 2, spare=True) as pool,
+        Store.create(tmp_path / "run", targets.header(engine)) as store,
+    ):
+        search = targets.AsynchronousSearch(engine, store, pool, curve)
+        for more in (7, 7, 7):
+            so_far = len(store.records)
+            assert search.run(10**6, when(lambda to=so_far + more: len(store.records) >= to)) == "budget"
+            assert not engine.pending()
+        assert search.run(len(store.generations) + 3) == "generations"
+    check_places(Store.open(tmp_path / "run"), whole=False)
+    assert max(Counter(i.index for i in engine.archive.values()).values()) == 1
+
+
+@pytest.mark.parametrize("rungs", [(1, 4), (1, 4, 16)])
+def test_with_more_workers_than_a_generation_has_places_the_front_is_trained_to_the_end(
+    targets, tmp_path, curve, rungs
+):
+    curve.rungs = rungs
+    options = {"executor": "processes", "workers": 6, "asynchronous": True, "population": 6}
+    ended = targets.run(tmp_path / "run", curve, 60, patience=3, offspring=2, initial=2, **options)
+    assert ended == "patience"
+    store = Store.open(tmp_path / "run")
+    asked = {(row["generation"], *place) for row in store.generations for place in map(tuple, row["asked"])}
+    late = [r for r in store.records if (r.generation, r.index, r.genome_id) not in asked]
+    assert all(r.generation == len(store.generations) for r in late), "what was under way at the end is kept"
+    reached = [
+        rung for rung, told, record in told_records(store) if told and record.generation < len(store.generations)
+    ]
+    assert max(reached) == len(rungs) - 1
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_a_generation_that_runs_out_of_memory_is_done_again(targets, tmp_path, curve, workers):
+    """It is no bug of the task: nothing ends the run before all of the generation have failed."""
+    executor = "processes" if workers > 1 else "serial"
+    options = {"asynchronous": True, "executor": executor, "workers": workers, **OPTIONS}
+    with pytest.raises(KeyboardInterrupt):
+        targets.run(tmp_path / "run", curve, 3, listener=targets.Stop("generation_finished", 1), **options)
+    (curve.folder / "full").touch()
+    for _ in range(2):
+        with pytest.raises(EvonasError, match=r"all . candidates of generation 1 failed"):
+            targets.run(tmp_path / "run", curve, 3, **options)
+    (curve.folder / "full").unlink()
+    assert targets.run(tmp_path / "run", curve, 3, **options) == "generations"
+    store = Store.open(tmp_path / "run")
+    assert all(store.record_of(i).ok for row in store.generations for _, i in row["asked"])
+
+
+@pytest.mark.parametrize("after", range(9, 17))
+def test_interrupted_while_the_front_is_closed_all_counts(targets, tmp_path, curve, after):
+    options = {"asynchronous": True, "tokens": 30, **OPTIONS}
+    with contextlib.suppress(KeyboardInterrupt):
+        targets.run(tmp_path / "run", curve, 60, listener=targets.Stop("evaluated", after), **options)
+    assert targets.run(tmp_path / "run", curve, 60, **options) == "budget"
+    store = Store.open(tmp_path / "run")
+    check_places(store, whole=False)
+    rungs = [(record.genome_id, rung) for rung, told, record in told_records(store) if told]
+    assert len(rungs) == len(set(rungs)) == len(logged(curve, "begin train"))
+
+
+def test_failures_of_the_last_moment_are_no_end(targets, tmp_path, curve, when):
+    """A budget that is spent is no failure though all that was told of the last generation has failed."""
+    options = {"executor": "processes", "workers": 2, "asynchronous": True, "population": 6, "offspring": 6}
+    deadline = when(lambda: _spoilt(curve) and len(logged(curve, "begin train")) > 16)
+    assert targets.run(tmp_path / "run", curve, 10**6, deadline=deadline, **options) == "budget"
+    (curve.folder / "full").unlink(missing_ok=True)
+    goal = len(Store.open(tmp_path / "run").generations) + 1
+    assert targets.run(tmp_path / "run", curve, goal, **options) == "generations"
+
+
+def _spoilt(curve) -> bool:
+    """From some training on all run out of memory."""
+    if len(logged(curve, "end train")) >= 10:
+        (curve.folder / "full").touch()
+    return (curve.folder / "full").exists()

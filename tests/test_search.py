@@ -56,7 +56,11 @@ def digest(folder) -> dict:
         data = {k: v for k, v in record.to_dict().items() if k != "cost"}
         records.append((data, dict(entry.genome), entry.parents, entry.operator, entry.label))
     rows = [
-        {k: g[k] for k in ("generation", "evaluations", "front_size", "hypervolume", "failures", "rng", "best")}
+        {
+            k: g[k]
+            for k in ("generation", "evaluations", "front_size", "hypervolume", "failures", "rng", "best", "credit")
+        }
+        | {"surrogate": g.get("surrogate")}
         for g in store.generations
     ]
     populations = [store.population(g["generation"]) for g in store.generations]

@@ -10,6 +10,8 @@ deterministic), and compares all that they found with the same search left alone
 kills    SIGKILL at random moments: of a search in one process; of the main process of one with two workers, of a
          worker, of all together. A run is killed again and again, also while it resumes. What it had acknowledged must
          be there after every kill, and the end must be the same to the last digit
+flow     the same of a search whose workers do not wait for each other; what it finds depends on who was faster, so that
+         instead of the end it is compared who counts: every result, each in one place, none trained twice
 writes   SIGKILL at every call in turn through which the store writes: before it, after it, half through
 disk     no file may grow beyond so many bytes, for many sizes: a clear error, and then the same end. It is the
          operating system that refuses, so HDF5's own writes are refused as well
@@ -51,6 +53,7 @@ from torture_runs import (
     digest,
     gone,
     lost,
+    misplaced,
     no_file_beyond,
     write_inputs,
 )  # fmt: skip
@@ -73,8 +76,16 @@ def alone(inputs: Path, folder: Path, generations: int = GENERATIONS, **how) -> 
 
 
 def kills(inputs: Path, folder: Path, options) -> dict:
+    return _killed(inputs, folder, options, asynchronous=False)
+
+
+def flow(inputs: Path, folder: Path, options) -> dict:
+    return _killed(inputs, folder, options, asynchronous=True)
+
+
+def _killed(inputs: Path, folder: Path, options, asynchronous: bool) -> dict:
     draw = random.Random(options.seed)
-    expected, seconds = alone(inputs, folder / "alone")
+    expected, seconds = alone(inputs, folder / "alone", asynchronous=asynchronous)
     none = dict.fromkeys(("one process", "main", "worker", "all"), 0)
     counts = {"kills": none, "runs": 0, "lost": 0, "unreadable": 0, "different": 0, "orphans": 0}
     while sum(counts["kills"].values()) < options.kills:
@@ -85,7 +96,8 @@ def kills(inputs: Path, folder: Path, options) -> dict:
         seldom = draw.random() < 0.5
         while True:
             mode = draw.choice(kinds)
-            run = Run(inputs, target, GENERATIONS, workers=0 if mode == "one process" else 2, seldom=seldom)
+            how = {"workers": 0 if mode == "one process" else 2, "seldom": seldom, "asynchronous": asynchronous}
+            run = Run(inputs, target, GENERATIONS, **how)
             if killed < (min(KILLS_PER_RUN, options.kills) if mode == "one process" else 3):
                 killed += _kill(run, mode, seconds, draw, counts)
             code = run.wait()
@@ -96,12 +108,12 @@ def kills(inputs: Path, folder: Path, options) -> dict:
                 counts["unreadable"] += 1
                 break
             if code == DONE:
-                counts["different"] += digest(target) != expected
+                counts["different"] += misplaced(target) if asynchronous else digest(target) != expected
                 break
             assert code == -signal.SIGKILL, f"a run ended with {code}"
         counts["runs"] += 1
         shutil.rmtree(target)
-        _say(f"kills: {sum(counts['kills'].values())} of {options.kills}, {counts}")
+        _say(f"{'flow' if asynchronous else 'kills'}: {sum(counts['kills'].values())} of {options.kills}, {counts}")
     return counts
 
 
@@ -263,7 +275,7 @@ def _second_writer_is_let_in(folder: Path, run: str, pid: int) -> bool:
     return second.returncode == 0 or str(pid) not in second.stderr or "Traceback" in second.stderr
 
 
-PARTS = {"kills": kills, "writes": writes, "disk": disk, "faults": faults, "signals": signals}
+PARTS = {"kills": kills, "flow": flow, "writes": writes, "disk": disk, "faults": faults, "signals": signals}
 BAD = (
     "lost",
     "unreadable",

@@ -11,16 +11,17 @@ import signal
 import sys
 import time
 import traceback
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 from evonas.errors import EvonasError
-from evonas.evolution import Engine
+from evonas.evolution import AsynchronousEngine, Engine
 from evonas.executors import make_executor
 from evonas.fitness import ProxyEvaluator
 from evonas.genome import read_space, space_to_dict
 from evonas.record import Measure, Outcome, objective
-from evonas.search import Listener, Search
+from evonas.search import AsynchronousSearch, Listener, Search
 from evonas.store import Store
 from evonas.store import store as store_module
 
@@ -100,9 +101,10 @@ class Acknowledge(Listener):
 def play(
     inputs: Path, folder: Path, generations: int, *, listener: Listener | None = None, workers: int = 0,
     wrap: Callable = lambda evaluator: evaluator, timeout: float | None = None, seldom: bool = False,
+    asynchronous: bool = False,
 ) -> None:  # fmt: skip
     """Start the run in ``folder`` or go on with it, in this process or in ``workers``. ``seldom`` has commits wait in
-    the journal as they do in a long run."""
+    the journal as they do in a long run; ``asynchronous`` workers do not wait for each other."""
     if seldom:
         store_module.MERGE_ALWAYS, store_module.MERGE_FROM, store_module.MERGE_SHARE = 0, 12, 0.5
     evaluator = ProxyEvaluator(
@@ -111,7 +113,7 @@ def play(
     )  # fmt: skip
     target = wrap(evaluator)
     space = read_space(str(inputs / "tiny.toml")).bounded(CONTEXT)
-    engine = Engine(
+    engine = (AsynchronousEngine if asynchronous else Engine)(
         space, [objective(n) for n in GOALS], population_size=6, offspring_size=4, seed=1, rungs=RUNGS,
         known=evaluator.known, surrogate=True,
     )  # fmt: skip
@@ -121,7 +123,8 @@ def play(
         make_executor("processes" if workers else "serial", target, workers or 1, {"OMP_NUM_THREADS": "1"}) as executor,
         Store.open(folder, write=True) if exists else Store.create(folder, header) as store,
     ):
-        Search(engine, store, executor, target, listener=listener, timeout=timeout).run(generations)
+        kind = AsynchronousSearch if asynchronous else Search
+        kind(engine, store, executor, target, listener=listener, timeout=timeout).run(generations)
 
 
 class Run:
@@ -218,8 +221,21 @@ def digest(folder: Path) -> tuple:
         entry = store.genomes[record.genome_id]
         data = {k: v for k, v in record.to_dict().items() if k not in ("cost", "reason")}
         records.append((data, dict(entry.genome), entry.parents, entry.operator))
-    rows = [{k: g[k] for k in ("generation", "front_size", "hypervolume", "best")} for g in store.generations]
+    noted = ("generation", "front_size", "hypervolume", "best", "credit", "surrogate")
+    rows = [{k: g.get(k) for k in noted} for g in store.generations]
     return records, rows, [store.population(g["generation"]) for g in store.generations], store.front_ids()
+
+
+def misplaced(folder: Path) -> int:
+    """How many results of an asynchronous run do not count, or were paid for twice: every one of a finished generation
+    has a place in it, and a genome is trained once at each rung."""
+    store = Store.open(folder)
+    asked = {(row["generation"], *place) for row in store.generations for place in map(tuple, row["asked"])}
+    found = Counter(
+        (r.generation, r.index, r.genome_id) for r in store.records if r.generation < len(store.generations)
+    )
+    rungs = Counter((r.genome_id, r.measures["loss"].fidelity) for r in store.records if r.ok)
+    return len(set(found) ^ asked) + sum(n - 1 for counts in (found, rungs) for n in counts.values())
 
 
 class KillAt:

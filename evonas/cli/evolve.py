@@ -219,6 +219,7 @@ def evolve(
         budget=None if deadline is None else deadline - started,
         patience=patience,
         calibrate=share_of(calibrate),
+        asynchronous=asynchronous,
     )
     _note_lengths(settings, wanted_space, genomes, context_of_seed)
     run_search(settings, wanted_space, folder, None, deadline, Hands(workers, executor, asynchronous))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..errors import EvonasError
 from .options import worker_count
 
 if TYPE_CHECKING:
+    from ..config import Settings
     from ..executors import Executor
     from ..fitness import ProxyEvaluator
 
@@ -19,18 +21,20 @@ class Hands(NamedTuple):
     executor: str
     asynchronous: bool | None = None
 
-    def wait(self, device: str, evaluator: ProxyEvaluator, deadline: float | None) -> bool:
-        """Whether they wait for each other at the end of a generation. Raises EvonasError where they have to and were
-        told not to."""
+    def wait(self, settings: Settings, evaluator: ProxyEvaluator, deadline: float | None) -> bool:
+        """Whether they wait for each other at the end of a generation: as asked for, now or (``settings``) when the run
+        began; else unless a time is set for several on CPUs of this machine. Raises EvonasError where they have to, and
+        are told not to now."""
         from ..executors import default_workers
 
-        reason = self._reason(device, evaluator)
+        reason = self._reason(settings.device, evaluator)
         if self.asynchronous and reason:
-            raise EvonasError(f"--asynchronous: {reason}", "Leave it out.")
-        if self.asynchronous is not None:
-            return not self.asynchronous
-        several = (worker_count(self.workers, device) or default_workers()) > 1
-        return bool(reason) or deadline is None or not several
+            raise EvonasError(f"--asynchronous: {reason}", "Leave it out, or say --synchronous.")
+        wanted = settings.asynchronous if self.asynchronous is None else self.asynchronous
+        if reason or wanted is not None:
+            return bool(reason) or not wanted
+        here = settings.device == "cpu" and self.executor != "ray"
+        return deadline is None or not here or (self.workers or default_workers()) == 1
 
     def _reason(self, device: str, evaluator: ProxyEvaluator) -> str:
         """Why nothing else is possible, if it is."""
@@ -38,8 +42,9 @@ class Hands(NamedTuple):
             return "with --executor serial there is one worker, in this process"
         if not evaluator.trained_names:
             return "nothing is trained in this search, and what is measured is so alone"
-        if evaluator.measured_names and (device != "cpu" or self.executor == "ray"):
-            where = "on a cluster" if self.executor == "ray" else "on a GPU"
+        where = "on a cluster" if self.executor == "ray" else "on a GPU" if device != "cpu" else ""
+        where = where or ("" if hasattr(signal, "SIGSTOP") else "on this system")
+        if evaluator.measured_names and where:
             return f"{where} trainings can't pause while {', '.join(evaluator.measured_names)} is measured"
         return ""
 
@@ -47,15 +52,12 @@ class Hands(NamedTuple):
         from ..executors import make_executor
 
         env = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"} if device == "cpu" else None
-        count = worker_count(self.workers, device)
         spare = {} if wait or not evaluator.measured_names else {"spare": True}
-        return make_executor(self.executor, evaluator, count, env, **spare)
+        return make_executor(self.executor, evaluator, worker_count(self.workers, device), env, **spare)
 
     def to_resume(self, run: str) -> str:
-        """What goes on with the run as it was asked for; the store knows where it ends."""
+        """What goes on with the run as it was asked for; the store knows where it ends, and whether workers wait."""
         words = ["evonas", "resume", run]
         words += ["--workers", str(self.workers)] if self.workers is not None else []
         words += ["--executor", self.executor] if self.executor != "auto" else []
-        if self.asynchronous is not None:
-            words.append("--asynchronous" if self.asynchronous else "--synchronous")
         return " ".join(words)

@@ -99,8 +99,8 @@ def search_options(command):
                 "--asynchronous/--synchronous",
                 default=None,
                 help="Whether a worker goes on to the next candidate as soon as it is free, or waits for the slowest of"
-                " the generation; then the same seed is the same search. Default: asynchronous with --budget, where"
-                " two workers or more train on CPUs of this machine.",
+                " the generation; then the same seed is the same search. Default: asynchronous where there is a"
+                " --budget and two workers or more train on CPUs of this machine.",
             ),
             click.option(
                 "--calibrate",

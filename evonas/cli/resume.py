@@ -80,6 +80,8 @@ def resume(run, generations, timeout, data, budget, patience, workers, asynchron
             goal = generations_to_do(generations, budget)
             changes = {"generations": goal, "budget": whole, "patience": patience, "calibrate": share}
         changes |= moved_data(data)
+        if asynchronous is not None:
+            changes["asynchronous"] = asynchronous
         if timeout is not None:
             changes["timeout"] = parse_duration(timeout)
         settings = dataclasses.replace(settings, **changes)

@@ -58,7 +58,7 @@ def run_search(
     seeds = {transformer_genome(s["genes"]): s["label"] for s in settings.seeds}
     if settings.calibrate and "loss" not in evaluator.trained_names:
         raise EvonasError("--calibrate tells how well losses are ranked; this search has none", "Leave it out.")
-    wait = hands.wait(settings.device, evaluator, deadline)
+    wait = hands.wait(settings, evaluator, deadline)
     engine = _engine(settings, space, evaluator, constraints, list(seeds), wait)
     known = _reused(settings, evaluator, data, again=store is not None)
     progress = Progress(settings, deadline, folder)

@@ -34,6 +34,12 @@ class Credit:
         self._tries[name] += 1
         self._wins[name] += won
 
+    def shares(self) -> dict[str, float]:
+        """Of every mutation, together 1."""
+        shares = {name: self.share(name) for name in self._base}
+        total = sum(shares.values())
+        return {name: share / total for name, share in shares.items()}
+
     def share(self, name: str) -> float:
         """Relative to the others': shares need not add up to 1."""
         tries = sum(self._tries.values())

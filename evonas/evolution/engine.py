@@ -303,13 +303,17 @@ class Engine(Climbing):
         asked = waiting.get(candidate.index)
         if asked is not candidate and asked != candidate:
             raise EvonasError(f"candidate {candidate.genome.id} was not asked for, or told twice")
-        placed = self.placed(candidate)
+        self._count(candidate, self.placed(candidate), values, violation)
+        self._finish_generations()
+
+    def _count(
+        self, candidate: Candidate, placed: Candidate, values: Mapping[str, float] | None, violation: float
+    ) -> None:
         individual = self._individual(placed, self._numbers.number(placed), values, violation)
-        del waiting[candidate.index]
+        del self._outstanding[candidate.generation][candidate.index]
         self._told.setdefault(placed.generation, {})[candidate.genome.id] = individual
         self._children.setdefault(placed.generation, []).append(placed)
         self._note(placed, individual)
-        self._finish_generations()
 
     def placed(self, candidate: Candidate) -> Candidate:
         """The candidate at the generation and index where its result will count: those at which it was asked for."""
@@ -406,8 +410,10 @@ class Engine(Climbing):
             if individual is not None:
                 members[candidate.genome.id] = individual
         judge(self, children)
-        # Not by what was seen: another version may draw another first population.
+        # Another version may have drawn another first population; of this one, some may have been overtaken.
         self._drawn = min(self._born, len(self._first))
+        if 2 * sum(c.genome.id in self.seen for c in self._first) > self._drawn:
+            self._drawn = 0
         unknown = [i for i in (*population, *reserve) if i not in members]
         if unknown:
             raise EvonasError(f"population member {unknown[0]} has no evaluation to restore it from")

@@ -182,9 +182,14 @@ class GaussianProcess:
     def left_out(self, rows: np.ndarray) -> np.ndarray:
         """What the other points alone say of the points ``rows``, all of these left out together (hyperparameters as
         they are): mean (len(rows),)."""
-        inverse = cho_solve(self._factor, np.eye(len(self._y)))
-        block = np.linalg.solve(inverse[np.ix_(rows, rows)], self._alpha[rows])
-        return self._mean + self._scale * (self._y[rows] - block)
+        return self.left_out_and_spread(rows)[0]
+
+    def left_out_and_spread(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The same, and its standard deviation (len(rows),), noise and all."""
+        inverse = cho_solve(self._factor, np.eye(len(self._y)))[np.ix_(rows, rows)]
+        off = np.linalg.solve(inverse, self._alpha[rows])
+        std = np.sqrt(np.diag(np.linalg.inv(inverse)))
+        return self._mean + self._scale * (self._y[rows] - off), self._scale * std
 
     def each_left_out(self) -> np.ndarray:
         """What the others say of each point, mean (n,) (Rasmussen and Williams 2006, eq. 5.12)."""

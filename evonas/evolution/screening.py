@@ -28,11 +28,13 @@ _RISKY = 4  # one in so many, at most, is more likely to fail than not
 _MEMBERS = 256  # that it keeps at most, where the population is smaller
 _OPTIMISM = 0.5  # standard deviations; none with rungs, where whoever goes on is chosen once more
 _NO_SKILL, _FULL_SKILL = 0.1, 0.5  # Kendall's tau: below it no share of the offspring is chosen so, above it all
+# Share of what was told that lay within a standard deviation, 0.68 being right: below it these say nothing.
+_NO_COVERAGE, _FULL_COVERAGE = 0.2, 0.5
 
 
 class Expected(NamedTuple):
-    """What is expected of a proposal at the last rung: objectives (m,), their standard deviations, and by how much it
-    breaks constraints."""
+    """What is expected of a proposal at the last rung: objectives (m,), their standard deviations as far as these are
+    believed, and by how much it breaks constraints."""
 
     proposal: Proposal
     mean: np.ndarray
@@ -47,8 +49,10 @@ class Screening:
     likely to fail.
 
     What failed is learned from as well (see ``Soundness``). How far all this is followed depends on how well the
-    surrogate has lately told right (see ``Surrogate.skill``): its share of a generation fades with that, and the rest
-    comes from variation alone.
+    surrogate has lately told right: its share of a generation fades with how well it ranks (``Surrogate.skill``), and
+    the rest comes from variation alone; and what its uncertainty is made of, hope, fades with how often that was right
+    (``Surrogate.coverage``). ``judged`` says so of each generation that it was asked for lately: {"tau", "coverage" (or
+    None), "share" (of its places, by its skill alone)}.
 
     Args:
         known: genome -> values that are exact and free: objectives, or what tells of them (parameters, FLOPs).
@@ -56,6 +60,7 @@ class Screening:
 
     def __init__(self, space: SearchSpace, known: Callable[[Genome], Mapping[str, float]] | None) -> None:
         self._features = Features(space, known)
+        self.judged: dict[int, dict[str, float | None]] = {}
 
     @threadpool_limits.wrap(limits=1)  # the matrices are small, and the cores have trainings to do
     def plan(self, engine: Engine, generation: int, most: float) -> list[Proposal]:
@@ -69,9 +74,11 @@ class Screening:
         first = [i for i in itertools.islice(archive, 2 * engine.population_size) if i.index < engine.population_size]
         latest = list(itertools.islice(reversed(archive), _LATEST))
         surrogate = self._fitted(engine, latest, members)
-        share = (surrogate.skill - _NO_SKILL) / (_FULL_SKILL - _NO_SKILL)
+        share = _between(surrogate.skill, _NO_SKILL, _FULL_SKILL)
+        self.judged = {g: found for g, found in self.judged.items() if g >= engine.generation}
+        self.judged[generation] = {"tau": surrogate.skill, "coverage": surrogate.coverage, "share": share}
         by_chance = np.random.default_rng((engine.seed, generation, 2**31 + 3)).random()
-        count = int(min(max(share, 0.0), 1.0) * most + by_chance)  # rounded once, so that a small share is no none
+        count = int(share * most + by_chance)  # rounded once, so that a small share is no none
         if not count:
             return []
         leading = _leading(engine, members)
@@ -134,6 +141,11 @@ class Screening:
         return list(pool.values())
 
 
+def _between(value: float, low: float, high: float) -> float:
+    """0 up to ``low``, 1 from ``high`` on."""
+    return min(max((value - low) / (high - low), 0.0), 1.0)
+
+
 def _leading(engine: Engine, parents: Sequence[Individual]) -> list[Individual]:
     """Whom children have to beat: all of the front and of what is expected on it, of which the population, being of one
     size, forgets a part. Where that were filled again nothing would be gained."""
@@ -144,6 +156,7 @@ def _leading(engine: Engine, parents: Sequence[Individual]) -> list[Individual]:
 def _expected(engine: Engine, surrogate: Surrogate, proposals: Sequence[Proposal]) -> list[Expected]:
     m, genomes = len(engine.objectives), [p.genome for p in proposals]
     means, stds = surrogate.predict(genomes)
+    stds *= 0.0 if surrogate.coverage is None else _between(surrogate.coverage, _NO_COVERAGE, _FULL_COVERAGE)
     others = np.maximum(surrogate.violations(genomes), 0.0).tolist()
     broken = [_breaks(engine, mean) + other for mean, other in zip(means, others)]
     return [Expected(*entry) for entry in zip(proposals, means[:, :m], stds[:, :m], broken)]

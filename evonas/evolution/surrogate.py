@@ -70,8 +70,10 @@ class Surrogate:
 
     Results of lower rungs are points of their own, the rung being one more input. ``skill`` is Kendall's tau between
     what was told lately and what the model says with all of that left out, of the objective it knows least about; 0
-    where there is too little to say. A value that was the same for all is taken to stay so. ``limits`` holds the ids of
-    the genomes from which violations were learned.
+    where there is too little to say. ``coverage`` is the share of it within one standard deviation of what the model
+    says, likewise; 0.68 where its uncertainty is right, None where there is too little to say or nothing unknown. A
+    value that was the same for all is taken to stay so. ``limits`` holds the ids of the genomes from which violations
+    were learned.
 
     Args:
         individuals: told ones. Where they have more than MAX_POINTS results, the oldest of the first rung are left out.
@@ -99,7 +101,7 @@ class Surrogate:
         self._over: dict[bool, Inputs] = {}  # with the rung as one more input or without
         self._exact: list[int] = []
         self._constant: dict[int, float] = {}
-        skills = []
+        skills, covered = [], []
         climbed = [i.told for i in chosen if len(i.told) > 1]
         same = unchanged([told[0] for told in climbed], [told[-1] for told in climbed])
         for j, name in enumerate(names):
@@ -122,11 +124,14 @@ class Surrogate:
             model = GaussianProcess(self._over[changes], warp.heights)
             self._models[j] = model, warp, changes
             if j < self._objectives:
-                skills.append(_skill(model, points, warp.heights))
+                skill, coverage = _judged(model, points, warp.heights)
+                skills.append(skill)
+                covered += [] if coverage is None else [coverage]
         self._breaking, self.limits = self._broken_by(violations) if violations else (None, frozenset())
         ranked = [skill for skill in skills if skill is not None]
         unknown = skills or any(j < self._objectives for j in self._constant)
         self.skill = min(ranked, default=0.0 if unknown else 1.0)
+        self.coverage = min(covered, default=None)
 
     def _broken_by(self, violations: Mapping[Genome, float]) -> tuple[_Breaking | None, frozenset[str]]:
         """A model of the violations of the individuals and of those without values, and whom it knows."""
@@ -252,19 +257,25 @@ class _Breaking:
         return self._near * np.clip(self._model.predict(self._model.inputs.across(x))[0], -_FAR, _FAR)
 
 
-def _skill(model: GaussianProcess, points: Sequence[tuple[Individual, int]], y: np.ndarray) -> float | None:
-    """How well the latest individuals are ranked at the first rung by a model that has none of their results; None
-    where they are all alike."""
+def _judged(
+    model: GaussianProcess, points: Sequence[tuple[Individual, int]], y: np.ndarray
+) -> tuple[float | None, float | None]:
+    """How well the latest individuals are ranked at the first rung by a model that has none of their results, None
+    where they are all alike; and which share of these lies within one standard deviation of what it says, None where
+    they are too few."""
     latest = sorted({i.index for i, _ in points})[-_JUDGED:]
     if len(latest) < 8 or len(latest) > len(points) // 2:
         latest = latest[-max(len(points) // 3, 1) :]
     rows = np.array([k for k, (i, _) in enumerate(points) if i.index in set(latest)])
     first = np.array([points[k][1] == 0 for k in rows])
     if first.sum() < 4:
-        return 0.0
-    if not np.ptp(y[rows][first]):
-        return None
+        return 0.0, None
+    found, std = (values[first] for values in model.left_out_and_spread(rows))
+    told = y[rows][first]
+    coverage = float((np.abs(found - told) <= std).mean())
+    if not np.ptp(told):
+        return None, coverage
     from scipy.stats import kendalltau  # a second to import
 
-    tau = float(kendalltau(model.left_out(rows)[first], y[rows][first]).statistic)
-    return tau if math.isfinite(tau) else 0.0
+    tau = float(kendalltau(found, told).statistic)
+    return (tau if math.isfinite(tau) else 0.0), coverage

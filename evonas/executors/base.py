@@ -83,7 +83,7 @@ class Executor(ABC):
 
         - an exception: "error", or "out_of_memory" where it says so. Out of memory is retried once, alone.
         - a worker that dies (``os._exit``, a signal, the out-of-memory killer), or whose GPU can't be used any more:
-          it is replaced, the call is retried once in the fresh worker, then failed as "crash".
+          it is replaced, the call is retried once, in that or another, then failed as "crash".
         - a call that runs longer than ``timeout``: its worker is killed and replaced. It is not retried.
         - the deadline: what runs is stopped, what has not started never does.
 
@@ -169,8 +169,12 @@ class Executor(ABC):
             raise RuntimeError("an executor has one active iterator; exhaust or close the other one first")
         self._active.append(kind)
         try:
-            yield from results
+            for result in results:
+                yield result
+                if self._active[-1] != kind:
+                    raise RuntimeError("an executor has one active iterator; exhaust what is done alone first")
         finally:
+            results.close()
             self._active.remove(kind)
 
     def _check_open(self) -> None:

@@ -72,8 +72,7 @@ class _Task:
 
 
 class _Lane:
-    """A place for one worker at a time. ``task`` runs there, ``retry`` is what its next worker begins with; a ``spare``
-    one is for what is done alone."""
+    """A place for one worker at a time, where ``task`` runs; a ``spare`` one is for what is done alone."""
 
     def __init__(self, spare: bool = False) -> None:
         self.spare = spare
@@ -83,7 +82,6 @@ class _Lane:
         self.ready = False
         self.since = 0.0  # start of the worker, or of the task
         self.task: _Task | None = None
-        self.retry: _Task | None = None
 
     @property
     def starting(self) -> bool:
@@ -140,7 +138,7 @@ class PoolExecutor(Executor):
                 self._start(lane)
 
     def _drop(self, lane: _Lane) -> None:
-        worker, lane.worker, lane.ready, lane.task, lane.retry = lane.worker, None, False, None, None
+        worker, lane.worker, lane.ready, lane.task = lane.worker, None, False, None
         if worker is not None:
             worker.stop()
 
@@ -171,16 +169,15 @@ class PoolExecutor(Executor):
 
     def _give_up(self, lane: _Lane) -> None:
         """Go on without a worker that does not start, as long as there are others."""
-        if lane.spare or not any(other.ready for other in self._lanes):
+        if lane.spare or not any(other.ready and not other.spare for other in self._lanes):
             raise EvonasError(
                 f"a worker was not ready after {START_LIMIT:g} s",
                 "Ask for fewer workers, or try --executor serial to see where it hangs.",
                 exit_code=EXIT_FAILED,
             )
         print(f"evonas: a worker was not ready after {START_LIMIT:g} s; it goes on without", file=sys.stderr)
-        retry = lane.retry
         self._drop(lane)
-        lane.retry, lane.given_up = retry, True
+        lane.given_up = True
         self.workers -= 1
         self._lanes.sort(key=lambda each: each.given_up)  # without a spare, the first one does what is done alone
 
@@ -210,6 +207,7 @@ class _Run:
         self.queue = deque(_Task(call, self) for call in calls)
         self.lonely: deque[_Task] = deque()  # ran out of memory once: run again with nothing else running
         self.finished: deque[tuple[_Task, Any]] = deque()
+        self.error: EvonasError | None = None  # that one of its calls has raised
         self._dry = more is None  # there is nothing more for now
         self._held: list[tuple[_Lane, Worker]] = []  # of the stream beside it, paused
         self._held_since = 0.0
@@ -234,39 +232,36 @@ class _Run:
                     self._dry = True
                     self._expire()
                 elif self._outstanding():
-                    self.pool._start_missing(self.lanes)
                     self._assign()
+                if not self._outstanding():
+                    self._release()
                 while self.finished:
                     task, value = self.finished.popleft()
                     self.pool.paused = task.paused
-                    self._dry = self.more is None
+                    self._dry = self.more is None or self._deadline_passed()
                     yield task.call.key, value
                 self.pool._check_open()
+                if self.error is not None:
+                    raise self.error
                 if not self._outstanding():
                     return
-                if not self._can_take_more():
-                    self._step(self._patience())
+                self._step(0.0 if self._can_take_more() else self._patience())
         finally:
             self._release()
-            for lane in self.lanes:
-                if self._task_of(lane) is not None:
-                    self.pool._drop(lane)
+            for lane in self._busy():
+                self.pool._drop(lane)
 
     def _outstanding(self) -> bool:
         return bool(self.queue or self.lonely or self._busy() or not self._dry)
 
-    def _busy(self) -> bool:
-        return any(self._task_of(lane) is not None for lane in self.lanes)
-
-    def _task_of(self, lane: _Lane) -> _Task | None:
-        """What this run does there, or does there next."""
-        task = lane.task or lane.retry
-        return task if task is not None and task.run is self else None
+    def _busy(self) -> list[_Lane]:
+        """Where it has something running: in a stream, what is done alone may have a lane, and the other way round."""
+        return [lane for lane in self.lanes if lane.task is not None and lane.task.run is self]
 
     def _can_take_more(self) -> bool:
         """Whether a worker is free and nobody has said yet that there is nothing for it."""
-        lonely = self.lonely or any(lane.task is not None and lane.task.lonely for lane in self.lanes)
-        return not (self._dry or lonely) and any(lane.idle and lane.retry is None for lane in self.lanes)
+        lonely = self.lonely or any(lane.task.lonely for lane in self._busy())
+        return not (self._dry or lonely or self.queue) and any(lane.idle for lane in self.lanes)
 
     def _deadline_passed(self) -> bool:
         return self.deadline is not None and time.monotonic() >= self.deadline
@@ -276,37 +271,46 @@ class _Run:
         now = time.monotonic()
         due = [] if self.deadline is None else [self.deadline]
         if (timeout := self.timeout) is not None:
-            due += [lane.since + timeout for lane in self.lanes if lane.task is not None]
+            due += [lane.since + timeout for lane in self._busy()]
         return max(0.0, min(due) - now) if due else float("inf")
 
     def _assign(self) -> None:
-        settled = not any(lane.starting for lane in self.pool._lanes)
-        if self.alone and not (settled and self._has_quiet()):
-            return  # a worker that starts or runs somewhere would disturb the measurement
-        for lane in self.lanes:
-            if lane.idle and (self._task_of(lane) is not None or self.queue):
-                task = self._task_of(lane) or self.queue.popleft()
-                lane.retry = None if lane.retry is task else lane.retry
-                self._send(lane, task)
-        while not self.finished and self._can_take_more():
+        """Give free workers what waits, and ask for more while there is nothing."""
+        self.pool._start_missing(self.lanes)
+        if self.alone and not self._has_quiet():
+            return
+        while True:
+            while self.queue and (lane := self._idle()) is not None:
+                self._send(lane, self.queue.popleft())
+            # Who asks for more is to know of what has finished.
+            if self.finished or self.error is not None or not self._can_take_more():
+                break
             call = self.more()  # something may be done alone there, and workers may be lost meanwhile
             if call is None:
                 self._dry = True
-                break
-            self.queue.append(_Task(call, self))
-            if (lane := next((lane for lane in self.lanes if lane.idle and lane.retry is None), None)) is not None:
-                self._send(lane, self.queue.popleft())
-        if self.lonely and settled and not self.queue and not self._busy():
-            lane = next((lane for lane in self.lanes if lane.idle), None)
-            if lane is not None:
-                self.lonely[0].lonely = True
-                self._send(lane, self.lonely.popleft())
+            else:
+                self.queue.append(_Task(call, self))
+        quiet = not (self.queue or self._busy() or any(lane.starting for lane in self.pool._lanes))
+        if self.lonely and quiet and (lane := self._idle()) is not None:
+            self._send(lane, self.lonely.popleft())
+
+    def _idle(self) -> _Lane | None:
+        return next((lane for lane in self.lanes if lane.idle), None)
 
     def _has_quiet(self) -> bool:
-        """Whether nothing of a stream beside it runs; where it may, hold it up."""
+        """Whether no worker starts, which would disturb a measurement, and nothing of a stream beside it runs; where
+        that may be paused, pause it."""
+        if not self._held:
+            self._step(0.0)  # what has ended is not to be paused
+        if any(lane.starting for lane in self.pool._lanes):
+            self._release()
+            return False
         stream = self.pool._streaming
         others = [lane for lane in self.pool._lanes if lane.task is not None and lane.task.run is stream]
-        if self.pool.pauses and others and not self._held:
+        again = bool(self.queue and self.queue[0].lonely)  # it ran out of memory, of which those that pause hold some
+        if others and again:
+            self._release()
+        elif others and self.pool.pauses and not self._held:
             self._held, self._held_since = [(lane, lane.worker) for lane in others], time.monotonic()
             for _, worker in self._held:
                 worker.pause()
@@ -315,67 +319,69 @@ class _Run:
 
     def _release(self) -> None:
         """Let those held up go on; the time was not theirs."""
-        held, self._held = self._held, []
         paused = time.monotonic() - self._held_since
-        for lane, worker in held:
+        while self._held:  # until each is done: an interrupt may come in between
+            lane, worker = self._held[-1]
             if lane.worker is worker:
                 worker.go_on()
                 lane.since += paused
                 if lane.task is not None:
                     lane.task.paused += paused
+            self._held.pop()
 
     def _send(self, lane: _Lane, task: _Task) -> None:
         call = dump_call(task.call)
         try:
             lane.worker.send(call)
         except WorkerDied:  # while it was idle: not the fault of this call
-            self._replace(lane, task)
+            self.pool._drop(lane)
+            self._put_back(task)
+            self.pool._start_missing(self.lanes)
             return
         task.attempts += 1
         task.paused = 0.0
         lane.task, lane.since = task, time.monotonic()
 
-    def _replace(self, lane: _Lane, retry: _Task | None = None) -> None:
-        self.pool._drop(lane)
-        self.pool._start(lane)
-        lane.retry = retry
+    def _put_back(self, task: _Task) -> None:
+        # Alone, the order of the calls counts; otherwise let the others finish first.
+        (self.lonely if task.lonely and not self.alone else self.queue).appendleft(task)
 
     def _step(self, seconds: float) -> None:
         """Wait for events and deal with them, then with calls that took too long."""
-        events = self.pool._events(seconds)
-        for lane in self.pool._lanes:
-            if lane.given_up and lane.retry is not None:  # another takes what it was to begin with
-                lane.retry.run.queue.appendleft(lane.retry)
-                lane.retry = None
-        for lane, event in events:
+        for lane, event in self.pool._events(seconds):
+            run = self if lane.task is None else lane.task.run
             if event.kind == "reply":
-                lane.task.run._reply(lane, event.data)
+                run._reply(lane, event.data)
             elif event.kind == "died":
-                task = lane.task or lane.retry
-                (self if task is None else task.run)._lost(lane, f"the worker process died: {event.data}")
+                run._lost(lane, f"the worker process died: {event.data}")
         self._look_at_clock()
         if self.alone and self.pool._streaming is not None and not self._held:
             self.pool._streaming._look_at_clock()
+        if not self._deadline_passed():
+            self.pool._start_missing(self.lanes)
 
     def _look_at_clock(self) -> None:
         if (timeout := self.timeout) is None:
             return
         now = time.monotonic()
-        for lane in self.lanes:
-            task = lane.task
-            if task is not None and task.run is self and now - lane.since >= timeout:
-                task.fail("timeout", f"took longer than {timeout:g} s")
-                self._replace(lane)
+        for lane in self._busy():
+            if now - lane.since >= timeout:
+                lane.task.fail("timeout", f"took longer than {timeout:g} s")
+                self.pool._drop(lane)
 
     def _reply(self, lane: _Lane, reply: bytes) -> None:
         task = lane.task
-        kind, value = load_reply(reply)  # an EvonasError of the target leaves here
         lane.task = None
+        try:
+            kind, value = load_reply(reply)
+        except EvonasError as error:  # of the target: it leaves where results of this run do
+            self.error = error
+            return
         if kind == "ok":
             self.finished.append((task, value))
         elif kind == "out_of_memory" and task.attempts < MAX_ATTEMPTS:
-            # Alone, the order of the calls counts; otherwise let the others finish first.
-            self.queue.appendleft(task) if self.alone else self.lonely.append(task)
+            task.lonely = True
+            self._put_back(task)
         elif kind == "device_lost":  # nothing more can run there
             lane.task = task
             self._lost(lane, f"the worker could not use its device any more: {value}")
@@ -383,27 +389,22 @@ class _Run:
             task.fail(kind, value)
 
     def _lost(self, lane: _Lane, reason: str) -> None:
-        """The lane's worker is of no use any more."""
-        task, retry = lane.task, lane.retry
-        if task is not None and retry is not None:  # of the stream, waiting for what is done alone here
-            retry.run.queue.appendleft(retry)
-            retry = None
+        """The lane's worker is of no use any more. Another is started when this run goes on: not beside what is done
+        alone."""
+        task = lane.task
+        self.pool._drop(lane)
         if task is not None and task.attempts < MAX_ATTEMPTS:
-            retry = task
+            self._put_back(task)
         elif task is not None:
             task.fail("crash", reason)
-        if lane in self.lanes:
-            self._replace(lane, retry)
-        else:
-            self.pool._drop(lane)
 
     def _expire(self) -> None:
         """At the deadline: take what is there, stop what runs, give up what has not started."""
         self._step(0.0)
-        for lane in self.lanes:
-            if (task := self._task_of(lane)) is not None:
-                self.pool._drop(lane)
-                self._give_up(task)
+        for lane in self._busy():
+            task = lane.task
+            self.pool._drop(lane)
+            self._give_up(task)
         for task in (*self.lonely, *self.queue):
             self._give_up(task)
         self.lonely.clear()

@@ -108,7 +108,7 @@ class _ProcessWorker(Worker):
     left_behind = 0  # by this process: could not be ended
 
     def __init__(self, target: bytes, env: Mapping[str, str], needs_main: bool) -> None:
-        self._target = target
+        self._target, self._paused = target, False
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe(duplex=True)
         from_main_thread = threading.current_thread() is threading.main_thread()
@@ -126,6 +126,8 @@ class _ProcessWorker(Worker):
         """The next message, or how the process ended; None when there is nothing to tell."""
         try:
             if self.connection.poll():
+                if self._paused:  # in the middle of a long reply, perhaps: its call is over
+                    self.go_on()
                 return self._understand(self.connection.recv_bytes())
             if self.process.is_alive():
                 return None
@@ -159,9 +161,11 @@ class _ProcessWorker(Worker):
             raise WorkerDied from error
 
     def pause(self) -> None:
+        self._paused = True
         self._signal_group("SIGSTOP")
 
     def go_on(self) -> None:
+        self._paused = False
         self._signal_group("SIGCONT")
 
     def stop(self) -> None:
@@ -174,6 +178,8 @@ class _ProcessWorker(Worker):
         self.connection.close()
         self._signal_group("SIGTERM")
         self.process.terminate()
+        if self._paused:
+            self.go_on()
 
     def kill_group(self) -> None:
         self._signal_group("SIGKILL")
@@ -204,7 +210,7 @@ def _end(lanes: list, owner: int) -> None:
         return
     workers = [lane.worker for lane in lanes if lane.worker is not None]
     for lane in lanes:
-        lane.worker, lane.ready, lane.task, lane.retry = None, False, None, None
+        lane.worker, lane.ready, lane.task = None, False, None
     for worker in workers:
         worker.terminate()
     end = time.monotonic() + GRACE

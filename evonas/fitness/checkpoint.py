@@ -21,6 +21,7 @@ _SUFFIX = ".safetensors"
 _DROPOUT = "dropout"  # name of the state of its generator, midway
 _STATE = {"AdamW": ("step", "exp_avg", "exp_avg_sq"), "Muon": ("momentum",)}  # what optimisers keep of a parameter
 _EVERY = 60.0  # seconds between two writings of a training that runs, without an evaluation
+_LONGEST_WRITING = 3600.0  # seconds
 _SPARED = 20  # and in any case so many times as long as the last writing took
 
 
@@ -161,11 +162,16 @@ def _places(training: Training) -> dict[str, tuple]:
 
 
 def keep_only(folder: str | Path, genome_ids: Collection[str]) -> None:
-    """Remove every checkpoint of another genome, and what a killed worker left half-written."""
-    kept = {path_of(folder, genome_id).name for genome_id in genome_ids}
+    """Remove every checkpoint of another genome, and what a killed worker left half-written, but what one of these
+    genomes may be written to just now."""
+    kept = set(genome_ids)
     for path in Path(folder).glob("*"):
-        if path.name not in kept and path.suffix in (_SUFFIX, ".partial"):
-            path.unlink(missing_ok=True)
+        if path.suffix not in (_SUFFIX, ".partial"):
+            continue
+        with contextlib.suppress(FileNotFoundError):
+            old = path.suffix == ".partial" and time.time() - path.stat().st_mtime > _LONGEST_WRITING
+            if old or path.name.partition(".")[0] not in kept:
+                path.unlink()
 
 
 def _state(training: Training):

@@ -47,7 +47,8 @@ def build_report(store: Store) -> dict[str, Any]:
         (those that are no objectives have their values in a member's ``constraints``, as in ``objectives``), ``goals``
         [text],
         ``created``, ``seconds``, ``versions``, ``status_of_run`` {generations_asked, generations_done, ended},
-        ``rungs`` (see ``_rungs``), ``calibration`` (the last one, see ``summarise``, or null).
+        ``rungs`` (see ``_rungs``), ``surrogate`` (see ``_surrogate``), ``calibration`` (the last one, see
+        ``summarise``, or null).
     """
     header = store.header
     comparison = compare(store)
@@ -93,6 +94,7 @@ def build_report(store: Store) -> dict[str, Any]:
             "ended": ENDED in header["notes"],
         },
         "rungs": _rungs(store, generations[-1]) if generations else [],
+        "surrogate": _surrogate(generations),
         "calibration": calibration["summary"],
     }
 
@@ -163,6 +165,16 @@ def _rungs(store: Store, row: Mapping[str, Any]) -> list[dict[str, Any]]:
         }
         for rung, genomes in enumerate(row.get("rungs") or ())
     ]
+
+
+def _surrogate(rows: Sequence[Mapping[str, Any]]) -> dict[str, float | None] | None:
+    """How well the surrogate of the search had told right when it was last asked, {tau, coverage, share} as the
+    generations table has them; None where it never was."""
+    found = next((row["surrogate"] for row in reversed(rows) if isinstance(row.get("surrogate"), Mapping)), {})
+    numbers = {n: float(v) for n, v in found.items() if type(v) in (int, float) and -1 <= v <= 1}
+    if not {"tau", "share"} <= set(numbers):
+        return None
+    return {"tau": numbers["tau"], "coverage": numbers.get("coverage"), "share": numbers["share"]}
 
 
 def _seeds(store: Store, comparison: Comparison, ahead: Mapping[str, Any]) -> list[dict[str, Any]]:

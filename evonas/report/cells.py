@@ -171,6 +171,7 @@ def summary_lines(report: Mapping[str, Any], table: Table) -> list[str]:
         lines.append(f"Too close to call: {groups}.")
     lines += _failure_lines(report)
     lines += _rung_lines(report)
+    lines += _surrogate_lines(report)
     elsewhere = report["other_device"]
     if report["left_out"] > elsewhere and not report["rungs"]:
         lines.append(f"{report['left_out'] - elsewhere:,} evaluations of another fidelity are not compared.")
@@ -286,6 +287,17 @@ def _rung_lines(report: Mapping[str, Any]) -> list[str]:
             head = f"{_sentence_case(name)} at {at[-1]} tokens, predicted from {first}"
             lines.append(f"{head}: {'; '.join(errors)}.")
     return lines
+
+
+def _surrogate_lines(report: Mapping[str, Any]) -> list[str]:
+    """How far what proposed the genomes could be trusted."""
+    found = report["surrogate"]
+    if found is None:
+        return []
+    text = f"Of the latest results, unseen, the surrogate told the order at tau {number(found['tau'], 2)}"
+    if found["coverage"] is not None:
+        text += f", and {found['coverage']:.0%} within its standard deviation (68% would be right)"
+    return [f"{text}."]
 
 
 def _tokens(fidelity: str) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 
 from ..evolution import AsynchronousEngine, Candidate
 from ..executors import Call, Failure
 from ..record import Outcome, Record
 from ..store import told_records
-from .loop import Limits, Search
+from .loop import Limits, Search, size_of
 from .verdict import MENDABLE, TRIES, bugs_at_the_end
 
 
@@ -16,6 +17,7 @@ class AsynchronousSearch(Search):
     """``Search`` with an ``AsynchronousEngine``: a candidate is asked for, measured and sent off as soon as a worker is
     free, and each result counts at once. What is stored looks like a run in which a generation is done before the next
     begins; which results make it up depends on how long they took. Whoever is measured is so while the trainings pause.
+    While the front is closed, workers may have nothing to do.
     """
 
     engine: AsynchronousEngine
@@ -24,62 +26,81 @@ class AsynchronousSearch(Search):
         super()._restore()
         self._known_generation = self.engine.generation
         self._flying: dict[str, tuple[Candidate, Outcome]] = {}  # by genome id
-        self._batch: list[tuple[Candidate, Record]] = []  # placed, of the generation that runs
+        self._batch: list[tuple[Candidate, Record]] = []  # placed, of what is not committed
+        self._next: list[Candidate] = []  # asked for, as they go on
         self._closing = False  # whether a budget is spent but for the front
 
     def _go_on(self, limits: Limits) -> str:
         self._limits = limits
-        self.engine.withdraw()  # what a deadline has cut short
         self._begin()
-        self._take_up()
+        if self.engine.generation < self._goal_now:
+            self._take_up()
         flow = self.executor.stream(self._next_call, timeout=self._timeout_now, deadline=limits.deadline)
-        for key, result in flow:
-            candidate, known = self._flying.pop(key)
-            if isinstance(result, Failure):
-                if result.status == "deadline":
-                    continue
-                result = Outcome(result.status, reason=result.reason)
-            if "seconds" in result.cost:
-                left = max(result.cost["seconds"] - self.executor.paused, 0.0)
-                result = replace(result, cost={**result.cost, "seconds": left})
-            placed = self.engine.placed(candidate)
-            record = self._keep(placed, self._trained(placed, known, result))
-            self._verdict.after_training(record, self._times_tried(record))
-            self._count(candidate, placed, record)
-        if self._is_over(limits):
+        with contextlib.closing(flow):  # what it began is stopped where something goes wrong
+            for key, result in flow:
+                self._arrived(*self._flying.pop(key), result)
+        self._next = []
+        self.engine.withdraw()
+        if self.engine.generation < self._goal_now and self._is_over(limits):
+            while self._is_worth_a_generation() and self.engine.finish():
+                self._settle_generation()
             return "budget"
         if self.engine.generation >= self._goal_now:
             return "generations" if self._goal_now == limits.generations else "patience"
         return "budget" if self._closing else "exhausted"
 
+    def _is_worth_a_generation(self) -> bool:
+        """Whether what was told of the one that runs, which the deadline cuts short, counts as one: had all failed, it
+        would be done again."""
+        here = (record for placed, record in self._batch if placed.generation == self.engine.generation)
+        return any(record.status in ("ok", "infeasible") for record in here)
+
     def _begin(self) -> None:
         """A generation begins."""
-        self._goal_now = self._goal(self._limits)
-        if self.engine.generation >= self._goal_now:
+        self._goal_now = self.engine.until = self._goal(self._limits)
+        if self.engine.generation >= self._goal_now or self._is_over(self._limits):
             return
         self._closing = self._close(self._goal_now, self._limits)
-        new = 0 if self._closing else self.engine.offspring_size
+        new = 0 if self._closing else self.engine.places
         self.listener.generation_started(self.engine.generation, new + len(self.engine.promoted()))
 
     def _take_up(self) -> None:
-        """Results of a generation that an interruption cut short count as they are, but for failures that are to be
-        done again (see ``_finished``)."""
-        done = self.engine.generation
-        found = [(rung, r) for rung, asked, r in told_records(self.store) if asked and r.generation >= done]
-        came = {id(record): k for k, record in enumerate(self.store.records)}
-        found.sort(key=lambda entry: came[id(entry[1])])  # who goes on may have come before those that are new
-        failed = all(record.status not in ("ok", "infeasible") for _, record in found)
-        anew = failed and sum(not rung for rung, _ in found) >= self.engine.places
+        """Results of what an interruption cut short count as they are, but for failures that are to be done again, as
+        ``_finished`` has it."""
+        found = [(rung, record) for rung, asked, record in told_records(self.store) if asked]
         bugs = {id(r) for r in bugs_at_the_end(self.store.records, self.evaluator.measured_names)}
-        for rung, record in found:
-            again = (anew or id(record) in bugs) and self._times_tried(record) < TRIES
-            if rung >= len(self.evaluator.rungs) or (again and record.status in MENDABLE):
-                continue
-            entry = self.store.genomes[record.genome_id]
-            where = record.generation, record.index
-            candidate = Candidate(entry.genome, entry.parents, entry.operator, *where, rung)
-            if self.engine.adopt(candidate):
-                self._count(candidate, self.engine.placed(candidate), record)
+        for generation in sorted({r.generation for _, r in found if r.generation >= self.engine.generation}):
+            here = [(rung, record) for rung, record in found if record.generation == generation]
+            again = self._again([record for _, record in here], sum(not rung for rung, _ in here), bugs)
+            for rung, record in here:
+                if rung >= len(self.evaluator.rungs) or id(record) in again:
+                    continue
+                entry = self.store.genomes[record.genome_id]
+                where = record.generation, record.index
+                candidate = Candidate(entry.genome, entry.parents, entry.operator, *where, rung)
+                if self.engine.adopt(candidate, *self._told_here(record)):
+                    self._pay(rung, record)
+                    self._batch.append((candidate, record))
+            self.engine.advance()
+            self._settle_generation()
+
+    def _again(self, records: list[Record], new: int, bugs: set[int]) -> set[int]:
+        """Which of a generation's records, so many of them of new genomes, failed and are to be done again."""
+        failed = all(record.status not in ("ok", "infeasible") for record in records)
+        whole = not 0 < new < self.engine.places or self.engine.exhausted or self._closing
+        times = {id(record): self._times_tried(record) for record in records}
+        rounds = max(times.values(), default=0)
+
+        def is_due(record: Record) -> bool:
+            tried = times[id(record)]
+            return tried < rounds or (tried < TRIES and ((failed and whole) or id(record) in bugs))
+
+        return {id(record) for record in records if record.status in MENDABLE and is_due(record)}
+
+    def _times_tried(self, record: Record) -> int:
+        """In its generation, wherever: done again it may come in another place."""
+        records = self.store.records_of(record.genome_id)
+        return sum(r.generation == record.generation and not r.revised for r in records)
 
     def _next_call(self) -> Call | None:
         """A training for a worker that is free, None where there is none for now."""
@@ -89,42 +110,68 @@ class AsynchronousSearch(Search):
             if known is None:
                 return None  # the deadline came before its measurement
             placed = self.engine.placed(candidate)
-            found = self._without_training(placed, known)
-            if found is None:
+            record = self._without_training(placed, known)
+            if record is None:
                 self._flying[candidate.genome.id] = candidate, known
+                self._paid += self._pace.step(candidate.rung)  # a budget is to hold for what is under way, too
                 return Call("train", (candidate.genome, candidate.rung), candidate.genome.id)
-            self._count(candidate, placed, self._keep(placed, found))
+            self._pay(candidate.rung, record)
+            self._tell(candidate, placed, self._keep(placed, record))
             self._verdict.kept_untrained()
         return None
 
     def _ask(self) -> Candidate | None:
-        """The next candidate, who goes on before who is new; none beyond the last generation, nor beyond one in which
-        the front is closed."""
-        last = self.engine.generation + 1 if self.engine.closing else self._goal_now
-        if self.engine.generation >= self._goal_now or not (self.engine.promoted() or self.engine.asking < last):
-            return None
-        found = self.engine.ask(1)
-        self._settle_generation()
-        return found[0] if found else None
+        """The next candidate, who goes on before who is new and of those the longest first, so that workers finish
+        together; none beyond the last generation, nor beyond one in which the front is closed."""
+        while not self._next and self.engine.generation < self._goal_now:
+            last = self.engine.generation + 1 if self.engine.closing else self._goal_now
+            if not (self.engine.promoted() or self.engine.asking < last):
+                return None
+            found = self.engine.ask(max(1, len(self.engine.promoted())))
+            self._next = sorted(found, key=lambda candidate: -size_of(candidate.genome))
+            if not self._settle_generation() and not found:
+                return None
+        return self._next.pop(0) if self._next else None
 
-    def _count(self, candidate: Candidate, placed: Candidate, record: Record) -> None:
+    def _arrived(self, candidate: Candidate, known: Outcome, result: Outcome | Failure) -> None:
+        """A training has ended."""
+        if isinstance(result, Failure):
+            if result.status == "deadline":
+                return
+            result = Outcome(result.status, reason=result.reason)
+        if "seconds" in result.cost:
+            left = max(result.cost["seconds"] - self.executor.paused, 0.0)
+            result = replace(result, cost={**result.cost, "seconds": left})
+        placed = self.engine.placed(candidate)
+        record = self._keep(placed, self._trained(placed, known, result))
+        self._verdict.after_training(record, self._times_tried(record))
+        self._tell(candidate, placed, record)
+
+    def _tell(self, candidate: Candidate, placed: Candidate, record: Record) -> None:
         """Tell a result that is stored."""
-        self._batch.append((placed, record))
         self.engine.tell(candidate, *self._told_here(record))
-        self._pay(candidate.rung, record)
+        self._batch.append((placed, record))
         self._settle_generation()
 
-    def _settle_generation(self) -> None:
-        """Commit the generation that has come to its end, if it has."""
-        if self.engine.generation == self._known_generation:
-            return
-        generation, batch = self._known_generation, sorted(self._batch, key=lambda entry: entry[0].index)
-        self._known_generation, self._batch = self.engine.generation, []
-        records = [record for _, record in batch]
-        self._judge(generation, records)
-        self._commit(generation, [placed for placed, _ in batch])
-        self._verdict.after_commit(generation, records)
-        self._begin()
+    def _settle_generation(self) -> bool:
+        """Commit the generation that has come to its end, and the next where that has, too; whether one has."""
+        ended = self._known_generation < self.engine.generation
+        while self._known_generation < self.engine.generation:
+            generation, self._known_generation = self._known_generation, self.engine.generation
+            batch = [entry for entry in self._batch if entry[0].generation == generation]
+            self._batch = [entry for entry in self._batch if entry[0].generation > generation]
+            records = [record for _, record in batch]
+            self._judge(generation, records)
+            self._commit(generation, [placed for placed, _ in batch])
+            self._verdict.after_commit(generation, records)
+            self._begin()
+            self.engine.advance()
+        return ended
+
+    def _under_way(self) -> float:
+        typical = self._pace.typical()
+        half_done = (typical.get(candidate.rung, 0.0) / 2 for candidate, _ in self._flying.values())
+        return sum(half_done) / self.executor.workers
 
     def _timeout_now(self) -> float:
         return self._timeout(max((candidate.rung for candidate, _ in self._flying.values()), default=0))

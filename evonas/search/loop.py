@@ -212,9 +212,13 @@ class Search:
             stored = self.store.generations[-1]["seconds"] or 0.0
             generation = (now - at) / (done - since) if done > since else stored / done
             lanes, alone = self.executor.workers, not getattr(self.evaluator, "one_device", False)
-            left, whole = (deadline - now) / margin, (deadline - started) / margin
+            left, whole = (deadline - now) / margin - self._under_way(), (deadline - started) / margin
             budgets.append(Left(left, whole, generation, costs, lanes, alone))
         return budgets
+
+    def _under_way(self) -> float:
+        """Seconds until the workers are free, about."""
+        return 0.0
 
     def _pay(self, rung: int, record: Record) -> None:
         """Count the tokens of a training of a finished generation; what failed has cost as much as what did not."""
@@ -269,7 +273,10 @@ class Search:
             "best": best,
             "asked": [[c.index, c.genome.id] for c in candidates],
             "hopeless": self._verdict.count_generation(),
+            "credit": self.engine.credit.shares(),
         }
+        if self.engine.screening is not None and generation in self.engine.screening.judged:
+            row["surrogate"] = self.engine.screening.judged[generation]
         if self.engine.rungs > 1:
             row |= {"rungs": self.engine.reached(), "expected": self._expectations()}
         self.store.commit(row, [m.genome.id for m in self.engine.population])
@@ -326,7 +333,7 @@ class Search:
         self, candidates: list[tuple[Candidate, Outcome]], deadline: float | None
     ) -> Iterator[tuple[Candidate, Record]]:
         # What will be on the front first; then longest first, so that the workers finish together.
-        ordered = sorted(candidates, key=lambda pair: (-pair[0].rung, -_size(pair[0].genome)))
+        ordered = sorted(candidates, key=lambda pair: (-pair[0].rung, -size_of(pair[0].genome)))
         calls = [Call("train", (c.genome, c.rung), k) for k, (c, _) in enumerate(ordered)]
         rung = max((c.rung for c, _ in ordered), default=0)
         for k, result in self.executor.map(calls, timeout=lambda: self._timeout(rung), deadline=deadline):
@@ -477,6 +484,6 @@ def _record(candidate: Candidate, *outcomes: Outcome) -> Record:
     return Record(candidate.genome.id, candidate.generation, candidate.index, last.status, reason=last.reason, **merged)
 
 
-def _size(genome: Genome) -> float:
+def size_of(genome: Genome) -> float:
     """Rough training cost, to order a batch by."""
     return float(genome.get("n_layers", 1)) * float(genome.get("d_model", 1)) ** 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import itertools
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -204,19 +205,56 @@ def test_only_what_can_follow_is_adopted():
     work(engine, 1, 4)
     work(other, 1, 4)
     promoted, *_, new = other.ask()
-    assert promoted.rung == 1 and engine.adopt(new) and not engine.adopt(new)
-    engine.tell(new, values(new))
-    assert not engine.adopt(new), "it is known"
-    assert engine.adopt(promoted)
+    assert promoted.rung == 1 and engine.adopt(new, values(new))
+    assert not engine.adopt(new, values(new)), "it is known"
+    assert not engine.adopt(replace(new, genome=other.ask()[-1].genome), None), "its place is taken"
+    assert engine.adopt(promoted, values(promoted))
     assert all(c.genome.id != promoted.genome.id for c in engine.promoted())
-    engine.tell(promoted, values(promoted))
-    assert not engine.adopt(promoted), "it is known at that rung"
+    assert not engine.adopt(promoted, values(promoted)), "it is known at that rung"
     unknown = next(c for c in other.ask() if not c.rung)
-    assert not engine.adopt(unknown.__class__(unknown.genome, (), "promote", 4, 9, 1)), "not known at the one below"
+    assert not engine.adopt(replace(unknown, generation=4, index=9, rung=1), None), "not known at the one below"
+    assert not engine.adopt(replace(unknown, generation=2, index=90), None), "of a generation that is done"
+
+
+def test_what_was_told_ends_a_generation_where_nothing_more_comes():
+    engine = make()
+    work(engine, 1, 4)
+    batch = engine.ask()
+    engine.tell(batch[0], values(batch[0]))
+    assert engine.finish() and engine.generation == 5 and not engine.pending()
+    assert not engine.finish() and engine.generation == 5, "nothing was told of it"
+    again = engine.ask()
+    assert again and again[-1].generation == 5
+
+
+def test_one_generation_ends_at_a_time():
+    """So that each can be stored before the next, also where all of the next was told while one waited."""
+    engine = make()
+    work(engine, 1, 5)
+    slow, *ahead = engine.ask(len(engine.promoted()) + 12)
+    assert slow.rung == 1
+    engine.close()
+    for candidate in ahead:
+        engine.tell(candidate, values(candidate))
+    assert engine.generation == 5
+    while engine.promoted():
+        (candidate,) = engine.ask(1)
+        engine.tell(candidate, values(candidate))
+    engine.tell(slow, values(slow))
+    assert engine.generation == 6
+    engine.close(offspring=False, only=())
+    engine.advance()
+    assert engine.generation == 7, "of the eight that had been too many four are its own"
+    engine.until = 7
+    engine.advance()
+    assert engine.generation == 7, "no generation ends any more"
+    engine.until = None
+    engine.advance()
+    assert engine.generation == 8
 
 
 def test_births_never_meet():
-    """However many are outstanding when the front is closed: no two individuals are of one age."""
+    """However many are outstanding when the front is closed, and when it goes on: no two individuals are of one age."""
     for workers, seed in itertools.product((3, 12), range(4)):
         engine = make(rungs=3, seed=seed)
         work(engine, workers, 6, seed=seed)
@@ -224,4 +262,6 @@ def test_births_never_meet():
         engine.close(offspring=False)
         for candidate in (*ahead, *engine.ask()):
             engine.tell(candidate, values(candidate))
+        engine.reopen()
+        work(engine, workers, engine.generation + 4, seed=seed)
         assert max(Counter(i.index for i in engine.archive.values()).values()) == 1

@@ -102,7 +102,10 @@ def test_points_left_out_together_are_predicted_as_if_they_had_never_been():
     without.inputs.x, without._y = gp.inputs.x[kept], gp._y[kept]
     without.inputs.additive = gp.inputs.additive[:, kept][:, :, kept]
     without._settle()
-    assert gp.left_out(rows) == pytest.approx(predicted(without, x[rows])[0], abs=1e-6)
+    mean, std = predicted(without, x[rows])
+    assert gp.left_out(rows) == pytest.approx(mean, abs=1e-6)
+    noise = gp._scale**2 * (gp._parts(gp._theta)[3] + 1e-8)
+    assert gp.left_out_and_spread(rows)[1] == pytest.approx(np.sqrt(std**2 + noise), rel=1e-4)
 
 
 @pytest.mark.parametrize("y", [np.full(8, 3.0), np.arange(8) * 1e9, np.arange(8) * 1e-9])

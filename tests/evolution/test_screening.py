@@ -7,10 +7,11 @@ import math
 import numpy as np
 import pytest
 
-from evonas.evolution import Engine, Individual, ParetoFitness, hypervolume
+from evonas.evolution import Engine, Individual, ParetoFitness, hypervolume, screening
 from evonas.evolution.judging import SCREENED
 from evonas.evolution.screening import _by_gain, _hope, _leading
 from evonas.evolution.selection import hypervolume_box, hypervolume_gain
+from evonas.evolution.surrogate import Surrogate
 from evonas.genome import space_from_dict
 from evonas.record import Objective
 
@@ -121,6 +122,27 @@ def test_with_rungs_it_hopes_for_no_more_than_it_expects():
     mean, std = np.array([[1.0, 2.0]]), np.array([[0.5, 0.0]])
     hopes = {rungs: _hope(Engine(SPACE, GOALS, rungs=rungs), mean, std).tolist() for rungs in (1, 2)}
     assert hopes == {1: [[0.75, 2.0]], 2: [[1.0, 2.0]]}
+
+
+@pytest.mark.parametrize(("coverage", "believed"), [(None, 0.0), (0.1, 0.0), (0.35, 0.5), (0.5, 1.0), (0.9, 1.0)])
+def test_an_uncertainty_that_was_wrong_is_believed_less(coverage, believed):
+    engine, _ = play(zdt, 10)
+    individuals = list(engine.archive.values())
+    surrogate = Surrogate(engine.screening._features, individuals, engine.names, 1)
+    genomes = [SPACE.sample(np.random.default_rng(k)) for k in range(5)]
+    surrogate.coverage = coverage
+    found = screening._expected(engine, surrogate, [screening.Proposal(g, (), "") for g in genomes])
+    mean, std = surrogate.predict(genomes)
+    np.testing.assert_allclose([e.std for e in found], believed * std)
+    np.testing.assert_allclose([e.mean for e in found], mean)
+
+
+def test_it_says_how_well_it_had_told_right():
+    engine, _ = play(zdt, 12)
+    judged = engine.screening.judged[max(engine.screening.judged)]
+    assert max(engine.screening.judged) == engine.generation - 1 and len(engine.screening.judged) <= 2
+    assert set(judged) == {"tau", "coverage", "share"} and judged["tau"] > 0.5 and judged["share"] == 1.0
+    assert 0 <= judged["coverage"] <= 1
 
 
 def price(genome) -> float:

@@ -146,6 +146,26 @@ def test_noise_shows_as_a_lack_of_skill():
     assert np.median([s.skill for s in skills]) < 0.2
 
 
+def test_how_often_it_was_within_its_error_is_told():
+    """About two thirds of what it had not seen where it fits, hardly any where the world has changed since."""
+    rng = np.random.default_rng(1)
+
+    def coverage(told) -> float:
+        return Surrogate(Features(LAYERED, known), told, ["error", "cost"], 1).coverage
+
+    noisy = [individuals(80, seed=s, told=lambda g, r: error(g, r) + 0.1 * rng.standard_normal()) for s in range(12)]
+    found = [coverage(told) for told in noisy]
+    assert 0.5 < np.mean(found) < 0.85 and max(found) <= 1.0
+    for told in noisy:
+        for individual in told[-24:]:
+            (loss, size), *_ = individual.told
+            individual.told = ((loss + 2.0, size),)
+    assert np.mean([coverage(told) for told in noisy]) < 0.35 < np.mean(found)
+    few = individuals(4)
+    assert coverage(few) is None
+    assert Surrogate(Features(LAYERED, known), individuals(40), ["cost"], 1).coverage is None, "nothing is unknown"
+
+
 def test_lower_rungs_count_as_what_they_are():
     told = individuals(60, rungs=3)
     surrogate = Surrogate(Features(LAYERED, known), told, ["error", "cost"], 3)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import os
+import signal
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -11,6 +14,8 @@ import pytest
 from evonas.executors import make_executor
 
 HERE = Path(__file__).parent
+# Far longer than any call here needs; a hang fails by it instead of blocking the suite.
+PATIENCE = 60.0
 
 
 @pytest.fixture(scope="module")
@@ -45,3 +50,22 @@ def make(targets, tmp_path, request):
     yield _make
     for executor in made:
         executor.close()
+
+
+def never_ready(executor, place: int, monkeypatch) -> None:
+    """The worker at that place is started anew and stops on its way."""
+    lane = executor._lanes[place]
+    executor._drop(lane)
+    executor._start(lane)
+    os.kill(lane.worker.process.pid, signal.SIGSTOP)
+    monkeypatch.setattr("evonas.executors.pool.START_LIMIT", 0.5)
+    monkeypatch.setattr("evonas.executors.pool.HEARTBEAT", 0.1)
+
+
+def eventually(condition) -> bool:
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end:
+        if condition():
+            return True
+        time.sleep(0.02)
+    return False

@@ -146,6 +146,11 @@ class Target:
             time.sleep(0.005)
         return path.stat().st_size
 
+    def long(self, size, name):
+        """So many characters; there is a file when they are about to be sent."""
+        (self.folder / name).touch()
+        return "x" * size
+
     def watch_ticks(self, seconds):
         """How many bytes there are, and after so many seconds."""
         path = self.folder / "ticks"

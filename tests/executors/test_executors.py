@@ -22,13 +22,12 @@ from evonas.executors.base import load_reply
 from evonas.executors.ray import _share as share_of_gpus
 from evonas.executors.worker import run_call
 
+from .conftest import PATIENCE, eventually, never_ready
+
 HERE = Path(__file__).parent
 NO_RAY = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed")
 BACKENDS = ["serial", "processes", pytest.param("ray", marks=NO_RAY)]
 ISOLATED = BACKENDS[1:]
-
-# Far longer than any call here needs; a hang fails by it instead of blocking the suite.
-PATIENCE = 60.0
 
 
 def results(executor, calls, **options):
@@ -43,16 +42,6 @@ def both_up(executor) -> None:
     results(executor, [Call("meet", ("w1", "w2"), 1), Call("meet", ("w2", "w1"), 2)])
 
 
-def never_ready(executor, place: int, monkeypatch) -> None:
-    """The worker at that place is started anew and stops on its way."""
-    lane = executor._lanes[place]
-    executor._drop(lane)
-    executor._start(lane)
-    os.kill(lane.worker.process.pid, signal.SIGSTOP)
-    monkeypatch.setattr("evonas.executors.pool.START_LIMIT", 0.5)
-    monkeypatch.setattr("evonas.executors.pool.HEARTBEAT", 0.1)
-
-
 def children_of(pid: int) -> set[int]:
     tasks = Path(f"/proc/{pid}/task")
     return {int(child) for task in tasks.iterdir() for child in (task / "children").read_text().split()}
@@ -63,15 +52,6 @@ def is_running(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     except (FileNotFoundError, ProcessLookupError):
         return False
-
-
-def eventually(condition) -> bool:
-    end = time.monotonic() + PATIENCE
-    while time.monotonic() < end:
-        if condition():
-            return True
-        time.sleep(0.02)
-    return False
 
 
 def wait_for(path: Path) -> list[int]:

@@ -10,12 +10,14 @@ import time
 
 import pytest
 
+from evonas.errors import EvonasError
 from evonas.executors import Call, Failure
+
+from .conftest import PATIENCE, eventually, never_ready
 
 NO_RAY = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed")
 BACKENDS = ["serial", "processes", "pausing", pytest.param("ray", marks=NO_RAY)]
 ISOLATED = BACKENDS[1:]
-PATIENCE = 60.0
 
 
 @pytest.fixture
@@ -81,6 +83,17 @@ def test_what_has_come_in_is_handed_out_before_more_is_asked_for(start, backend)
     assert max(ahead) <= executor.workers
 
 
+@pytest.mark.parametrize("backend", ISOLATED)
+@pytest.mark.parametrize("how", ["map", "stream"])
+def test_a_worker_that_is_free_gets_the_next_call_while_others_are_busy(start, backend, how):
+    """The first waits for the last, which another worker has to come to."""
+    executor = start(backend)
+    calls = [Call("meet", ("a", "b"), 0), *(Call("square", (k,), k) for k in range(1, 5)), Call("meet", ("b", "a"), 5)]
+    source = iter(calls)
+    flow = executor.map(calls, PATIENCE) if how == "map" else executor.stream(lambda: next(source, None), PATIENCE)
+    assert dict(flow) == {0: "met", **{k: k * k for k in range(1, 5)}, 5: "met"}
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_where_there_is_nothing_for_now_it_is_asked_again_after_a_result(start, backend):
     executor, told = start(backend), []
@@ -130,8 +143,7 @@ def beside(executor, folder, alone):
             (folder / "asked").touch()
             return Call("tick_until", ("stop",), "ticking")
         if not (folder / "stop").exists():
-            while not (folder / "ticks").exists():
-                time.sleep(0.01)
+            assert eventually((folder / "ticks").exists)
             alone()
             (folder / "stop").touch()
         return None
@@ -176,8 +188,115 @@ def test_what_fails_alone_lets_the_others_go_on(start, tmp_path):
         calls = [Call("fail", ("no such kernel",), 0), Call("die", ("dead", "exit", 9), 1)]
         seen.extend(result.status for _, result in executor.map_alone(calls, timeout=PATIENCE))
 
+    ((key, ticks),) = beside(executor, tmp_path, alone)
+    assert key == "ticking" and ticks > 0 and seen == ["error", "crash"]
+
+
+def test_a_long_reply_is_read_though_its_worker_pauses(start, tmp_path):
+    """It blocks in the middle of writing it; nothing may be waited for that a stopped process has to do."""
+    executor, calls = start("pausing"), []
+
+    def more() -> Call | None:
+        calls.append(len(calls))
+        if len(calls) == 1:
+            return Call("long", (3_000_000, "begun"), "long")
+        if len(calls) == 2:
+            assert eventually((tmp_path / "begun").exists)
+            time.sleep(0.2)  # it writes until the pipe is full
+            next(lane for lane in executor._lanes if lane.task).worker.pause()
+        return None
+
+    ((key, text),) = executor.stream(more, timeout=PATIENCE)
+    assert key == "long" and len(text) == 3_000_000
+
+
+def test_no_worker_starts_beside_what_is_measured(start, tmp_path):
+    """Also where one has died that nobody had looked at."""
+    executor, started = start("pausing"), []
+
+    def alone() -> None:
+        lane = next(lane for lane in executor._lanes if lane.task)
+        os.kill(lane.worker.process.pid, signal.SIGKILL)
+        lane.worker.process.join(PATIENCE)
+        for _ in executor.map_alone([Call("square", (k,), k) for k in range(3)], timeout=PATIENCE):
+            started.append(any(other.starting for other in executor._lanes))
+
     assert [key for key, _ in beside(executor, tmp_path, alone)] == ["ticking"]
-    assert seen == ["error", "crash"]
+    assert started == [False] * 3 and executor.restarts == 1
+
+
+def test_a_users_error_leaves_where_its_result_would(start, tmp_path):
+    executor, seen = start("pausing"), []
+    results = executor.map([Call("meet", ("a", "b"), 0), Call("meet", ("b", "a"), 1)], timeout=PATIENCE)
+    assert len(list(results)) == 2, "both are up"
+
+    def more() -> Call | None:
+        if not seen:
+            seen.append("asked")
+            return Call("user_error", (), "error")
+        time.sleep(0.2)
+        seen.extend(executor.map_alone([Call("square", (2,), "alone")], timeout=PATIENCE))
+        return None
+
+    with pytest.raises(EvonasError, match="the data is missing"):
+        list(executor.stream(more, timeout=PATIENCE))
+    assert seen == ["asked", ("alone", 4)]
+    assert list(executor.map([Call("square", (3,), 0)], timeout=PATIENCE)) == [(0, 9)]
+
+
+@pytest.mark.parametrize("backend", ["processes", "pausing", pytest.param("ray", marks=NO_RAY)])
+def test_what_ran_out_of_memory_alone_is_tried_again_with_nothing_in_memory(start, tmp_path, backend):
+    executor, asked = start(backend), []
+
+    def more() -> Call | None:
+        asked.append(len(asked))
+        if len(asked) == 1:
+            return Call("log_span", ("training", 0.5), "training")
+        if len(asked) == 2:
+            found = executor.map_alone([Call("run_out_of_memory", ("greedy", "host", 1), 0)], timeout=PATIENCE)
+            assert list(found) == [(0, "greedy")]
+        return None
+
+    assert [key for key, _ in executor.stream(more, timeout=PATIENCE)] == ["training"]
+    lines = (tmp_path / "spans").read_text().splitlines()
+    again = len(lines) - 1 - lines[::-1].index("begin greedy")
+    assert lines.count("begin greedy") == 2 and "end training" in lines[:again]
+
+
+@pytest.mark.parametrize("backend", ["processes", pytest.param("ray", marks=NO_RAY)])
+def test_what_crashed_comes_back_though_what_is_done_alone_takes_its_place(start, tmp_path, backend):
+    """Without a spare worker what is done alone has the first one, which the call had."""
+    executor, asked = start(backend), []
+
+    def more() -> Call | None:
+        asked.append(len(asked))
+        if len(asked) == 1:
+            return Call("die", ("once", "exit", 1), "once")
+        if len(asked) == 2:
+            (result,) = dict(executor.map_alone([Call("log_span", ("slow", 600), 0)], timeout=1.0)).values()
+            assert result.status == "timeout"
+        return None
+
+    assert list(executor.stream(more, timeout=PATIENCE)) == [("once", 2)]
+
+
+def test_where_only_the_spare_worker_starts_it_is_said(start, monkeypatch):
+    executor = start("pausing", 1)
+    both = [Call("square", (1,))]
+    assert list(executor.map(both)) and list(executor.map_alone(both))
+    never_ready(executor, 0, monkeypatch)
+    with pytest.raises(EvonasError, match="not ready after"):
+        list(executor.stream(squares(1)[0]))
+
+
+def test_what_is_done_alone_is_finished_before_the_stream_goes_on(start):
+    executor = start("pausing")
+    flow = executor.stream(squares(5)[0], timeout=PATIENCE)
+    next(flow)
+    alone = executor.map_alone([Call("square", (k,), k) for k in range(2)], timeout=PATIENCE)
+    next(alone)
+    with pytest.raises(RuntimeError, match="one active iterator"):
+        next(flow)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -225,6 +344,7 @@ def test_the_deadline_stops_what_runs_and_asks_for_no_more(start, tmp_path, when
     deadline = when(lambda: spans.exists() and spans.read_text().count("begin slow") == 2)
     found = dict(executor.stream(more, timeout=PATIENCE * 10, deadline=deadline))
     assert found == {k: Failure("deadline", "stopped at the deadline", 1) for k in (0, 1)} and asked == [0, 1]
+    assert executor.restarts == 0, "nobody needs them yet"
     assert list(executor.stream(lambda: Call("square", (2,)), deadline=time.monotonic() - 1)) == []
 
 
@@ -243,16 +363,19 @@ def test_only_what_is_done_alone_may_run_beside_it(start, backend):
     assert list(alone) == [(1, 1)] and len(list(flow)) == 4
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_an_abandoned_stream_stops_and_an_error_of_the_source_leaves_it(start, backend):
-    executor = start(backend)
+@pytest.mark.parametrize("backend", ISOLATED)
+def test_an_error_of_the_source_or_of_the_consumer_stops_what_runs(start, backend):
+    executor, asked = start(backend), []
+
+    def broken() -> Call:
+        asked.append(len(asked))
+        if len(asked) == 3:
+            raise ValueError("no more")
+        return Call("log_span", ("slow", 600), 0) if len(asked) == 1 else Call("square", (1,), 1)
+
+    with pytest.raises(ValueError, match="no more"):
+        list(executor.stream(broken, timeout=PATIENCE * 10))
     flow = executor.stream(squares(9)[0], timeout=PATIENCE)
     next(flow)
     flow.close()
-
-    def broken() -> Call:
-        raise ValueError("no more")
-
-    with pytest.raises(ValueError, match="no more"):
-        list(executor.stream(broken))
     assert dict(executor.stream(squares(3)[0], timeout=PATIENCE)) == {0: 0, 1: 1, 2: 4}

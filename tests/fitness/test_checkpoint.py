@@ -288,10 +288,11 @@ def test_optimiser_state_that_does_not_fit_is_not_taken(genome, task, tmp_path, 
 
 def test_only_what_is_named_is_kept(tmp_path):
     names = ("aaaaaaaaaaaa.safetensors", "bbbbbbbbbbbb.safetensors", "cccccccccccc.77.partial", "notes.txt")
-    for name in names:
+    written = "dddddddddddd.78.partial"  # by a worker, just now
+    for name in (*names, written):
         (tmp_path / name).touch()
     checkpoint.keep_only(tmp_path, ["aaaaaaaaaaaa", "dddddddddddd"])
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["aaaaaaaaaaaa.safetensors", "notes.txt"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["aaaaaaaaaaaa.safetensors", written, "notes.txt"]
     checkpoint.keep_only(tmp_path / "absent", [])
 
 

@@ -51,7 +51,7 @@ def test_the_contract(run):
         "run", "task", "data", "device", "device_name", "context", "conditions", "seed", "objectives", "generations",
         "evaluations", "failures", "failed_last", "hypervolume", "front", "ties", "seeds", "against_seed", "fidelity",
         "left_out", "other_device", "constraints", "goals", "created", "seconds", "versions", "status_of_run", "rungs",
-        "calibration",
+        "surrogate", "calibration",
     ]  # fmt: skip
     assert report["rungs"] == [] and report["calibration"] is None
     assert (report["device_name"], report["context"], report["conditions"]) == ("cpu", None, {})
@@ -429,6 +429,27 @@ def test_of_several_rungs_each_has_its_count_and_its_error(store):
         "last.",
         "Loss at 262,144 tokens, predicted from 16,384: off by ±0.1; from 65,536: ±0.05.",
     ]
+
+
+@pytest.mark.parametrize(
+    ("noted", "said"),
+    [
+        (
+            {"tau": 0.6251, "coverage": 0.583, "share": 1.0},
+            "Of the latest results, unseen, the surrogate told the order at tau 0.63, and 58% within its standard "
+            "deviation (68% would be right).",
+        ),
+        ({"tau": 0.05, "coverage": None, "share": 0.0}, "told the order at tau 0.05."),
+        ({"tau": 0.3, "coverage": None, "share": 0.5}, "told the order at tau 0.3."),
+        (None, None), ({}, None), ("good", None), ({"tau": "high", "share": 1}, None), ({"tau": 7, "share": 1}, None),
+    ],
+)  # fmt: skip
+def test_how_far_the_surrogate_could_be_trusted_is_told(store, noted, said):
+    add(store, 0, 2.0, 1.0)
+    store.commit({"generation": 0, "surrogate": noted}, ids(0))
+    report = build_report(Store.open(store.folder))
+    text = " ".join(summary_lines(report, table_of(report)))
+    assert (said in text) if said else ("surrogate" not in text and report["surrogate"] is None)
 
 
 def test_a_front_below_the_last_rung_says_so(store):
