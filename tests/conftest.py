@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import random
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -60,6 +62,28 @@ def space_file(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("space") / "tiny.toml"
     path.write_text(SPACE)
     return path
+
+
+@pytest.fixture(scope="module")
+def targets():
+    """The module of evaluators; spawned workers get this process's sys.path."""
+    sys.path.insert(0, str(Path(__file__).parent))
+    yield importlib.import_module("search_targets")
+    sys.path.remove(str(Path(__file__).parent))
+
+
+@pytest.fixture
+def curve(targets, tmp_path):
+    """The evaluator with its folder for logs and switches."""
+    folder = tmp_path / "work"
+    folder.mkdir()
+    return targets.Curve(folder)
+
+
+def logged(evaluator, what: str) -> list[str]:
+    path = evaluator.folder / "log"
+    lines = path.read_text().splitlines() if path.exists() else []
+    return [line.removeprefix(what + " ") for line in lines if line.startswith(what + " ")]
 
 
 class When(float):

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
-import sys
 import time
 from collections import Counter
-from pathlib import Path
 
 import pytest
 
@@ -15,24 +12,17 @@ from evonas.errors import EvonasError
 from evonas.record import Constraint
 from evonas.store import Store, told_records
 
-HERE = Path(__file__).parent
+from .conftest import logged
+
 CONSTRAINTS = [Constraint.parse("latency<=3ms")]
 MOODS = ("fine", "raise", "nan")
 
 
-@pytest.fixture(scope="module")
-def targets():
-    """The module of evaluators; spawned workers get this process's sys.path."""
-    sys.path.insert(0, str(HERE))
-    yield importlib.import_module("search_targets")
-    sys.path.remove(str(HERE))
-
-
 @pytest.fixture
-def curve(targets, tmp_path):
-    folder = tmp_path / "work"
-    folder.mkdir()
-    return targets.Curve(folder, rungs=(1, 4))
+def curve(curve):
+    """Of two rungs."""
+    curve.rungs = (1, 4)
+    return curve
 
 
 @pytest.fixture
@@ -52,11 +42,6 @@ def digest(folder) -> tuple:
         for row in store.generations
     ]
     return records, rows, [store.population(k) for k in range(len(rows))], sorted(store.front_ids())
-
-
-def logged(curve, what: str) -> list[str]:
-    lines = (curve.folder / "log").read_text().splitlines() if (curve.folder / "log").exists() else []
-    return [line.removeprefix(f"{what} ") for line in lines if line.startswith(what)]
 
 
 OPTIONS = {"offspring": 4, "initial": 4}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import os
 import subprocess
 import sys
@@ -28,23 +27,9 @@ from evonas.search.loop import MIN_TIMEOUT
 from evonas.search.verdict import Verdict, bugs_at_the_end
 from evonas.store import MOVED, Store, note_revised, told_records
 
+from .conftest import logged
+
 HERE = Path(__file__).parent
-
-
-@pytest.fixture(scope="module")
-def targets():
-    """The module of evaluators; spawned workers get this process's sys.path."""
-    sys.path.insert(0, str(HERE))
-    yield importlib.import_module("search_targets")
-    sys.path.remove(str(HERE))
-
-
-@pytest.fixture
-def curve(targets, tmp_path):
-    """The evaluator with its folder for logs and switches."""
-    folder = tmp_path / "work"
-    folder.mkdir()
-    return targets.Curve(folder)
 
 
 def digest(folder) -> dict:
@@ -65,12 +50,6 @@ def digest(folder) -> dict:
     ]
     populations = [store.population(g["generation"]) for g in store.generations]
     return {"records": records, "rows": rows, "populations": populations, "reference": store.header["reference"]}
-
-
-def logged(evaluator, what: str) -> list[str]:
-    path = evaluator.folder / "log"
-    lines = path.read_text().splitlines() if path.exists() else []
-    return [line.removeprefix(what + " ") for line in lines if line.startswith(what + " ")]
 
 
 # -- the same seed, the same run ------------------------------------------------------------------------------------

@@ -85,9 +85,9 @@ def resume(run, generations, timeout, data, budget, patience, workers, asynchron
         if timeout is not None:
             changes["timeout"] = parse_duration(timeout)
         settings = dataclasses.replace(settings, **changes)
-        if _done(store) >= settings.generations and ended is None and not (as_told and _never_ended(store)):
+        if store.done >= settings.generations and ended is None and not (as_told and _never_ended(store)):
             raise EvonasError(
-                f"run {store.name!r} has done its {_done(store)} generations",
+                f"run {store.name!r} has done its {store.done} generations",
                 f"Extend it: {_further(store)}{_or_calibrate(settings, store)}",
             )
         space = space_from_dict(store.header["space"], stored=True)
@@ -181,9 +181,5 @@ def _or_calibrate(settings: Settings, store: Store) -> str:
     return f"; calibrate it: {command_for(store)}" if due else ""
 
 
-def _done(store: Store) -> int:
-    return store.generations[-1]["generation"] + 1 if store.generations else 0
-
-
 def _further(store: Store) -> str:
-    return f"evonas resume {store.reference} --generations {_done(store) + 30}"
+    return f"evonas resume {store.reference} --generations {store.done + 30}"

@@ -58,10 +58,10 @@ class AsynchronousEngine(Engine):
     def placed(self, candidate: Candidate) -> Candidate:
         """The candidate at the place where its result counts if it is told now: the first that is free in the
         generation that runs, or, of a new one where this has no more and waits for those that go on, in a later one."""
-        generation, size = self.generation, self.places
-        while not candidate.rung and self._places_of(generation).new >= size:
+        self.prepare()
+        generation = self.generation
+        while not candidate.rung and self._places_of(generation).new >= self._size_of(generation):
             generation += 1
-            size = self._numbers.size(generation)
         return replace(candidate, generation=generation, index=self._places_of(generation).free(candidate.rung))
 
     def _count(
@@ -94,7 +94,7 @@ class AsynchronousEngine(Engine):
     def withdraw(self) -> None:
         """Forget all that was asked for and not told: nothing of it is being evaluated any more. It may be asked for
         again."""
-        for candidate in (c for waiting in self._outstanding.values() for c in waiting.values()):
+        for candidate in self.outstanding():
             if candidate.rung:
                 self._lower(candidate)
             else:
@@ -127,8 +127,7 @@ class AsynchronousEngine(Engine):
     def places(self) -> int:
         """How many new genomes the generation that runs takes."""
         self.prepare()
-        size = self._numbers.size(self.generation)
-        return min(size, len(self._first)) if self.generation == 0 else size
+        return self._size_of(self.generation)
 
     @property
     def closing(self) -> bool:
@@ -150,23 +149,19 @@ class AsynchronousEngine(Engine):
 
     def _is_complete(self, generation: int) -> bool:
         full = self._places_of(generation).new >= self.places
-        outstanding = [c for waiting in self._outstanding.values() for c in waiting.values()]
+        outstanding = self.outstanding()
         if not (self._promoted or outstanding):
             no_more = self.exhausted or not self._offspring_wanted
             return full or (no_more and bool(self._children.get(generation)))
         return full and not (self._closing and (self._promoted or any(c.rung for c in outstanding)))
 
     def _end_generation(self, n: int | None) -> list[Candidate]:
-        if not (self._promoted or any(self._outstanding.values())):
+        if not (self._promoted or self.outstanding()):
             if self._is_complete(self.generation):
                 self._finish_generation()
             else:
                 self._promote()
         return self._take_promoted(len(self._promoted) if n is None else n)
-
-    def _first_index(self) -> int:
-        asked_for = self._outstanding.get(self.generation, ())
-        return max([super()._first_index(), *(index + 1 for index in asked_for)])
 
     def _alone(self, promoted: list[Candidate]) -> list[Candidate]:
         return promoted

@@ -46,9 +46,13 @@ class Climbing(Archive):
     def _hand_out(self, candidate: Candidate) -> None:
         self._outstanding.setdefault(candidate.generation, {})[candidate.index] = candidate
 
+    def outstanding(self) -> list[Candidate]:
+        """Those asked for and not told."""
+        return [candidate for waiting in self._outstanding.values() for candidate in waiting.values()]
+
     def pending(self) -> list[Genome]:
         """Those asked for at the first rung and not told."""
-        return [c.genome for waiting in self._outstanding.values() for c in waiting.values() if not c.rung]
+        return [candidate.genome for candidate in self.outstanding() if not candidate.rung]
 
     def steady(self) -> dict[int, tuple[float, float]]:
         """Places of the objectives that rungs do not change, by most of those that have climbed (none before), with
@@ -179,8 +183,8 @@ class Climbing(Archive):
     def waiting(self) -> set[str]:
         """Ids of the genomes that are being evaluated or may still come again at a higher rung."""
         ids = {i.genome.id for i in (*self.population, *self.reserve) if i.rung < self.rungs - 1}
-        asked_for = (c.genome.id for waiting in self._outstanding.values() for c in waiting.values())
-        return ids | {c.genome.id for c in self._promoted} | {g.id for g in self.seed_genomes} | set(asked_for)
+        on_their_way = (*self._promoted, *self.outstanding())
+        return ids | {c.genome.id for c in on_their_way} | {g.id for g in self.seed_genomes}
 
     def _line(self) -> list[Individual]:
         """Who goes on before whom: as soon as there is a front to add to, those that are expected on it, who adds most
@@ -189,10 +193,6 @@ class Climbing(Archive):
         best_first = select_nsga2(self.population, len(self.population), np.random.default_rng(0))
         elites = stratum_elites(best_first, self.steady(), self.population_size // 2)
         return [*hopeful, *interleaved(best_first, elites), *(self.reserve if self.exhausted else ())]
-
-    def _first_index(self) -> int:
-        """Of the candidates of the generation that go on: after those that are new."""
-        return self._numbers.size(self.generation)
 
     def _promote(self) -> None:
         """Choose who goes on in the generation that begins: seed genomes in any case, then as they stand in line."""
@@ -218,7 +218,9 @@ class Climbing(Archive):
             elif self.exhausted:  # nothing new is left to try: what there is may train to the end
                 share = len(waiting)
             chosen += waiting[: max(share, first)]
-        index = self._first_index()
+        # After those that are new, and after what was asked for of this generation.
+        asked_for = self._outstanding.get(self.generation, ())
+        index = max([self._numbers.size(self.generation), *(k + 1 for k in asked_for)])
         for k, individual in enumerate(chosen):
             rung = individual.rung + 1
             self._climbed[individual.genome.id] = rung

@@ -82,8 +82,9 @@ class Engine(Climbing):
     ``ask(n)`` may be called with candidates outstanding and ``tell`` in any order, and nothing waits for the slowest:
     what was told counts for all that is asked for in later generations (small ones are the more up to date), and a
     surrogate believes what is outstanding to come out as expected. Members, hypervolume, credit, trust and who goes on
-    to a higher rung are settled when the last candidate of a generation is told; tell None of one that is lost, or the
-    surrogate goes on believing in it. The same seed and the same order of calls give the same run.
+    to a higher rung are settled when the last candidate of a generation is told (``AsynchronousEngine`` settles them
+    when as many were told, whichever they are); tell None of one that is lost, or the surrogate goes on believing in
+    it. The same seed and the same order of calls give the same run.
     Operators are registered in ``engine.toolbox``, a DEAP toolbox (mate, mutate, select, select_parents), and may be
     replaced; what ``select`` returns is a new list.
     """
@@ -323,10 +324,15 @@ class Engine(Climbing):
         while self._is_complete(self.generation):
             self._finish_generation()
 
+    def _size_of(self, generation: int) -> int:
+        """How many new genomes it takes; the first population may have been less than was wanted."""
+        size = self._numbers.size(generation)
+        return min(size, len(self._first)) if generation == 0 else size
+
     def _is_complete(self, generation: int) -> bool:
         asked = self._asked - self._numbers.start(generation)
-        size = self._short.get(generation, self._numbers.size(generation))
-        size = min(size, len(self._first)) if generation == 0 else size
+        size = self._size_of(generation)
+        size = min(self._short.get(generation, size), size)
         waits = self._outstanding.get(generation, {None}) or any(c.generation == generation for c in self._promoted)
         return not waits and asked >= size
 

@@ -266,7 +266,8 @@ def _judged(
     latest = sorted({i.index for i, _ in points})[-_JUDGED:]
     if len(latest) < 8 or len(latest) > len(points) // 2:
         latest = latest[-max(len(points) // 3, 1) :]
-    rows = np.array([k for k, (i, _) in enumerate(points) if i.index in set(latest)])
+    indices = set(latest)
+    rows = np.array([k for k, (i, _) in enumerate(points) if i.index in indices])
     first = np.array([points[k][1] == 0 for k in rows])
     if first.sum() < 4:
         return 0.0, None

@@ -10,6 +10,7 @@ from ..executors import Call, Failure
 from ..record import Outcome, Record
 from ..store import told_records
 from .loop import Limits, Search, size_of
+from .measuring import outcome_of
 from .verdict import MENDABLE, TRIES, bugs_at_the_end
 
 
@@ -24,7 +25,6 @@ class AsynchronousSearch(Search):
 
     def _restore(self) -> None:
         super()._restore()
-        self._known_generation = self.engine.generation
         self._flying: dict[str, tuple[Candidate, Outcome]] = {}  # by genome id
         self._batch: list[tuple[Candidate, Record]] = []  # placed, of what is not committed
         self._next: list[Candidate] = []  # asked for, as they go on
@@ -33,7 +33,7 @@ class AsynchronousSearch(Search):
     def _go_on(self, limits: Limits) -> str:
         self._limits = limits
         self._begin()
-        if self.engine.generation < self._goal_now:
+        if self.engine.generation < self.engine.until:
             self._take_up()
         flow = self.executor.stream(self._next_call, timeout=self._timeout_now, deadline=limits.deadline)
         with contextlib.closing(flow):  # what it began is stopped where something goes wrong
@@ -41,12 +41,12 @@ class AsynchronousSearch(Search):
                 self._arrived(*self._flying.pop(key), result)
         self._next = []
         self.engine.withdraw()
-        if self.engine.generation < self._goal_now and self._is_over(limits):
+        if self.engine.generation < self.engine.until and self._is_over(limits):
             while self._is_worth_a_generation() and self.engine.finish():
                 self._settle_generation()
             return "budget"
-        if self.engine.generation >= self._goal_now:
-            return "generations" if self._goal_now == limits.generations else "patience"
+        if self.engine.generation >= self.engine.until:
+            return "generations" if self.engine.until == limits.generations else "patience"
         return "budget" if self._closing else "exhausted"
 
     def _is_worth_a_generation(self) -> bool:
@@ -57,10 +57,10 @@ class AsynchronousSearch(Search):
 
     def _begin(self) -> None:
         """A generation begins."""
-        self._goal_now = self.engine.until = self._goal(self._limits)
-        if self.engine.generation >= self._goal_now or self._is_over(self._limits):
+        self.engine.until = self._goal(self._limits)
+        if self.engine.generation >= self.engine.until or self._is_over(self._limits):
             return
-        self._closing = self._close(self._goal_now, self._limits)
+        self._closing = self._close(self.engine.until, self._limits)
         new = 0 if self._closing else self.engine.places
         self.listener.generation_started(self.engine.generation, new + len(self.engine.promoted()))
 
@@ -123,8 +123,8 @@ class AsynchronousSearch(Search):
     def _ask(self) -> Candidate | None:
         """The next candidate, who goes on before who is new and of those the longest first, so that workers finish
         together; none beyond the last generation, nor beyond one in which the front is closed."""
-        while not self._next and self.engine.generation < self._goal_now:
-            last = self.engine.generation + 1 if self.engine.closing else self._goal_now
+        while not self._next and self.engine.generation < self.engine.until:
+            last = self.engine.generation + 1 if self.engine.closing else self.engine.until
             if not (self.engine.promoted() or self.engine.asking < last):
                 return None
             found = self.engine.ask(max(1, len(self.engine.promoted())))
@@ -135,15 +135,14 @@ class AsynchronousSearch(Search):
 
     def _arrived(self, candidate: Candidate, known: Outcome, result: Outcome | Failure) -> None:
         """A training has ended."""
-        if isinstance(result, Failure):
-            if result.status == "deadline":
-                return
-            result = Outcome(result.status, reason=result.reason)
-        if "seconds" in result.cost:
-            left = max(result.cost["seconds"] - self.executor.paused, 0.0)
-            result = replace(result, cost={**result.cost, "seconds": left})
+        outcome = outcome_of(result)
+        if outcome is None:
+            return
+        if "seconds" in outcome.cost:
+            left = max(outcome.cost["seconds"] - self.executor.paused, 0.0)
+            outcome = replace(outcome, cost={**outcome.cost, "seconds": left})
         placed = self.engine.placed(candidate)
-        record = self._keep(placed, self._trained(placed, known, result))
+        record = self._keep(placed, self._trained(placed, known, outcome))
         self._verdict.after_training(record, self._times_tried(record))
         self._tell(candidate, placed, record)
 
@@ -155,9 +154,9 @@ class AsynchronousSearch(Search):
 
     def _settle_generation(self) -> bool:
         """Commit the generation that has come to its end, and the next where that has, too; whether one has."""
-        ended = self._known_generation < self.engine.generation
-        while self._known_generation < self.engine.generation:
-            generation, self._known_generation = self._known_generation, self.engine.generation
+        ended = False
+        while (generation := self.store.done) < self.engine.generation:
+            ended = True
             batch = [entry for entry in self._batch if entry[0].generation == generation]
             self._batch = [entry for entry in self._batch if entry[0].generation > generation]
             records = [record for _, record in batch]

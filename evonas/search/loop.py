@@ -9,13 +9,13 @@ from typing import NamedTuple
 
 from ..errors import EvonasError
 from ..evolution import Candidate, Engine, Individual
-from ..executors import Call, Executor, Failure
+from ..executors import Call, Executor
 from ..genome import Genome
 from ..record import Constraint, Outcome, Record, total_violation
 from ..store import Known, Store, compared_from, moved_at, note_end, note_settled, told_records, trained_outcome
 from .closing import Left, Pace
 from .contract import Evaluator, Listener
-from .measuring import Measurements
+from .measuring import Measurements, outcome_of
 from .settling import Settled, settle
 from .verdict import MENDABLE, TRIES, Verdict, bugs_at_the_end
 
@@ -105,9 +105,9 @@ class Search:
             EvonasError: every candidate of a generation failed, or none has met the constraints at the end or for
                 several generations. The run can be resumed.
         """
+        started = self._clock() if began is None else began
         note_end(self.store, None)
         self.engine.frugal = deadline is not None
-        started = self._clock() if began is None else began
         return self._ended(self._go_on(Limits(generations, patience, started, deadline, tokens)))
 
     def _go_on(self, limits: Limits) -> str:
@@ -338,11 +338,8 @@ class Search:
         rung = max((c.rung for c, _ in ordered), default=0)
         for k, result in self.executor.map(calls, timeout=lambda: self._timeout(rung), deadline=deadline):
             candidate, known = ordered[k]
-            if isinstance(result, Failure):
-                if result.status == "deadline":
-                    continue
-                result = Outcome(result.status, reason=result.reason)
-            yield candidate, self._trained(candidate, known, result)
+            if (outcome := outcome_of(result)) is not None:
+                yield candidate, self._trained(candidate, known, outcome)
 
     def _trained(self, candidate: Candidate, known: Outcome, result: Outcome) -> Record:
         record = _record(candidate, known, result)
@@ -431,7 +428,7 @@ class Search:
 
     def _restore(self) -> None:
         """Bring the engine to the last committed generation, and recall every measurement."""
-        done = self.store.generations[-1]["generation"] + 1 if self.store.generations else 0
+        done = self.store.done
         told = []
         records = list(told_records(self.store))
         for *_, record in records:

@@ -34,11 +34,8 @@ class Measurements:
         unknown = {g.architecture_id: g for g in genomes if self._names and g.architecture_id not in self._of}
         calls = [Call("measure", (genome,), architecture) for architecture, genome in unknown.items()]
         for architecture, result in self._executor.map_alone(calls, timeout=timeout, deadline=deadline):
-            if isinstance(result, Failure):
-                if result.status == "deadline":
-                    continue
-                result = Outcome(result.status, reason=result.reason)
-            self._of[architecture] = result
+            if (outcome := outcome_of(result)) is not None:
+                self._of[architecture] = outcome
 
     def known(self, genome: Genome) -> Outcome | None:
         """Exact and measured objectives of the genome; None when it should be measured and is not. What measuring took
@@ -73,6 +70,13 @@ class Measurements:
         return record if _is_here(measures, self._device) else None
 
 
+def outcome_of(result: Outcome | Failure) -> Outcome | None:
+    """What a call has come to; None where the deadline came first."""
+    if not isinstance(result, Failure):
+        return result
+    return None if result.status == "deadline" else Outcome(result.status, reason=result.reason)
+
+
 def bring_here(
     store: Store, executor: Executor, evaluator: Evaluator, device: str, timeout: float, deadline: float | None = None
 ) -> None:
@@ -81,16 +85,15 @@ def bring_here(
     waiting = measured_elsewhere(store, evaluator.measured_names, device)
     if not waiting:
         return
-    done = store.generations[-1]["generation"] + 1 if store.generations else 0
     calls = [Call("measure", (store.genomes[rows[0].genome_id].genome,), a) for a, rows in waiting.items()]
     late = 0
     for architecture, found in executor.map_alone(calls, timeout=timeout, deadline=deadline):
         if isinstance(found, Failure) or found.status != "ok":
             late += isinstance(found, Failure) and found.status == "deadline"
             continue
-        if moved_at(store) != done or store.header["reference"] is not None:
+        if moved_at(store) != store.done or store.header["reference"] is not None:
             # The hypervolume begins anew with the times of this device.
-            store.set_header(reference=None, notes={**store.header["notes"], MOVED: done})
+            store.set_header(reference=None, notes={**store.header["notes"], MOVED: store.done})
         for record in waiting[architecture]:
             store.append(store.genomes[record.genome_id].genome, _moved(record, found))
     if late:

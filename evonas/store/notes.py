@@ -27,7 +27,7 @@ def compared_from(store: Store) -> int:
 
 def note_revised(store: Store) -> None:
     """Note that settling changes times of the generations up to here."""
-    _note(store, **{_REVISED: store.generations[-1]["generation"] + 1 if store.generations else 0})
+    _note(store, **{_REVISED: store.done})
 
 
 def note_aim(store: Store) -> None:

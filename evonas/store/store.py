@@ -331,6 +331,11 @@ class Store:
         """What was committed of each generation; a number that was not finite is None."""
         return self._state.generations
 
+    @property
+    def done(self) -> int:
+        """How many generations the run has done: those committed."""
+        return self.generations[-1]["generation"] + 1 if self.generations else 0
+
     def population(self, generation: int = -1) -> list[str]:
         """Ids of the members of that generation (-1: the last one committed), best first; empty before the first
         commit. Raises EvonasError for a generation that was not committed."""
