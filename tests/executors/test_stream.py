@@ -135,6 +135,13 @@ def test_what_is_done_alone_beside_it_meets_nothing(start, backend, tmp_path):
     assert executor.pauses == (backend == "pausing")
 
 
+def both_up(executor):
+    """The executor once both workers have started, so that the first call has not come back when more is asked for."""
+    calls = [Call("meet", ("a", "b"), 0), Call("meet", ("b", "a"), 1)]
+    assert len(list(executor.map(calls, timeout=PATIENCE))) == 2
+    return executor
+
+
 def beside(executor, folder, alone):
     """A stream with one call that ticks, and beside it, once it does, what ``alone`` does; results of the stream."""
 
@@ -194,7 +201,7 @@ def test_what_fails_alone_lets_the_others_go_on(start, tmp_path):
 
 def test_a_long_reply_is_read_though_its_worker_pauses(start, tmp_path):
     """It blocks in the middle of writing it; nothing may be waited for that a stopped process has to do."""
-    executor, calls = start("pausing"), []
+    executor, calls = both_up(start("pausing")), []
 
     def more() -> Call | None:
         calls.append(len(calls))
@@ -226,9 +233,7 @@ def test_no_worker_starts_beside_what_is_measured(start, tmp_path):
 
 
 def test_a_users_error_leaves_where_its_result_would(start, tmp_path):
-    executor, seen = start("pausing"), []
-    results = executor.map([Call("meet", ("a", "b"), 0), Call("meet", ("b", "a"), 1)], timeout=PATIENCE)
-    assert len(list(results)) == 2, "both are up"
+    executor, seen = both_up(start("pausing")), []
 
     def more() -> Call | None:
         if not seen:
