@@ -158,6 +158,35 @@ def test_nothing_trains_while_something_is_measured(targets, tmp_path, curve):
         measuring = what == "measure" and edge == "begin"
 
 
+def test_trainings_that_rest_at_safepoints_are_as_if_they_had_not(
+    targets, tmp_path, text_file, space_file, monkeypatch
+):
+    rests, arrived = [], targets.AsynchronousSearch._arrived
+
+    def noting(search, *args) -> None:
+        rests.append(search.executor.paused)
+        arrived(search, *args)
+
+    monkeypatch.setattr(targets.AsynchronousSearch, "_arrived", noting)
+    evaluator = targets.ProxyEvaluator(
+        "text", str(text_file), 16, needs=("loss", "latency"), tokens=4096, rungs=2, validation_tokens=160,
+        checkpoints=str(tmp_path / "run" / "weights"), latency_seconds=0.02,
+    )  # fmt: skip
+    evaluator.one_device = True  # as on a GPU, which goes on when a process is stopped
+    space = targets.read_space(space_file).bounded(16)
+    options = {"space": space, "population": 5, "executor": "processes", "workers": 2, "asynchronous": True}
+    assert targets.run(tmp_path / "run", evaluator, 3, **options) == "generations"
+    store = Store.open(tmp_path / "run")
+    found = [(r, rung) for rung, asked, r in told_records(store) if asked and r.ok and not r.revised]
+    assert len(found) > 12 and {rung for _, rung in found} == {0, 1} and any(rests)
+    fresh = targets.ProxyEvaluator(
+        "text", str(text_file), 16, needs=("loss",), tokens=4096, rungs=2, validation_tokens=160
+    )
+    for record, rung in found[-6:]:
+        genome = store.genomes[record.genome_id].genome
+        assert record.value("loss") == fresh.train(genome, rung).measures["loss"].value
+
+
 def test_the_slowest_is_not_waited_for_nor_lost(targets, tmp_path, curve, when):
     targets.run(tmp_path / "whole", curve, 2, **OPTIONS)
     stuck = [e.genome.id for e in Store.open(tmp_path / "whole").genomes.values() if e.generation == 0][1]

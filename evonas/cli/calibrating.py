@@ -52,7 +52,7 @@ def calibrated(
     from ..report.calibration import AS_LONG, begin, calibration_of
     from ..report.sample import choose, choose_again
     from ..tasks import fingerprint
-    from .running import check_data
+    from .same import check_data
 
     try:
         resolve_device(settings.device)
@@ -138,14 +138,14 @@ def command_for(store: Store, genomes: int = 0) -> str:
 
 def _longer(settings: Settings, factor: float) -> ProxyEvaluator:
     """One training of so many times the length."""
-    from .running import evaluator_of
+    from .evaluator import evaluator_of
 
     return evaluator_of(settings, ("loss",), tokens=round(settings.tokens * factor), rungs=1)
 
 
 def _with_another_seed(settings: Settings) -> ProxyEvaluator:
     """The run's own trainings, rung by rung, but for the seed."""
-    from .running import evaluator_of
+    from .evaluator import evaluator_of
 
     return evaluator_of(settings, ("loss",), seed=settings.seed ^ 1)
 

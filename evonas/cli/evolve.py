@@ -13,9 +13,10 @@ import click
 
 from ..config import DEVICE_DEFAULTS, GROWTH, REDUCTION
 from ..errors import EvonasError
+from .evaluator import needs_of
 from .hands import Hands
 from .options import Tokens, end_of, generations_to_do, precision_option, search_options, share_of
-from .running import needs_of, run_search
+from .running import run_search
 
 if TYPE_CHECKING:
     from ..config import Settings

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..errors import EvonasError
@@ -27,7 +26,7 @@ class Hands(NamedTuple):
         are told not to now."""
         from ..executors import default_workers
 
-        reason = self._reason(settings.device, evaluator)
+        reason = self._reason(evaluator)
         if self.asynchronous and reason:
             raise EvonasError(f"--asynchronous: {reason}", "Leave it out, or say --synchronous.")
         wanted = settings.asynchronous if self.asynchronous is None else self.asynchronous
@@ -36,16 +35,12 @@ class Hands(NamedTuple):
         here = settings.device == "cpu" and self.executor != "ray"
         return deadline is None or not here or (self.workers or default_workers()) == 1
 
-    def _reason(self, device: str, evaluator: ProxyEvaluator) -> str:
+    def _reason(self, evaluator: ProxyEvaluator) -> str:
         """Why nothing else is possible, if it is."""
         if self.executor == "serial":
             return "with --executor serial there is one worker, in this process"
         if not evaluator.trained_names:
             return "nothing is trained in this search, and what is measured is so alone"
-        where = "on a cluster" if self.executor == "ray" else "on a GPU" if device != "cpu" else ""
-        where = where or ("" if hasattr(signal, "SIGSTOP") else "on this system")
-        if evaluator.measured_names and where:
-            return f"{where} trainings can't pause while {', '.join(evaluator.measured_names)} is measured"
         return ""
 
     def make_executor(self, device: str, evaluator: ProxyEvaluator, wait: bool) -> Executor:

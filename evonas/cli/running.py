@@ -9,12 +9,12 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from ..config import GROWTH
 from ..errors import EXIT_FAILED, EXIT_INTERRUPTED, EvonasError
+from .evaluator import evaluator_of, needs_of
 from .options import CLOSING_SECONDS, SETTLING_SECONDS, SETTLING_SHARE
 
 if TYPE_CHECKING:
@@ -24,13 +24,11 @@ if TYPE_CHECKING:
     from ..genome import Genome, SearchSpace
     from ..record import Constraint
     from ..search import Search
-    from ..store import Known, Store
+    from ..store import Store
     from .hands import Hands
     from .progress import Progress
 
 CHECKPOINTS = "weights"  # of trainings that may go on, in the run's folder
-_SAME_TRAINING = "task", "context", "seed", "device", "precision", "tokens", "rungs", "validation_tokens"
-_SAME_VERSION = "scaled_rates", "sparing_muon"
 
 
 def run_search(
@@ -45,9 +43,10 @@ def run_search(
     from ..genome import transformer_genome
     from ..record import Constraint
     from ..search import FIRST_TIMEOUT, AsynchronousSearch, Search, bring_here
-    from ..store import Store, note_aim, note_end, note_settled, note_spent
+    from ..store import Store, note_spent
     from ..tasks import fingerprint
     from .progress import Progress
+    from .same import check_data, reused
 
     check_workers(hands.workers)
     constraints = tuple(Constraint.parse(text) for text in settings.constraints)
@@ -60,7 +59,7 @@ def run_search(
         raise EvonasError("--calibrate tells how well losses are ranked; this search has none", "Leave it out.")
     wait = hands.wait(settings, evaluator, deadline)
     engine = _engine(settings, space, evaluator, constraints, list(seeds), wait)
-    known = _reused(settings, evaluator, data, again=store is not None)
+    known = reused(settings, evaluator, data, again=store is not None)
     progress = Progress(settings, deadline, folder)
     progress.seeds = {genome.id: label for genome, label in seeds.items()}
     with contextlib.ExitStack() as stack:
@@ -73,28 +72,15 @@ def run_search(
             store = stack.enter_context(_new_run(Store.create(folder, header)))
             _clear(folder, evaluator)
         else:
-            if ended is None:
-                note_end(store, None)
-            if told:
-                note_aim(store)
-            store.set_header(settings=settings.to_dict())  # a new goal outlives an interruption
+            _take_up(store, settings, over=ended is not None, told=told)
         # On a cluster other machines measure.
         device = None if hands.executor == "ray" else device_text(settings.device)
         try:
             if device is not None:
                 bring_here(store, executor, evaluator, device, settings.timeout or FIRST_TIMEOUT, deadline)
-            search = (Search if wait else AsynchronousSearch)(
-                engine,
-                store,
-                executor,
-                evaluator,
-                constraints=constraints,
-                timeout=settings.timeout,
-                labels=progress.seeds,
-                known=known,
-                device=device,
-                listener=progress,
-            )
+            how = {"timeout": settings.timeout, "labels": progress.seeds, "device": device, "listener": progress}
+            kind = Search if wait else AsynchronousSearch
+            search = kind(engine, store, executor, evaluator, constraints=constraints, known=known, **how)
             began = progress.started - earlier
             here = None if hands.executor == "ray" else hands.workers  # a calibration trains on this machine
             about = search, settings, deadline, progress, began, here
@@ -106,24 +92,42 @@ def run_search(
         finally:
             note_spent(store)
         executor.close()
-        failed = None
-
-        def check() -> None:
-            progress.check()
-            note_spent(store)  # a kill gives no time back
-
-        try:
-            _check_found(store, progress)
-            if sample and settled:
-                failed = _calibrate(store, settings, sample, deadline, began, here, check)
-        finally:  # what fails, or is interrupted, has said how to go on; what is killed resume goes on with
-            note_settled(store)
-            note_spent(store)
+        failed = _wound_up(store, settings, deadline, progress, began, here, sample if settled else 0)
         progress.summary(store, ended)
         if failed is not None:
             raise failed
         if not settled:
             _exit_unsettled(store.reference, settings)
+
+
+def _take_up(store: Store, settings: Settings, over: bool, told: bool) -> None:
+    """Note in a run that there is what it is told now; ``over``: its search has come to its end."""
+    from ..store import note_aim, note_end
+
+    if not over:
+        note_end(store, None)
+    if told:
+        note_aim(store)
+    store.set_header(settings=settings.to_dict())  # a new goal outlives an interruption
+
+
+def _wound_up(
+    store: Store, settings: Settings, deadline: float | None, progress: Progress, began: float, workers: int | None,
+    sample: int,
+) -> EvonasError | None:  # fmt: skip
+    """What follows the last evaluation: the calibration by so many genomes, if any. What to raise in the end."""
+    from ..store import note_settled, note_spent
+
+    def check() -> None:
+        progress.check()
+        note_spent(store)  # a kill gives no time back
+
+    try:
+        _check_found(store, progress)
+        return _calibrate(store, settings, sample, deadline, began, workers, check) if sample else None
+    finally:  # what fails, or is interrupted, has said how to go on; what is killed resume goes on with
+        note_settled(store)
+        note_spent(store)
 
 
 def _clear(folder: Path, evaluator: ProxyEvaluator) -> None:
@@ -182,32 +186,6 @@ def _exit_unsettled(run: str, settings: Settings) -> None:
     left = f" Calibrate it with: evonas calibrate {run}" if settings.calibrate else ""
     click.echo(f"\nInterrupted while near-ties were measured again; the search was done.{left}", err=True)
     raise SystemExit(EXIT_INTERRUPTED)
-
-
-def needs_of(settings: Settings) -> tuple[str, ...]:
-    """What has to be known of every genome."""
-    from ..record import Constraint
-
-    return (*settings.objectives, *(Constraint.parse(text).name for text in settings.constraints))
-
-
-def evaluator_of(settings: Settings, needs: Sequence[str], **changes: Any) -> ProxyEvaluator:
-    """What evaluates the run's genomes, but for ``changes`` of its keyword arguments."""
-    from ..fitness import ProxyEvaluator
-
-    how = {
-        "tokens": settings.tokens,
-        "rungs": settings.rungs,
-        "growth": GROWTH,
-        "validation_tokens": settings.validation_tokens,
-        "seed": settings.seed,
-        "device": settings.device,
-        "precision": settings.precision,
-        "horizon": settings.horizon,
-        "sparing_muon": settings.sparing_muon,
-        "whole_memory": settings.whole_memory,
-    }
-    return ProxyEvaluator(settings.task, settings.data, settings.context, needs=needs, **{**how, **changes})
 
 
 def _search_end(deadline: float | None, began: float, calibration: float) -> float | None:
@@ -274,61 +252,6 @@ def _note_unreachable(settings: Settings, rungs: int, begun: bool) -> None:
         )
 
 
-def _reused(settings: Settings, evaluator: ProxyEvaluator, data: str | None, again: bool) -> Known | None:
-    """What the runs of --reuse have to give. One that has gone is an error, but ``again``, on a resume, only a note."""
-    from ..fitness import device_text
-    from ..store import Store, known_from
-
-    stores = []
-    for path in settings.reuse:
-        try:
-            store = Store.open(path)
-            _check_same(store, settings, data, again)
-        except EvonasError as error:
-            if not again:
-                raise
-            click.echo(f"Note: nothing is reused of {path}: {error.message}", err=True)
-            continue
-        stores.append(store)
-    if not stores:
-        return None
-    return known_from(stores, evaluator.measured_names, evaluator.trained_names, device_text(settings.device))
-
-
-def _check_same(store: Store, settings: Settings, data: str | None, again: bool = False) -> None:
-    """A loss can be taken over only where the same training would be done again. ``again``: on a resume."""
-    other, mine = (s.to_dict() for s in (type(settings).from_dict(store.header["settings"]), settings))
-    hint = "Only runs of the same task, data, context, seed, device, precision, tokens and rungs can."
-    for key in _SAME_TRAINING:
-        if other[key] != mine[key]:
-            raise EvonasError(
-                f"run {store.name!r} can't be reused: its {key.replace('_', ' ')} is {other[key]}, not {mine[key]}",
-                hint,
-            )
-    if "memory" in needs_of(settings) and other["whole_memory"] != mine["whole_memory"]:
-        raise EvonasError(
-            f"run {store.name!r} can't be reused: an earlier version made it, which measured memory otherwise",
-            "Leave out --reuse.",
-        )
-    if differ := [key for key in _SAME_VERSION if other[key] != mine[key]]:
-        raise EvonasError(
-            f"run {store.name!r} can't be reused: an earlier version made it, which trained otherwise "
-            f"({', '.join(differ)})",
-            "Leave out --reuse.",
-        )
-    # A task that does not tell its data from other data; a resumed run was compared, and may have been moved.
-    if data is None and not again and other["data"] != mine["data"]:
-        raise EvonasError(
-            f"run {store.name!r} can't be reused: its data is {other['data']}, not {mine['data']}",
-            "Give the same --data.",
-        )
-    if store.header["notes"].get("data") != data:
-        raise EvonasError(
-            f"run {store.name!r} can't be reused: it learned from other data ({store.header['notes'].get('data')})",
-            "Give the same --data.",
-        )
-
-
 def check_workers(workers: int | None) -> None:
     from ..config import MAX_WORKERS
 
@@ -336,26 +259,6 @@ def check_workers(workers: int | None) -> None:
         raise EvonasError(
             f"{workers} workers: it takes a whole number from 1 to {MAX_WORKERS}", "Leave it out for one per CPU."
         )
-
-
-def check_data(store: Store, settings: Settings, data: str | None, verb: str = "Resume") -> None:
-    """Losses on two texts must not meet on one front, nor in one calibration."""
-    then = store.header["notes"].get("data")
-    moved = settings.data != store.header["settings"].get("data")  # said by --data
-    if not then or not data:
-        if moved:
-            click.echo(f"Note: whether {settings.data} is what run {store.name!r} began with can't be told", err=True)
-        return
-    if then == data:
-        return
-    what = "the embedded corpus" if settings.data is None and settings.task == "text" else settings.data or "its data"
-    python = store.header["versions"].get("python", "?")
-    cure = f"{verb} it with Python {python}" if settings.data is None else "Put the old file back"
-    cure = "Say where the old file lies" if moved else cure
-    raise EvonasError(
-        f"{what} is not what run {store.name!r} began with: {then} then, {data} now",
-        f"{cure}, or start a new run: evonas evolve.",
-    )
 
 
 def _engine(

@@ -48,7 +48,7 @@ def make_executor(
         workers: how many calls run at once; None for one per CPU. "serial" always has one.
         env: environment variables of the workers, such as ``{"OMP_NUM_THREADS": "1"}``. They are set before a
             worker imports anything; "serial" runs in this process and leaves its environment alone.
-        spare: of processes, one more for what is done alone; see ``ProcessExecutor``.
+        spare: one more worker, but for "serial", for what is done alone: calls of a ``stream`` then pause for it.
 
     Raises:
         EvonasError: an unknown name, a number of workers below 1, a target that cannot be pickled, or a
@@ -62,5 +62,5 @@ def make_executor(
     if kind is SerialExecutor:
         return SerialExecutor(target)
     if kind is RayExecutor:
-        return RayExecutor(target, workers, env)
+        return RayExecutor(target, workers, env, spare=spare)
     return ProcessExecutor(target, workers or default_workers(), env, spare=spare)

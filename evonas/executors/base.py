@@ -132,9 +132,9 @@ class Executor(ABC):
         come in till then has been handed out. Where there is none, None, it is asked again after the next result; there
         is an end when there is none and nothing runs.
 
-        ``more``, or who consumes the results, may use ``map_alone`` meanwhile: the calls that run are paused, or, where
-        the backend can't (see ``pauses``), waited for. The time that they pause counts for no timeout, though it does
-        for the deadline; ``paused`` tells it.
+        ``more``, or who consumes the results, may use ``map_alone`` meanwhile: the calls that run are paused, some
+        backends' only at their next ``safepoint``, or, where the backend can't (see ``pauses``), waited for. The time
+        that they pause counts for no timeout, though it does for the deadline; ``paused`` tells it.
         """
         return self._begin("stream", timeout, lambda: self._run_stream(more, timeout, deadline))
 

@@ -18,8 +18,9 @@ from multiprocessing import resource_tracker
 from typing import Any
 
 from ..errors import EXIT_FAILED, EvonasError
-from .pool import Event, PoolExecutor, Worker, WorkerDied
-from .worker import HELLO, READY, REPLY, UNUSABLE, serve
+from .lanes import Event, Worker, WorkerDied
+from .pool import PoolExecutor
+from .worker import GO_ON, HELLO, READY, REPLY, REST, RESTS, UNUSABLE, serve
 
 # Seconds between asking a worker to end and killing it.
 GRACE = 2.0
@@ -48,14 +49,16 @@ class ProcessExecutor(PoolExecutor):
         target: see ``Executor``.
         workers: how many processes.
         env: environment variables set in the workers before they import anything.
-        spare: one more process, for what is done alone, where the system can stop processes and let them go on: then
-            calls of a ``stream`` pause for it.
+        spare: one more process, for what is done alone: then calls of a ``stream`` pause for it. The system stops
+            their processes, where it can, unless the target says that they share a device (``one_device``), which would
+            stay busy: those are asked to rest at their next ``safepoint``, and one that comes to none is waited for.
     """
 
     def __init__(self, target: Any, workers: int, env: Mapping[str, str] | None = None, *, spare: bool = False) -> None:
         if getattr(multiprocessing.current_process(), "_inheriting", False):
             raise SystemExit(_UNGUARDED)  # the parent's message says what to do; see _count_failed_start
-        super().__init__(target, workers, spare and hasattr(signal, "SIGSTOP"))
+        super().__init__(target, workers, spare)
+        self._stops = hasattr(signal, "SIGSTOP") and not getattr(target, "one_device", False)
         self._env = {name: str(value) for name, value in (env or {}).items()}
         self._needs_main = b"__main__" in self._target
         # multiprocessing joins its processes at exit; registered after it, this runs before it.
@@ -75,9 +78,9 @@ class ProcessExecutor(PoolExecutor):
         self._finalizer()
         atexit.unregister(self._finalizer)
 
-    def _new_worker(self) -> Worker:
+    def _new_worker(self, spare: bool) -> Worker:
         try:
-            return _ProcessWorker(self._target, self._env, self._needs_main)
+            return _ProcessWorker(self._target, self._env, self._needs_main, self._stops)
         except OSError as error:
             raise EvonasError(
                 f"a worker process could not be started: {error}", "Ask for fewer workers.", exit_code=EXIT_FAILED
@@ -107,26 +110,27 @@ class ProcessExecutor(PoolExecutor):
 class _ProcessWorker(Worker):
     left_behind = 0  # by this process: could not be ended
 
-    def __init__(self, target: bytes, env: Mapping[str, str], needs_main: bool) -> None:
-        self._target, self._paused = target, False
+    def __init__(self, target: bytes, env: Mapping[str, str], needs_main: bool, stops: bool) -> None:
+        self._target, self._stops, self._stopped = target, stops, False
+        self._order = 0  # the next to rest, until it is to go on
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe(duplex=True)
         from_main_thread = threading.current_thread() is threading.main_thread()
         # Not a daemon: those may not have children, and a data loader is one.
         self.process = context.Process(
-            target=serve, args=(theirs, os.getpid(), from_main_thread), name="evonas-worker", daemon=False
+            target=serve, args=(theirs, os.getpid(), from_main_thread, not stops), name="evonas-worker", daemon=False
         )
         with theirs, _START, _environment(env), _interrupts_blocked(), _main_module(needs_main):
             self.process.start()
         self._sent = len(target) <= _EAGER_BYTES
         if self._sent:
-            self._send_target()
+            self._write(self._target)
 
     def event(self) -> Event | None:
         """The next message, or how the process ended; None when there is nothing to tell."""
         try:
             if self.connection.poll():
-                if self._paused:  # in the middle of a long reply, perhaps: its call is over
+                if self._stopped:  # in the middle of a long reply, perhaps: its call is over
                     self.go_on()
                 return self._understand(self.connection.recv_bytes())
             if self.process.is_alive():
@@ -141,18 +145,16 @@ class _ProcessWorker(Worker):
         kind, data = message[:1], message[1:]
         if kind == HELLO:
             if not self._sent:
-                self._send_target()
+                self._write(self._target)
             return Event("hello")
         if kind == READY:
             return Event("ready")
         if kind == UNUSABLE:
             return Event("unusable", data.decode())
+        if kind == RESTS:  # one that was over before it was heard of is none
+            return Event("rests") if int(data) == self._order else None
         assert kind == REPLY, kind
         return Event("reply", data)
-
-    def _send_target(self) -> None:
-        with contextlib.suppress(OSError):  # dead already: its end is the next event
-            self.connection.send_bytes(self._target)
 
     def send(self, call: bytes) -> None:
         try:
@@ -160,13 +162,25 @@ class _ProcessWorker(Worker):
         except OSError as error:
             raise WorkerDied from error
 
-    def pause(self) -> None:
-        self._paused = True
-        self._signal_group("SIGSTOP")
+    def pause(self) -> bool:
+        if self._stops:
+            self._stopped = True
+            self._signal_group("SIGSTOP")
+        else:
+            self._write(REST + str(self._order).encode())
+        return self._stops
 
     def go_on(self) -> None:
-        self._paused = False
-        self._signal_group("SIGCONT")
+        if self._stops:
+            self._stopped = False
+            self._signal_group("SIGCONT")
+        else:
+            self._order += 1
+            self._write(GO_ON)
+
+    def _write(self, message: bytes) -> None:
+        with contextlib.suppress(OSError):  # dead already: its end is the next event
+            self.connection.send_bytes(message)
 
     def stop(self) -> None:
         self.connection.close()
@@ -178,7 +192,7 @@ class _ProcessWorker(Worker):
         self.connection.close()
         self._signal_group("SIGTERM")
         self.process.terminate()
-        if self._paused:
+        if self._stopped:
             self.go_on()
 
     def kill_group(self) -> None:

@@ -12,9 +12,14 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ..errors import EvonasError
+from ..safepoint import Settle, rest_by
 from .base import default_workers
-from .pool import Event, PoolExecutor, Worker, WorkerDied
+from .lanes import Event, Worker, WorkerDied
+from .pool import PoolExecutor
 from .worker import load_target, run_call, stdout_to_stderr, tail
+
+# Of a CPU, or of a GPU, for a spare actor: the others, where they take whole ones, leave it as much.
+_SPARE = 0.01
 
 
 class RayExecutor(PoolExecutor):
@@ -31,9 +36,13 @@ class RayExecutor(PoolExecutor):
         target: see ``Executor``.
         workers: how many actors; None for one per CPU of the cluster.
         env: environment variables set in the actors before they import anything.
+        spare: one more actor, which takes next to nothing of a CPU or GPU, for what is done alone: then calls of a
+            ``stream`` rest at their next ``safepoint`` for it, and one that comes to none is waited for.
     """
 
-    def __init__(self, target: Any, workers: int | None, env: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, target: Any, workers: int | None, env: Mapping[str, str] | None = None, *, spare: bool = False
+    ) -> None:
         with _own_sigterm():
             try:
                 import ray
@@ -49,10 +58,10 @@ class RayExecutor(PoolExecutor):
         try:
             resources = ray.cluster_resources()
             uses_gpu = getattr(target, "one_device", True)
-            super().__init__(target, workers or max(1, int(resources.get("CPU", 1))))
+            super().__init__(target, workers or max(1, int(resources.get("CPU", 1))), spare)
             self._options = {
-                "num_cpus": 1,
-                "num_gpus": _share(resources.get("GPU", 0.0), self.workers) if uses_gpu else 0,
+                "num_cpus": 1 - _SPARE * spare,
+                "num_gpus": _share(resources.get("GPU", 0.0), self.workers, spare) if uses_gpu else 0,
                 "max_restarts": 0,
                 "max_task_retries": 0,
                 "runtime_env": {"env_vars": dict(env or {})},
@@ -71,29 +80,42 @@ class RayExecutor(PoolExecutor):
         if self._owns_ray:
             self._ray.shutdown()
 
-    def _new_worker(self) -> Worker:
-        return _RayWorker(self._ray, self._options, self._target_ref)
+    def _new_worker(self, spare: bool) -> Worker:
+        needs = ("num_cpus", "num_gpus") if spare else ()
+        options = {**self._options, **{name: min(self._options[name], _SPARE) for name in needs}}
+        return _RayWorker(self._ray, options, self._target_ref, self.pauses)
 
     def _wait(self, workers: list[Worker], seconds: float) -> dict[Worker, Event]:
-        pending = {worker.pending: worker for worker in workers if worker.pending is not None}
+        # What became of its call comes last, and is what counts.
+        pending = {ref: worker for worker in workers for ref in (worker.rests, worker.pending) if ref is not None}
         if not pending:
             return {}
         done, _ = self._ray.wait(list(pending), num_returns=1, timeout=seconds)
         if done:  # the others that finished, too
             done, _ = self._ray.wait(list(pending), num_returns=len(pending), timeout=0)
-        return {pending[ref]: pending[ref].event() for ref in done}
+        events = ((pending[ref], pending[ref].event(ref)) for ref in done)
+        return {worker: event for worker, event in events if event is not None}
 
 
 class _RayWorker(Worker):
-    def __init__(self, ray: Any, options: Mapping[str, Any], target_ref: Any) -> None:
+    def __init__(self, ray: Any, options: Mapping[str, Any], target_ref: Any, rests: bool) -> None:
         self._ray = ray
-        self._actor = ray.remote(Actor).options(**options).remote(sys.path)
+        # Orders come while a call runs: one to rest, which may be waiting, and one to go on.
+        remote = ray.remote(concurrency_groups={"orders": 2})(Actor) if rests else ray.remote(Actor)
+        self._actor = remote.options(**options).remote(sys.path)
         self._loaded = False
+        self._calls = self._order = 0  # sent; the next to rest, until it is to go on
         self.pending = self._actor.load.remote(target_ref)
+        self.rests = None  # what tells that it does
 
-    def event(self) -> Event:
-        """What the finished call in ``pending`` says."""
-        ref, self.pending = self.pending, None
+    def event(self, ref: Any) -> Event | None:
+        """What finished says: the call in ``pending``, or what ``rests`` tells."""
+        if ref == self.rests:
+            self.rests = None
+            with contextlib.suppress(self._ray.exceptions.RayError):  # its call tells that it has died
+                return Event("rests") if self._ray.get(ref) else None
+            return None
+        self.pending = None
         try:
             value = self._ray.get(ref)
         except self._ray.exceptions.RayError as error:
@@ -104,19 +126,33 @@ class _RayWorker(Worker):
         return Event("ready") if not value else Event("unusable", value)
 
     def send(self, call: bytes) -> None:
+        self._calls += 1
         try:
             self.pending = self._actor.run.remote(call)
         except self._ray.exceptions.RayError as error:
             raise WorkerDied from error
 
+    def pause(self) -> bool:
+        self.rests = self._send_order(self._actor.rest, self._order, self._calls)
+        return False
+
+    def go_on(self) -> None:
+        self._send_order(self._actor.go_on, self._order)
+        self.rests, self._order = None, self._order + 1
+
+    def _send_order(self, method: Any, *args: int) -> Any:
+        with contextlib.suppress(self._ray.exceptions.RayError):  # its call tells that it has died
+            return method.options(concurrency_group="orders").remote(*args)
+
     def stop(self) -> None:
         if self._actor is not None and self._ray.is_initialized():
             self._ray.kill(self._actor, no_restart=True)
-        self._actor = self.pending = None
+        self._actor = self.pending = self.rests = None
 
 
 class Actor:
-    """Holds the target in a Ray worker; at the top level because Ray imports it by name."""
+    """Holds the target in a Ray worker; at the top level because Ray imports it by name. Calls run one at a time, and
+    rest at safepoints when asked to meanwhile."""
 
     def __init__(self, path: list[str]) -> None:
         sys.path.extend(entry for entry in path if entry not in sys.path)
@@ -124,6 +160,12 @@ class Actor:
             signal.signal(signal.SIGINT, signal.SIG_IGN)
         stdout_to_stderr()
         self._target: Any = None
+        self._turn = threading.Condition()
+        self._done = 0  # calls
+        self._wanted = self._resting = (
+            self._over
+        ) = -1  # the last order to rest, the one kept now, the last that is over
+        rest_by(self._rest)
 
     def load(self, target: bytes) -> str:
         """Take the target; the text of what went wrong, or an empty one."""
@@ -134,7 +176,35 @@ class Actor:
         return ""
 
     def run(self, call: bytes) -> bytes:
-        return run_call(self._target, call)
+        try:
+            return run_call(self._target, call)
+        finally:
+            with self._turn:
+                self._done += 1
+                self._turn.notify_all()
+
+    def rest(self, order: int, calls: int) -> bool:
+        """Wait until the last of so many calls rests; False where it has ended, or the order is over, before that."""
+        with self._turn:
+            self._wanted = max(self._wanted, order)
+            self._turn.wait_for(lambda: self._resting == order or self._done >= calls or self._over >= order)
+            return self._resting == order
+
+    def go_on(self, order: int) -> None:
+        with self._turn:
+            self._over = max(self._over, order)
+            self._turn.notify_all()
+
+    def _rest(self, settle: Settle) -> None:
+        if self._wanted <= self._over:
+            return
+        if settle is not None:
+            settle()
+        with self._turn:
+            self._resting = order = self._wanted
+            self._turn.notify_all()
+            self._turn.wait_for(lambda: self._over >= order)
+            self._resting = -1
 
 
 @contextlib.contextmanager
@@ -161,11 +231,11 @@ def _init(ray: Any, workers: int | None) -> None:
         raise EvonasError(f"Ray does not start: {error}", "Check RAY_ADDRESS, or use --executor processes.") from error
 
 
-def _share(gpus: float, workers: int) -> float:
-    """The GPUs of one worker. Below 1 they have to be of one GPU, so that as many workers fit on each; Ray knows
-    ten-thousandths."""
-    if gpus >= workers:
+def _share(gpus: float, workers: int, spare: bool = False) -> float:
+    """The GPUs of one worker. Below 1 they have to be of one GPU, so that as many workers fit on each, and a ``spare``
+    one on one of them; Ray knows ten-thousandths."""
+    if gpus >= workers and not spare:
         return float(gpus // workers)
     if gpus < 1:
-        return gpus / workers
-    return math.floor(1e4 / math.ceil(workers / int(gpus))) / 1e4
+        return gpus / (workers + spare)
+    return math.floor(1e4 * (1 - _SPARE * spare) / math.ceil(workers / int(gpus))) / 1e4

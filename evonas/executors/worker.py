@@ -15,8 +15,10 @@ import traceback
 from typing import Any
 
 from ..errors import EvonasError
+from ..safepoint import Settle, rest_by
 
-HELLO, READY, UNUSABLE, REPLY = b"h", b"r", b"u", b"="
+HELLO, READY, UNUSABLE, REPLY, RESTS = b"h", b"r", b"u", b"=", b"z"
+REST, GO_ON = b"R", b"G"  # to a worker; all else is a call, and no pickle begins so
 
 _TRACEBACK_LINES = 12
 _MESSAGE_CHARACTERS = 1000
@@ -106,13 +108,14 @@ def tail(error: BaseException) -> str:
     return "\n".join([first, *(line[:_MESSAGE_CHARACTERS] for line in lines[-_TRACEBACK_LINES:])])
 
 
-def serve(connection, parent: int, from_main_thread: bool) -> None:
+def serve(connection, parent: int, from_main_thread: bool, rests: bool) -> None:
     """The life of a worker process: greet, take the target, then answer calls until the pipe ends.
 
     Args:
         connection: one end of a duplex ``multiprocessing.Pipe``.
         parent: process id of the parent.
         from_main_thread: whether the parent's main thread started this process.
+        rests: whether the parent asks it to, at safepoints.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
     if hasattr(signal, "pthread_sigmask"):
@@ -130,9 +133,34 @@ def serve(connection, parent: int, from_main_thread: bool) -> None:
         except (Exception, SystemExit) as error:
             connection.send_bytes(UNUSABLE + tail(error).encode())
             return
+        orders = _Orders(connection)
+        if rests:
+            rest_by(orders.rest)
         connection.send_bytes(READY)
         while True:
-            connection.send_bytes(REPLY + run_call(target, connection.recv_bytes()))
+            connection.send_bytes(REPLY + run_call(target, orders.next_call()))
+
+
+class _Orders:
+    """What comes from the parent: calls, and to rest at the next safepoint of one, or to go on from there."""
+
+    def __init__(self, connection) -> None:
+        self._connection = connection
+
+    def next_call(self) -> bytes:
+        while (message := self._connection.recv_bytes())[:1] in (REST, GO_ON):
+            pass  # it was meant for a call that has ended
+        return message
+
+    def rest(self, settle: Settle) -> None:
+        while self._connection.poll():
+            message = self._connection.recv_bytes()
+            if message[:1] == REST:
+                if settle is not None:
+                    settle()
+                self._connection.send_bytes(RESTS + message[1:])  # which of them: the next may have been sent already
+                order = self._connection.recv_bytes()
+                assert order == GO_ON, order[:1]
 
 
 def stdout_to_stderr() -> None:

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +15,7 @@ import torch
 
 from ..genome import Genome
 from ..model import Transformer, build
+from ..safepoint import safepoint
 from ..sketch import block_means, error_of_mean, sketch
 from ..tasks import Task
 from . import checkpoint
@@ -147,6 +149,7 @@ class Training:
                     self._check(step)
                 if after_step is not None:
                     after_step(step)
+                safepoint(settle(self.device))
         self.cycles += 1
         self.sequences, self._under_way = self.sequences + sum(sizes), 0
         return len(sizes)
@@ -253,10 +256,16 @@ def validate(model: Transformer, task: Task, tokens: int | None, device: str, pr
         with autocast(device, precision):
             logits = model(to_device(x, device))
         losses.append(task.loss(logits, to_device(y, device)))
+        safepoint(settle(device))
     model.train()
     each = torch.cat(losses).double().cpu().numpy()
     blocks = block_means(each)
     return HeldOut(float(each.mean()), error_of_mean(blocks), sketch(blocks))
+
+
+def settle(device: str) -> Callable[[], None] | None:
+    """What waits until the device has done what is queued on it; None where nothing is."""
+    return None if device == "cpu" else partial(torch.cuda.synchronize, device)
 
 
 class _torch_seed:

@@ -15,7 +15,9 @@ class Evaluator(Protocol):
     ``exact`` is free and runs in this process; ``measure`` runs alone on the device, once per architecture; ``train``
     runs in any worker, rung by rung. The three tuples name what each gives; what is empty is not called. ``rungs`` are
     the tokens (or whatever is counted) that a training has seen at each rung. ``one_device`` (optional, False without)
-    says that trainings side by side share one device: fewer of them are each faster then.
+    says that trainings side by side share one device, such as a GPU: fewer of them are each faster then, and a process
+    that is stopped leaves it busy. So ``train`` is to call ``evonas.safepoint.safepoint`` after each step: there it
+    rests while ``measure`` runs, which otherwise, without a barrier, waits for its end.
     """
 
     exact_names: tuple[str, ...]

@@ -12,7 +12,7 @@ import shutil
 
 import pytest
 
-from evonas.cli import running
+from evonas.cli import running, same
 from evonas.config import REDUCTION, Settings
 from evonas.errors import EvonasError
 from evonas.executors import SerialExecutor
@@ -536,10 +536,10 @@ def test_losses_of_other_data_are_not_taken_over_where_a_task_can_not_tell(in_co
     """A task need not have a fingerprint: two files are not the same data because neither has one."""
     settings = Settings.from_dict({**Store.open("runs/first").header["settings"], "data": "a.bin"})
     with Store.create("runs/run", {**HEADER, "settings": settings.to_dict(), "notes": {}}) as store:
-        running._check_same(store, settings, None)
+        same.check_same(store, settings, None)
         with pytest.raises(EvonasError, match=r"its data is a\.bin, not b\.bin"):
-            running._check_same(store, dataclasses.replace(settings, data="b.bin"), None)
-        running._check_same(store, dataclasses.replace(settings, data="b.bin"), None, again=True)  # moved since
+            same.check_same(store, dataclasses.replace(settings, data="b.bin"), None)
+        same.check_same(store, dataclasses.replace(settings, data="b.bin"), None, again=True)  # moved since
 
 
 def test_memory_that_was_measured_otherwise_is_said_to_be_that(in_copy):
@@ -548,7 +548,7 @@ def test_memory_that_was_measured_otherwise_is_said_to_be_that(in_copy):
     before = dataclasses.replace(settings, whole_memory=False)
     with Store.create("runs/run", {**header, "settings": before.to_dict()}) as store:
         with pytest.raises(EvonasError, match="which measured memory otherwise"):
-            running._check_same(store, settings, header["notes"]["data"])
+            same.check_same(store, settings, header["notes"]["data"])
 
 
 def test_a_disk_that_is_full_at_once_leaves_no_run_to_resume(tmp_path, monkeypatch):

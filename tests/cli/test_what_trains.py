@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from evonas.cli import running
+from evonas.cli.evaluator import evaluator_of, needs_of
 from evonas.config import Settings
 from evonas.evolution import Engine
 from evonas.fitness import ProxyEvaluator, resolve_precision
@@ -20,7 +21,7 @@ BFLOAT16 = resolve_precision("auto", "cpu") == "bfloat16"
 def joined(store, **changes) -> tuple[ProxyEvaluator, Engine]:
     """Evaluator and engine of a run's settings, but for ``changes``, as ``run_search`` makes them."""
     settings = Settings.from_dict({**store.header["settings"], **changes})
-    evaluator = running.evaluator_of(settings, running.needs_of(settings))
+    evaluator = evaluator_of(settings, needs_of(settings))
     constraints = tuple(Constraint.parse(text) for text in settings.constraints)
     return evaluator, running._engine(settings, space_from_dict(store.header["space"]), evaluator, constraints, [])
 

@@ -13,6 +13,7 @@ import types
 from pathlib import Path
 
 from evonas.errors import EvonasError
+from evonas.safepoint import safepoint
 
 
 class OutOfMemoryError(RuntimeError):
@@ -133,8 +134,11 @@ class Target:
         return attempt
 
     def log_span(self, name, seconds):
+        """It may rest now and then."""
         with self._span(name):
-            time.sleep(seconds)
+            for _ in range(max(1, round(seconds / 0.01))):
+                time.sleep(min(0.01, seconds))
+                safepoint()
         return os.getpid()
 
     def tick_until(self, name):
@@ -144,7 +148,15 @@ class Target:
             with open(path, "ab") as file:
                 file.write(b".")
             time.sleep(0.005)
+            safepoint((self.folder / "settled").touch)
         return path.stat().st_size
+
+    def rest_late(self, name, seconds):
+        """There is such a file, and after so many seconds a safepoint."""
+        (self.folder / name).touch()
+        time.sleep(seconds)
+        safepoint()
+        return name
 
     def long(self, size, name):
         """So many characters; there is a file when they are about to be sent."""
@@ -219,6 +231,12 @@ class _Span:
 
     def __exit__(self, *_: object) -> None:
         self._write("end")
+
+
+class OneDevice(Target):
+    """Its calls share a device, which goes on when a process is stopped."""
+
+    one_device = True
 
 
 class Broken:

@@ -207,6 +207,15 @@ def test_a_gpu_is_shared_so_that_all_workers_have_room(gpus, workers, share):
     assert not 0 < each < 1 or gpus * int(1 / each) >= workers
 
 
+@pytest.mark.parametrize(("gpus", "workers"), [(1, 1), (4, 2), (4, 4), (8, 3), (3, 8), (2, 3), (1, 6), (1, 7)])
+def test_a_spare_one_leaves_them_what_they_had(gpus, workers):
+    each = share_of_gpus(float(gpus), workers, spare=True)
+    together = -(-workers // gpus)  # on the fullest
+    assert int(1 / each) == together and together * each + 0.01 <= 1
+    assert share_of_gpus(0.0, workers, spare=True) == 0
+    assert share_of_gpus(0.5, 3, spare=True) == 0.125
+
+
 @pytest.mark.parametrize(
     ("backend", "how"), [("processes", "exit"), ("processes", "kill"), pytest.param("ray", "kill", marks=NO_RAY)]
 )
@@ -506,8 +515,8 @@ def test_what_a_worker_died_of_that_does_not_come_back_is_done_by_another(make, 
     both_up(executor)
     start = executor._new_worker
 
-    def stopped():
-        worker = start()
+    def stopped(spare):
+        worker = start(spare)
         os.kill(worker.process.pid, signal.SIGSTOP)
         return worker
 

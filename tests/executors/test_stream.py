@@ -6,6 +6,7 @@ import importlib.util
 import itertools
 import os
 import signal
+import threading
 import time
 
 import pytest
@@ -16,16 +17,21 @@ from evonas.executors import Call, Failure
 from .conftest import PATIENCE, eventually, never_ready
 
 NO_RAY = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed")
-BACKENDS = ["serial", "processes", "pausing", pytest.param("ray", marks=NO_RAY)]
+OF_PROCESSES = ["stopped", "asked"]  # how what pauses is held up
+ASKED = ["asked", pytest.param("ray asked", marks=NO_RAY)]
+PAUSING = ["stopped", *ASKED]
+BACKENDS = ["serial", "processes", pytest.param("ray", marks=NO_RAY), *PAUSING]
 ISOLATED = BACKENDS[1:]
 
 
 @pytest.fixture
-def start(make):
-    """start(backend, workers=2) -> Executor; of processes with a spare one, "pausing", or without."""
+def start(make, targets, tmp_path):
+    """start(backend, workers=2) -> Executor; of processes with a spare one (see PAUSING) or without."""
 
     def _start(backend: str, workers: int = 2):
-        return make("processes" if backend == "pausing" else backend, workers, spare=backend == "pausing")
+        target = (targets.OneDevice if backend == "asked" else targets.Target)(tmp_path)
+        kind = "processes" if backend in OF_PROCESSES else backend.partition(" ")[0]
+        return make(kind, workers, target, spare=backend in (*OF_PROCESSES, "ray asked"))
 
     return _start
 
@@ -132,17 +138,19 @@ def test_what_is_done_alone_beside_it_meets_nothing(start, backend, tmp_path):
             inside = name if event == "begin" and name.startswith("alone") else ""
     else:
         assert not any("alone" in name for pair in overlapping(lines) for name in pair)
-    assert executor.pauses == (backend == "pausing")
+    assert executor.pauses == (backend in (*OF_PROCESSES, "ray asked"))
 
 
 def both_up(executor):
-    """The executor once both workers have started, so that the first call has not come back when more is asked for."""
+    """The executor once both workers have started, and a spare one, so that the first call has not come back when more
+    is asked for, and nothing waits for a start."""
     calls = [Call("meet", ("a", "b"), 0), Call("meet", ("b", "a"), 1)]
     assert len(list(executor.map(calls, timeout=PATIENCE))) == 2
+    assert list(executor.map_alone([Call("square", (2,), 0)], timeout=PATIENCE)) == [(0, 4)]
     return executor
 
 
-def beside(executor, folder, alone):
+def beside(executor, folder, alone, timeout=PATIENCE):
     """A stream with one call that ticks, and beside it, once it does, what ``alone`` does; results of the stream."""
 
     def more() -> Call | None:
@@ -155,11 +163,12 @@ def beside(executor, folder, alone):
             (folder / "stop").touch()
         return None
 
-    return list(executor.stream(more, timeout=PATIENCE))
+    return list(executor.stream(more, timeout))
 
 
-def test_calls_pause_meanwhile_and_say_for_how_long(start, tmp_path):
-    executor, seen = start("pausing"), []
+@pytest.mark.parametrize("backend", PAUSING)
+def test_calls_pause_meanwhile_and_say_for_how_long(start, tmp_path, backend):
+    executor, seen = start(backend), []
 
     def alone() -> None:
         lane = next(lane for lane in executor._lanes if lane.task)
@@ -171,11 +180,13 @@ def test_calls_pause_meanwhile_and_say_for_how_long(start, tmp_path):
     ((_, (before, after)),) = seen
     assert before == after and key == "ticking" and ticks > 0
     assert executor.paused >= 0.3 and executor.restarts == 0
+    assert (tmp_path / "settled").exists() == ("asked" in backend), "a device has done what was queued"
     assert list(executor.map([Call("square", (2,), 0)])) == [(0, 4)] and executor.paused == 0.0
 
 
-def test_one_that_is_killed_while_it_pauses_is_tried_again(start, tmp_path):
-    executor = start("pausing")
+@pytest.mark.parametrize("backend", OF_PROCESSES)
+def test_one_that_is_killed_while_it_pauses_is_tried_again(start, tmp_path, backend):
+    executor = start(backend)
 
     def alone() -> None:
         lane = next(lane for lane in executor._lanes if lane.task)
@@ -188,8 +199,9 @@ def test_one_that_is_killed_while_it_pauses_is_tried_again(start, tmp_path):
     assert executor.restarts == 1
 
 
-def test_what_fails_alone_lets_the_others_go_on(start, tmp_path):
-    executor, seen = start("pausing"), []
+@pytest.mark.parametrize("backend", PAUSING)
+def test_what_fails_alone_lets_the_others_go_on(start, tmp_path, backend):
+    executor, seen = start(backend), []
 
     def alone() -> None:
         calls = [Call("fail", ("no such kernel",), 0), Call("die", ("dead", "exit", 9), 1)]
@@ -199,9 +211,159 @@ def test_what_fails_alone_lets_the_others_go_on(start, tmp_path):
     assert key == "ticking" and ticks > 0 and seen == ["error", "crash"]
 
 
+@pytest.mark.parametrize("backend", ASKED)
+def test_a_pause_counts_for_no_timeout(start, tmp_path, backend):
+    executor = both_up(start(backend))
+
+    def alone() -> None:
+        assert list(executor.map_alone([Call("watch_ticks", (3.0,), "watch")], timeout=PATIENCE))
+
+    ((key, ticks),) = beside(executor, tmp_path, alone, timeout=2.5)
+    assert key == "ticking" and not isinstance(ticks, Failure)
+
+
+@pytest.mark.parametrize("backend", ASKED)
+def test_only_the_rest_itself_is_a_pause(start, tmp_path, backend):
+    """One that comes to its safepoint late has worked until then."""
+    executor, asked = both_up(start(backend)), []
+
+    def more() -> Call | None:
+        asked.append(len(asked))
+        if len(asked) == 1:
+            return Call("rest_late", ("begun", 1.5), "late")
+        if len(asked) == 2:
+            assert eventually((tmp_path / "begun").exists)
+            assert list(executor.map_alone([Call("square_later", (3, 0.3), "alone")])) == [("alone", 9)]
+        return None
+
+    assert list(executor.stream(more, timeout=PATIENCE)) == [("late", "begun")]
+    assert 0.3 <= executor.paused < 1.3
+
+
+@pytest.mark.parametrize("backend", ASKED)
+def test_one_that_comes_to_no_safepoint_is_waited_for_while_the_others_go_on(start, tmp_path, monkeypatch, backend):
+    monkeypatch.setattr("evonas.executors.run.RELUCTANT", 0.2)
+    executor, asked, ticks = start(backend, 3), [], tmp_path / "ticks"
+
+    def more() -> Call | None:
+        asked.append(len(asked))
+        if len(asked) == 1:
+            return Call("tick_until", ("stop",), "ticking")
+        if len(asked) == 2:
+            return Call("meet", ("deaf", "hear"), "deaf")
+        if len(asked) == 3:
+            assert eventually(ticks.exists) and eventually((tmp_path / "deaf").exists)
+            found = executor.map_alone([Call("watch_ticks", (0.3,), "watch")], timeout=PATIENCE)
+            threading.Thread(target=hear, daemon=True).start()
+            ((_, (before, after)),) = found
+            assert before == after >= seen["later"]
+            (tmp_path / "stop").touch()
+        return None
+
+    seen: dict[str, int] = {}
+
+    def hear() -> None:
+        time.sleep(2.5)  # all are asked to rest, and those that do let go again
+        seen["once"] = ticks.stat().st_size
+        seen["goes on"] = eventually(lambda: ticks.stat().st_size > seen["once"])
+        seen["later"] = ticks.stat().st_size
+        (tmp_path / "hear").touch()
+
+    assert dict(executor.stream(more, timeout=PATIENCE)).keys() == {"ticking", "deaf"}
+    assert seen["goes on"]
+
+
+@pytest.mark.parametrize("backend", ASKED)
+def test_one_that_comes_to_no_safepoint_is_timed(start, tmp_path, backend):
+    executor, asked = both_up(start(backend)), []
+
+    def more() -> Call | None:
+        asked.append(len(asked))
+        if len(asked) == 1:
+            return Call("meet", ("hangs", "never"), "hangs")
+        if len(asked) == 2:
+            assert eventually((tmp_path / "hangs").exists)
+            assert list(executor.map_alone([Call("square", (3,), "alone")], timeout=PATIENCE)) == [("alone", 9)]
+        return None
+
+    found = dict(executor.stream(more, timeout=3.0))
+    assert found == {"hangs": Failure("timeout", "took longer than 3 s", 1)}
+
+
+@pytest.mark.parametrize("backend", PAUSING)
+def test_the_deadline_ends_what_pauses(start, tmp_path, when, backend):
+    executor, seen = start(backend), []
+    deadline = when((tmp_path / "measuring").exists)
+
+    def more() -> Call | None:
+        seen.append("asked")
+        if len(seen) == 1:
+            return Call("tick_until", ("stop",), "ticking")
+        assert eventually((tmp_path / "ticks").exists)
+        alone = Call("meet", ("measuring", "never"), "alone")
+        seen.extend(result.status for _, result in executor.map_alone([alone], deadline=deadline))
+        return None
+
+    flow = dict(executor.stream(more, timeout=PATIENCE, deadline=deadline))
+    assert flow == {"ticking": Failure("deadline", "stopped at the deadline", 1)} and seen == ["asked"] * 2 + [
+        "deadline"
+    ]
+    assert dict(executor.map([Call("square", (k,), k) for k in range(4)])) == {k: k * k for k in range(4)}
+
+
+@pytest.mark.parametrize("backend", OF_PROCESSES)
+@pytest.mark.parametrize("how", ["raise", "close"])
+def test_what_is_interrupted_beside_a_pause_leaves_nothing_held_up(start, tmp_path, backend, how):
+    executor = start(backend)
+
+    def alone() -> None:
+        for _ in executor.map_alone([Call("square", (k,), k) for k in range(2)], timeout=PATIENCE):
+            if how == "close":
+                executor.close()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        beside(executor, tmp_path, alone)
+    if how == "raise":
+        assert not any(lane.resting for lane in executor._lanes)
+        assert dict(executor.map([Call("square", (k,), k) for k in range(4)])) == {k: k * k for k in range(4)}
+
+
+def test_a_rest_that_was_over_before_it_was_heard_of_is_none(start, tmp_path):
+    """Nor does what was asked of a call that has ended hold up the next."""
+    executor, heard = start("asked"), []
+
+    def hear(lane) -> None:
+        heard.extend(event.kind for each, event in executor._events(0.2) if each is lane)
+
+    def alone() -> None:
+        lane = next(lane for lane in executor._lanes if lane.task)
+        for _ in range(3):
+            lane.worker.pause()
+            lane.worker.go_on()
+        time.sleep(0.1)
+        hear(lane)
+        assert heard == [], "it has gone on"
+        lane.worker.pause()
+        assert eventually(lambda: hear(lane) or heard)
+        size = (tmp_path / "ticks").stat().st_size
+        time.sleep(0.2)
+        assert heard == ["rests"] and (tmp_path / "ticks").stat().st_size == size
+        lane.worker.go_on()
+
+    ((key, ticks),) = beside(executor, tmp_path, alone)
+    assert key == "ticking" and ticks > 0
+    for lane in executor._lanes:
+        lane.worker.pause()
+        lane.worker.go_on()
+        lane.worker.pause()  # what has ended
+    both = [Call("square", (k,), k) for k in range(4)]
+    assert dict(executor.map(both, timeout=PATIENCE)) == {k: k * k for k in range(4)}
+
+
 def test_a_long_reply_is_read_though_its_worker_pauses(start, tmp_path):
     """It blocks in the middle of writing it; nothing may be waited for that a stopped process has to do."""
-    executor, calls = both_up(start("pausing")), []
+    executor, calls = both_up(start("stopped")), []
 
     def more() -> Call | None:
         calls.append(len(calls))
@@ -217,9 +379,10 @@ def test_a_long_reply_is_read_though_its_worker_pauses(start, tmp_path):
     assert key == "long" and len(text) == 3_000_000
 
 
-def test_no_worker_starts_beside_what_is_measured(start, tmp_path):
+@pytest.mark.parametrize("backend", OF_PROCESSES)
+def test_no_worker_starts_beside_what_is_measured(start, tmp_path, backend):
     """Also where one has died that nobody had looked at."""
-    executor, started = start("pausing"), []
+    executor, started = start(backend), []
 
     def alone() -> None:
         lane = next(lane for lane in executor._lanes if lane.task)
@@ -232,8 +395,9 @@ def test_no_worker_starts_beside_what_is_measured(start, tmp_path):
     assert started == [False] * 3 and executor.restarts == 1
 
 
-def test_a_users_error_leaves_where_its_result_would(start, tmp_path):
-    executor, seen = both_up(start("pausing")), []
+@pytest.mark.parametrize("backend", PAUSING)
+def test_a_users_error_leaves_where_its_result_would(start, tmp_path, backend):
+    executor, seen = both_up(start(backend)), []
 
     def more() -> Call | None:
         if not seen:
@@ -249,7 +413,7 @@ def test_a_users_error_leaves_where_its_result_would(start, tmp_path):
     assert list(executor.map([Call("square", (3,), 0)], timeout=PATIENCE)) == [(0, 9)]
 
 
-@pytest.mark.parametrize("backend", ["processes", "pausing", pytest.param("ray", marks=NO_RAY)])
+@pytest.mark.parametrize("backend", ISOLATED)
 def test_what_ran_out_of_memory_alone_is_tried_again_with_nothing_in_memory(start, tmp_path, backend):
     executor, asked = start(backend), []
 
@@ -285,8 +449,9 @@ def test_what_crashed_comes_back_though_what_is_done_alone_takes_its_place(start
     assert list(executor.stream(more, timeout=PATIENCE)) == [("once", 2)]
 
 
-def test_where_only_the_spare_worker_starts_it_is_said(start, monkeypatch):
-    executor = start("pausing", 1)
+@pytest.mark.parametrize("backend", OF_PROCESSES)
+def test_where_only_the_spare_worker_starts_it_is_said(start, monkeypatch, backend):
+    executor = start(backend, 1)
     both = [Call("square", (1,))]
     assert list(executor.map(both)) and list(executor.map_alone(both))
     never_ready(executor, 0, monkeypatch)
@@ -294,8 +459,9 @@ def test_where_only_the_spare_worker_starts_it_is_said(start, monkeypatch):
         list(executor.stream(squares(1)[0]))
 
 
-def test_what_is_done_alone_is_finished_before_the_stream_goes_on(start):
-    executor = start("pausing")
+@pytest.mark.parametrize("backend", PAUSING)
+def test_what_is_done_alone_is_finished_before_the_stream_goes_on(start, backend):
+    executor = start(backend)
     flow = executor.stream(squares(5)[0], timeout=PATIENCE)
     next(flow)
     alone = executor.map_alone([Call("square", (k,), k) for k in range(2)], timeout=PATIENCE)

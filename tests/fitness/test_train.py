@@ -13,9 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import cross_entropy
 
-from evonas.fitness.train import DivergenceError, Training, steps_for, train, validate
+from evonas.fitness.train import VALIDATION_BATCH, DivergenceError, Training, settle, steps_for, train, validate
 from evonas.genome import read_space
 from evonas.genome.genome import REFERENCE_BATCH
+from evonas.safepoint import rest_by
 from evonas.sketch import error_of_difference
 from evonas.tasks import load_task
 
@@ -134,6 +135,22 @@ def test_evaluations_are_spread_evenly_and_the_last_comes_after_the_last_step(ge
     assert calls == [(3, 12), (6, 12), (9, 12), (12, 12)]
     assert [tokens for tokens, _ in trained.curve] == [3 * 128, 6 * 128, 9 * 128, 12 * 128]
     assert trained.curve[-1][1] == trained.loss
+
+
+def test_it_may_rest_after_every_step_and_every_batch_held_out_and_is_the_same(genome, task, request):
+    undisturbed, seen = train(genome(dropout=0.2), task, FEW, seed=5), []
+    request.addfinalizer(lambda: rest_by(None))
+    rest_by(seen.append)
+    assert same(undisturbed, train(genome(dropout=0.2), task, FEW, seed=5))
+    held_out = len(list(task.validation(None, VALIDATION_BATCH)))
+    assert held_out > 1 and seen == [None] * (12 + held_out), "nothing is queued on a CPU"
+
+
+def test_on_a_gpu_what_is_queued_is_waited_for_first(monkeypatch):
+    seen = []
+    monkeypatch.setattr("torch.cuda.synchronize", seen.append)
+    settle("cuda:1")()
+    assert seen == ["cuda:1"] and settle("cpu") is None
 
 
 def test_more_evaluations_than_steps_are_one_per_step(genome, task):
