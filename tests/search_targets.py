@@ -176,15 +176,14 @@ class Patient(Search):
     """Gives trainings a second once all that are left of a generation hang, or wait to be tried again alone: on a busy
     machine any other may take longer."""
 
-    @property
-    def timeout(self) -> float:
+    def __init__(self, *args, **options) -> None:
+        super().__init__(*args, **options)
+        self._account.timeout = self._seconds
+
+    def _seconds(self, rung: int = 0) -> float:
         done = {(r.generation, r.index) for r in self.store.records}
         left = {c.genome.mood for c in self._begun if (c.generation, c.index) not in done}
         return 1.0 if "hang" in left <= {"hang", "memory"} else 600.0
-
-    @timeout.setter
-    def timeout(self, seconds: float | None) -> None:
-        pass
 
 
 def run(

@@ -166,7 +166,8 @@ class Calibrations(JsonReader):
         self.corpus = [json.dumps({**whole, "summary": s}).encode() for s in (summary, summary, None)]
 
     def read(self, k: int) -> bool:
-        from evonas.report.calibration import lines, read_calibration
+        from evonas.report.calibration import lines
+        from evonas.report.calibration_file import read_calibration
 
         found = read_calibration(self.folder)
         if found is None:

@@ -96,7 +96,7 @@ def calibrate(run, genomes, factor, repeats, budget, data, workers) -> None:
 
 def _kept(store: Store) -> str:
     """``7 trainings are kept``"""
-    from ..report.calibration import calibration_of
+    from ..report.calibration_file import calibration_of
 
     count = len((calibration_of(store) or {"trained": ()})["trained"])
     return "1 training is kept" if count == 1 else f"{count or 'no'} trainings are kept"

@@ -49,7 +49,7 @@ def calibrated(
     stderr what is missing, and the command ``again_with`` that goes on; the summary. For who holds ``calibrating``;
     ``check`` is called between trainings."""
     from ..fitness.evaluate import resolve_device, rung_tokens
-    from ..report.calibration import AS_LONG, begin, calibration_of
+    from ..report.calibration_file import AS_LONG, begin, calibration_of
     from ..report.sample import choose, choose_again
     from ..tasks import fingerprint
     from .same import check_data
@@ -91,7 +91,8 @@ def sample_within(store: Store, settings: Settings, seconds: float, workers: int
     as in a calibration that was begun, if there is one: of what it has trained none is lost, and it ends when time is
     over."""
     from ..executors import default_workers
-    from ..report.calibration import FEWEST, begun
+    from ..report.calibration import FEWEST
+    from ..report.calibration_file import begun
     from ..report.sample import choose, choose_again, seconds_per_token
 
     if genomes := begun(store, DEFAULT_FACTOR):
@@ -130,7 +131,7 @@ def calibrate_within(
 
 def command_for(store: Store, genomes: int = 0) -> str:
     """What calibrates the run: so many genomes, or as many as a calibration that was begun, if there is one."""
-    from ..report.calibration import begun
+    from ..report.calibration_file import begun
 
     genomes = genomes or begun(store, DEFAULT_FACTOR)
     return f"evonas calibrate {store.reference}" + (f" --genomes {genomes}" if genomes else "")
@@ -185,7 +186,8 @@ class _Sitting:
 
     def tell(self) -> dict[str, Any]:
         """Write down what all that is trained says; the summary."""
-        from ..report.calibration import FEWEST, summary_of, write_calibration
+        from ..report.calibration import FEWEST, summary_of
+        from ..report.calibration_file import write_calibration
 
         summary = summary_of(self.store, self.about)
         # What says nothing yet takes no other's place.
@@ -200,7 +202,7 @@ class _Sitting:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
         from ..executors import Call, Failure, default_workers, make_executor
-        from ..report.calibration import note, write_calibration
+        from ..report.calibration_file import note, write_calibration
 
         waiting = {e["id"]: e for e in _waiting(entries)}
         if not waiting:
@@ -235,7 +237,7 @@ class _Sitting:
         """Seconds for one training, as a search gives them: one that hangs would be waited for without end. None where
         all trainings were taken over from another run, and nothing tells how long they take here."""
         from ..report.sample import seconds_per_token
-        from ..search.loop import FIRST_TIMEOUT, TIMEOUT_FACTOR
+        from ..search.account import FIRST_TIMEOUT, TIMEOUT_FACTOR
 
         pace = seconds_per_token(self.store)
         longest = max(pace.get(i, 0.0) for i in ids) * evaluator.rungs[-1]

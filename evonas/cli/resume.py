@@ -174,7 +174,7 @@ def _check_unfinished(settings: Settings, store: Store, patient: bool) -> None:
 
 def _or_calibrate(settings: Settings, store: Store) -> str:
     """What a run that was to be calibrated, and is not, leaves to be done."""
-    from ..report.calibration import is_calibrated
+    from ..report.calibration_file import is_calibrated
     from .calibrating import command_for
 
     due = settings.calibrate and not is_calibrated(store)

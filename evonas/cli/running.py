@@ -132,7 +132,7 @@ def _wound_up(
 
 def _clear(folder: Path, evaluator: ProxyEvaluator) -> None:
     """Remove what a run that was here before has left: its checkpoints, calibration and picture."""
-    from ..report.calibration import FILE as CALIBRATION
+    from ..report.calibration_file import FILE as CALIBRATION
 
     evaluator.retain(())
     for left in (CALIBRATION, "front.png"):
@@ -169,7 +169,7 @@ def _followed(
     search: Search, settings: Settings, deadline: float | None, progress: Progress, began: float, workers: int | None
 ) -> tuple[int, bool]:
     """What follows a search that is done: as ``_searched``, with what time there is, unless it is calibrated."""
-    from ..report.calibration import is_calibrated
+    from ..report.calibration_file import is_calibrated
 
     with progress.showing(search):
         try:

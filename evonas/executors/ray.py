@@ -23,8 +23,8 @@ _SPARE = 0.01
 
 
 class RayExecutor(PoolExecutor):
-    """Runs calls in ``workers`` Ray actors of one CPU each, and an equal share of the cluster's GPUs, unless the target
-    says that it uses none (``one_device`` False).
+    """Runs calls in ``workers`` Ray actors of one CPU each, and an equal share of the cluster's GPUs (of one GPU at
+    most, with a ``spare`` one), unless the target says that it uses none (``one_device`` False).
 
     It joins the Ray session of this process or the cluster named by ``RAY_ADDRESS``; otherwise it starts a local
     instance, which ``close`` shuts down again. On a cluster, evonas must be installed on every node.
@@ -93,15 +93,19 @@ class RayExecutor(PoolExecutor):
         done, _ = self._ray.wait(list(pending), num_returns=1, timeout=seconds)
         if done:  # the others that finished, too
             done, _ = self._ray.wait(list(pending), num_returns=len(pending), timeout=0)
-        events = ((pending[ref], pending[ref].event(ref)) for ref in done)
+        events = ((worker, worker.event(ref)) for ref, worker in pending.items() if ref in done)
         return {worker: event for worker, event in events if event is not None}
 
 
 class _RayWorker(Worker):
     def __init__(self, ray: Any, options: Mapping[str, Any], target_ref: Any, rests: bool) -> None:
         self._ray = ray
-        # Orders come while a call runs: one to rest, which may be waiting, and one to go on.
-        remote = ray.remote(concurrency_groups={"orders": 2})(Actor) if rests else ray.remote(Actor)
+        if rests:  # two threads: an order to rest may be waiting when the one to go on comes
+            for order in (RestingActor.rest, RestingActor.go_on):
+                ray.method(concurrency_group="orders")(order)
+            remote = ray.remote(concurrency_groups={"orders": 2})(RestingActor)
+        else:
+            remote = ray.remote(Actor)
         self._actor = remote.options(**options).remote(sys.path)
         self._loaded = False
         self._calls = self._order = 0  # sent; the next to rest, until it is to go on
@@ -142,7 +146,7 @@ class _RayWorker(Worker):
 
     def _send_order(self, method: Any, *args: int) -> Any:
         with contextlib.suppress(self._ray.exceptions.RayError):  # its call tells that it has died
-            return method.options(concurrency_group="orders").remote(*args)
+            return method.remote(*args)
 
     def stop(self) -> None:
         if self._actor is not None and self._ray.is_initialized():
@@ -151,8 +155,7 @@ class _RayWorker(Worker):
 
 
 class Actor:
-    """Holds the target in a Ray worker; at the top level because Ray imports it by name. Calls run one at a time, and
-    rest at safepoints when asked to meanwhile."""
+    """Holds the target in a Ray worker; at the top level because Ray imports it by name."""
 
     def __init__(self, path: list[str]) -> None:
         sys.path.extend(entry for entry in path if entry not in sys.path)
@@ -160,12 +163,6 @@ class Actor:
             signal.signal(signal.SIGINT, signal.SIG_IGN)
         stdout_to_stderr()
         self._target: Any = None
-        self._turn = threading.Condition()
-        self._done = 0  # calls
-        self._wanted = self._resting = (
-            self._over
-        ) = -1  # the last order to rest, the one kept now, the last that is over
-        rest_by(self._rest)
 
     def load(self, target: bytes) -> str:
         """Take the target; the text of what went wrong, or an empty one."""
@@ -176,8 +173,23 @@ class Actor:
         return ""
 
     def run(self, call: bytes) -> bytes:
+        return run_call(self._target, call)
+
+
+class RestingActor(Actor):
+    """Its calls, one at a time, rest at safepoints when asked to by ``rest``, which comes on a thread of its own, as
+    ``go_on`` does. Orders to rest are numbered, and none is kept that is over."""
+
+    def __init__(self, path: list[str]) -> None:
+        super().__init__(path)
+        self._turn = threading.Condition()
+        self._done = 0  # calls
+        self._wanted = self._resting = self._over = -1  # orders: the last one, the one that is kept, the last to end
+        rest_by(self._rest)
+
+    def run(self, call: bytes) -> bytes:
         try:
-            return run_call(self._target, call)
+            return super().run(call)
         finally:
             with self._turn:
                 self._done += 1

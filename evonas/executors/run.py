@@ -145,9 +145,10 @@ class Run:
         """Pause what runs there. Where something does not come to rest, the others go on until it does, or ends."""
         held = [lane for lane, _ in self._held]
         if any(lane in held and lane.resting is None for lane in lanes):
-            if time.monotonic() - self._asked > self._reluctant:
+            resting = [lane for lane in held if lane.resting is not None]
+            if resting and time.monotonic() - self._asked > self._reluctant:
                 self._reluctant *= 2  # two that come to rest now and then are to meet
-                self._release([lane for lane in held if lane.resting is not None])
+                self._release(resting)
             return
         for lane in lanes:
             if lane not in held:

@@ -17,7 +17,8 @@ from ..evolution.ties import tied_records
 from ..record import CONDITIONS, OBJECTIVES, Constraint, Measure, Record, conditions_of
 from ..store import ENDED, Store
 from .against import against_seeds, last_record
-from .calibration import calibration_of, ended_long, noise_of, trained_long
+from .calibration import noise_of
+from .calibration_file import calibration_of, ended_long, trained_long
 from .compare import Comparison, compare
 from .extrapolation import extrapolate
 from .membership import front_probabilities

@@ -1,8 +1,9 @@
 """The loop that joins engine, executor and store. The evaluator comes as an argument."""
 
+from .account import FIRST_TIMEOUT
 from .contract import Evaluator, Listener
 from .flow import AsynchronousSearch
-from .loop import ENDS, FIRST_TIMEOUT, Search
+from .loop import ENDS, Search
 from .measuring import bring_here, measured_elsewhere
 from .settling import Settled
 from .verdict import failures

@@ -79,7 +79,7 @@ class AsynchronousSearch(Search):
                 where = record.generation, record.index
                 candidate = Candidate(entry.genome, entry.parents, entry.operator, *where, rung)
                 if self.engine.adopt(candidate, *self._told_here(record)):
-                    self._pay(rung, record)
+                    self._account.pay(rung, record)
                     self._batch.append((candidate, record))
             self.engine.advance()
             self._settle_generation()
@@ -105,7 +105,7 @@ class AsynchronousSearch(Search):
     def _next_call(self) -> Call | None:
         """A training for a worker that is free, None where there is none for now."""
         while not self._is_over(self._limits) and (candidate := self._ask()) is not None:
-            self._measurements.measure([candidate.genome], self._timeout(), self._limits.deadline)
+            self._measurements.measure([candidate.genome], self._account.timeout(), self._limits.deadline)
             known = self._measurements.known(candidate.genome)
             if known is None:
                 return None  # the deadline came before its measurement
@@ -113,9 +113,9 @@ class AsynchronousSearch(Search):
             record = self._without_training(placed, known)
             if record is None:
                 self._flying[candidate.genome.id] = candidate, known
-                self._paid += self._pace.step(candidate.rung)  # a budget is to hold for what is under way, too
+                self._account.begin(candidate.rung)
                 return Call("train", (candidate.genome, candidate.rung), candidate.genome.id)
-            self._pay(candidate.rung, record)
+            self._account.pay(candidate.rung, record)
             self._tell(candidate, placed, self._keep(placed, record))
             self._verdict.kept_untrained()
         return None
@@ -168,9 +168,9 @@ class AsynchronousSearch(Search):
         return ended
 
     def _under_way(self) -> float:
-        typical = self._pace.typical()
+        typical = self._account.pace.typical()
         half_done = (typical.get(candidate.rung, 0.0) / 2 for candidate, _ in self._flying.values())
         return sum(half_done) / self.executor.workers
 
     def _timeout_now(self) -> float:
-        return self._timeout(max((candidate.rung for candidate, _ in self._flying.values()), default=0))
+        return self._account.timeout(max((candidate.rung for candidate, _ in self._flying.values()), default=0))

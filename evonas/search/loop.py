@@ -8,20 +8,17 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from ..errors import EvonasError
-from ..evolution import Candidate, Engine, Individual
+from ..evolution import Candidate, Engine
 from ..executors import Call, Executor
 from ..genome import Genome
 from ..record import Constraint, Outcome, Record, total_violation
-from ..store import Known, Store, compared_from, moved_at, note_end, note_settled, told_records, trained_outcome
-from .closing import Left, Pace
+from ..store import Known, Store, compared_from, note_end, note_settled, told_records, trained_outcome
+from .account import Account, affordable
 from .contract import Evaluator, Listener
 from .measuring import Measurements, outcome_of
 from .settling import Settled, settle
 from .verdict import MENDABLE, TRIES, Verdict, bugs_at_the_end
 
-MIN_TIMEOUT, FIRST_TIMEOUT, TIMEOUT_FACTOR = 60.0, 900.0, 50.0  # seconds, seconds, times the median of its peers
-MIN_PEERS = 5  # that a median is of
-_CLOSING_MARGIN = 1.3  # of the time that the closing trainings should take
 ENDS = "generations", "budget", "patience", "exhausted"  # why a search ends
 STANDSTILL = 1e-3  # growth of the hypervolume, as a share, below which it counts as standing still
 
@@ -70,14 +67,12 @@ class Search:
     ) -> None:
         self._clock = clock
         self.engine, self.store, self.executor, self.evaluator = engine, store, executor, evaluator
-        self.constraints, self.timeout = tuple(constraints), timeout
+        self.constraints = tuple(constraints)
         self.labels, self.listener = dict(labels or {}), listener or Listener()
         self._reused = dict((known or Known()).trained)
         self._measurements = Measurements(store, executor, evaluator, (known or Known()).measured, device)
         assert engine.rungs == len(evaluator.rungs), "engine and evaluator differ in their rungs"
-        self._pace, self._pace_elsewhere = Pace(evaluator.rungs), Pace(evaluator.rungs)
-        self._paid = 0.0  # tokens trained on in the finished generations
-        self._warm: tuple[int, float] | None = None  # generations and the time, when the first was done here
+        self._account = Account(engine, store, executor, evaluator, timeout, clock)
         self._begun: list[Candidate] = []  # of a generation that a deadline has interrupted
         self._verdict = Verdict(engine, store, self.constraints)
         self._restore()
@@ -130,7 +125,7 @@ class Search:
             self._judge(generation, list(records.values()))
             for candidate in sorted(candidates, key=lambda c: c.index):  # as a resumed run is told
                 self.engine.tell(candidate, *self._told_here(records[candidate.index]))
-                self._pay(candidate.rung, records[candidate.index])
+                self._account.pay(candidate.rung, records[candidate.index])
             self._begun = []
             self._commit(generation, candidates)
             self._verdict.after_commit(generation, list(records.values()))
@@ -166,75 +161,29 @@ class Search:
         engine.reopen()
         if (limits.deadline, limits.tokens) != (None, None):
             unfinished = engine.unfinished()
-            held = limits.started, limits.deadline, limits.tokens
-            budgets = self._budgets(unfinished, *held)
-            chosen = _affordable(unfinished, budgets) if budgets else []
-            if any(budget.closing for budget in budgets) or self._too_little(limits.tokens, bool(chosen)):
+            held = limits.started, limits.deadline, limits.tokens, self._under_way()
+            budgets = self._account.budgets(unfinished, *held)
+            chosen = affordable(unfinished, budgets) if budgets else []
+            if any(budget.closing for budget in budgets) or self._account.too_little(limits.tokens, bool(chosen)):
                 if not chosen:
                     # What is left goes to those behind the front: what is expected of them may be too little.
                     unfinished = engine.unfinished(beyond=True)
-                    chosen = _affordable(unfinished, self._budgets(unfinished, *held))
+                    chosen = affordable(unfinished, self._account.budgets(unfinished, *held))
                 engine.close(False, chosen)
                 return True
         if engine.generation >= max(1, goal - last):
             engine.close()
         return False
 
-    def _too_little(self, tokens: float | None, wanted: bool) -> bool:
-        """Whether the tokens left do not pay for another generation, or, where nobody ``wanted`` is to be trained to
-        the end, for anything new of it to get there."""
-        if tokens is None or not self.engine.generation:
-            return False
-        rungs = self.evaluator.rungs
-        to_the_end = 0 if wanted else rungs[-1] - rungs[0]
-        return self._paid + self._next_generation() + to_the_end > tokens
-
-    def _budgets(
-        self, unfinished: Sequence[Individual], started: float, deadline: float | None, tokens: float | None
-    ) -> list[Left]:
-        """What the run is held to, as soon as enough is known of what its trainings take."""
-        rungs, done = self.evaluator.rungs, self.engine.generation
-        if done < 1:
-            return []
-        budgets = []
-        if tokens is not None:
-            costs = [rungs[-1] - rungs[i.rung] for i in unfinished]
-            budgets.append(Left(tokens - self._paid, tokens, self._next_generation(), costs))
-        # With one rung all are done when time is over.
-        if deadline is not None and len(rungs) > 1 and done >= len(rungs):
-            # Right after a move nothing is known of this device: better another's times than none.
-            paces = self._pace, self._pace_elsewhere
-            costs = [next(filter(None, (p.to_the_end(i.genome.id, i.rung) for p in paces)), 0.0) for i in unfinished]
-            now, margin = self._clock(), _CLOSING_MARGIN
-            since, at = self._warm or (done, now)
-            # Workers had to start in the first generation here, so it counts only until there is another.
-            # Those stored are timed to the last one's end: a calibration may have followed it.
-            stored = self.store.generations[-1]["seconds"] or 0.0
-            generation = (now - at) / (done - since) if done > since else stored / done
-            lanes, alone = self.executor.workers, not getattr(self.evaluator, "one_device", False)
-            left, whole = (deadline - now) / margin - self._under_way(), (deadline - started) / margin
-            budgets.append(Left(left, whole, generation, costs, lanes, alone))
-        return budgets
-
     def _under_way(self) -> float:
         """Seconds until the workers are free, about."""
         return 0.0
-
-    def _pay(self, rung: int, record: Record) -> None:
-        """Count the tokens of a training of a finished generation; what failed has cost as much as what did not."""
-        if record.status != "infeasible" or any(name in record.measures for name in self.evaluator.trained_names):
-            self._paid += self._pace.step(rung)
-
-    def _next_generation(self) -> float:
-        """Tokens that the next generation takes, unless the front is closed in it."""
-        promoted = sum(self._pace.step(candidate.rung) for candidate in self.engine.promoted())
-        return self.engine.offspring_size * self.evaluator.rungs[0] + promoted
 
     def settle(self, deadline: float | None = None) -> Settled:
         """Measure what can't be told apart on the front again (see ``settling``); after ``run``."""
         top = self.engine.at_the_top()
         names = self.evaluator.measured_names
-        until = deadline, self._timeout(), self.listener.settling, self._clock
+        until = deadline, self._account.timeout(), self.listener.settling, self._clock
         return settle(self.store, self.executor, self.engine.objectives, names, top, *until)
 
     def _ended(self, why: str) -> str:
@@ -247,7 +196,7 @@ class Search:
         return why
 
     def _commit(self, generation: int, candidates: Sequence[Candidate]) -> None:
-        self._warm = self._warm or (self.engine.generation, self._clock())
+        self._account.warm = self._account.warm or (self.engine.generation, self._clock())
         front = self.engine.front()
         if self.store.header["reference"] is None and self.engine.box is not None:
             ideal, reference = (point.tolist() for point in self.engine.box)
@@ -302,7 +251,7 @@ class Search:
         """A record for every candidate, by index; fewer when the deadline came first."""
         records = self._finished(candidates)
         todo = [c for c in candidates if c.index not in records]
-        self._measurements.measure([c.genome for c in todo], self._timeout(), deadline)
+        self._measurements.measure([c.genome for c in todo], self._account.timeout(), deadline)
         to_train = []
         for candidate in todo:
             known = self._measurements.known(candidate.genome)
@@ -336,14 +285,14 @@ class Search:
         ordered = sorted(candidates, key=lambda pair: (-pair[0].rung, -size_of(pair[0].genome)))
         calls = [Call("train", (c.genome, c.rung), k) for k, (c, _) in enumerate(ordered)]
         rung = max((c.rung for c, _ in ordered), default=0)
-        for k, result in self.executor.map(calls, timeout=lambda: self._timeout(rung), deadline=deadline):
+        for k, result in self.executor.map(calls, timeout=lambda: self._account.timeout(rung), deadline=deadline):
             candidate, known = ordered[k]
             if (outcome := outcome_of(result)) is not None:
                 yield candidate, self._trained(candidate, known, outcome)
 
     def _trained(self, candidate: Candidate, known: Outcome, result: Outcome) -> Record:
         record = _record(candidate, known, result)
-        self._note_time(candidate.rung, record)
+        self._account.note(candidate.rung, record)
         # What training changes is judged where it ends.
         last = candidate.rung == len(self.evaluator.rungs) - 1
         if record.ok and last and total_violation(self.constraints, record) > 0:
@@ -405,27 +354,6 @@ class Search:
         parts = [(c, record.value(c.name)) for c in self.constraints]
         return "; ".join(f"{c} is broken: {v:.4g}" for c, v in parts if v is not None and c.violation(v) > 0)
 
-    def _note_time(self, rung: int, record: Record) -> None:
-        # A training that diverged soon says nothing of how long others take.
-        seconds = record.cost.get("seconds", 0.0) if record.status != "non_finite" else 0.0
-        # Nor does one that was only looked at again, or, but for want of better, trained on another machine.
-        if seconds > 0 and record.cost.get("tokens", 1.0) > 0:
-            here = record.generation >= moved_at(self.store)
-            (self._pace if here else self._pace_elsewhere).note(record.genome_id, rung, seconds)
-            if here and rung == 0:
-                self.engine.prices[record.genome_id] = seconds
-
-    def _timeout(self, rung: int = 0) -> float:
-        if self.timeout is not None:
-            return self.timeout
-        here = self._pace.typical(MIN_PEERS)
-        medians = here or self._pace_elsewhere.typical(MIN_PEERS)  # the first after a move may take as long as before
-        if not medians:
-            return FIRST_TIMEOUT
-        step = self._pace.step
-        expected = max(seconds * max(1.0, step(rung) / step(r)) for r, seconds in medians.items())
-        return max(MIN_TIMEOUT if here else FIRST_TIMEOUT, TIMEOUT_FACTOR * expected)
-
     def _restore(self) -> None:
         """Bring the engine to the last committed generation, and recall every measurement."""
         done = self.store.done
@@ -438,7 +366,7 @@ class Search:
                 continue
             # What was measured again, later, cost no training.
             paid = [r for r in self._tries(record.genome_id, record.generation, record.index) if r.cost]
-            self._note_time(rung, paid[-1] if paid else record)
+            self._account.note(rung, paid[-1] if paid else record)
             if not asked or record.generation >= done:
                 # From a generation that was begun otherwise before an interruption: it may be wanted yet.
                 trained = trained_outcome(record, self.evaluator.trained_names)
@@ -449,7 +377,7 @@ class Search:
             where = record.generation, record.index
             candidate = Candidate(entry.genome, entry.parents, entry.operator, *where, rung)
             told.append((candidate, *self._told_here(record)))
-            self._pay(rung, record)
+            self._account.pay(rung, record)
         if not done:
             return
         reference = self.store.header["reference"]
@@ -463,12 +391,6 @@ class Search:
         forgotten = {candidate.genome.id for candidate, values, violation in told if values is None and not violation}
         population, reserve = ([i for i in ids if i not in forgotten] for ids in (self.store.population(), reserve))
         self.engine.restore(told, population, done, box, bool(rng.get("exhausted")), reserve)
-
-
-def _affordable(individuals: Sequence[Individual], budgets: Sequence[Left]) -> list[str]:
-    """Genome ids of those that every budget has something left for."""
-    affordable = set.intersection(*(budget.affordable for budget in budgets))
-    return [individuals[k].genome.id for k in sorted(affordable)]
 
 
 def _record(candidate: Candidate, *outcomes: Outcome) -> Record:

@@ -3,29 +3,25 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
 import errno
-import gc
-import importlib.metadata
 import math
-import platform
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .. import __version__
 from ..errors import EXIT_FAILED, EXIT_USAGE, EvonasError
 from ..genome import Genome
 from ..record import Record
+from .disk import close_all, collector_paused, disk_errors, now_text, refuse_existing, remove_made, versions_here
 from .files import DATA, JOURNAL, LOCK, State, create_data, extend_data, read_generation, read_state
 from .journal import MAX_LINE, Journal, encode_line, sync_folder
 from .layout import HEADER, MAX_ROWS, TABLES, checked_header, clean_text, dumps, plain
 from .lock import WriterLock, writer
 from .rows import Entries, Entry, Evaluation, check_id, journal_row, storable
-from .runs import find_run
+from .runs import find_run, name_for_commands
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -69,22 +65,22 @@ class Store:
         none. Raises EvonasError where the folder holds a run already or can't be written; then nothing is left.
         """
         folder = Path(folder)
-        _refuse_existing(folder)
-        full = {**HEADER, "created": _now(), "versions": _versions(), **checked_header(header)}
+        refuse_existing(folder)
+        full = {**HEADER, "created": now_text(), "versions": versions_here(), **checked_header(header)}
         made = [parent for parent in (folder, *folder.parents) if not parent.exists()]
         lock = journal = None
         try:
             folder.mkdir(parents=True, exist_ok=True)
             lock = WriterLock(folder / LOCK)
-            _refuse_existing(folder)  # again: another process may have been faster
+            refuse_existing(folder)  # again: another process may have been faster
             journal = Journal(folder / JOURNAL, 0)
             create_data(folder / DATA, full)
             for parent in made:
                 sync_folder(parent.parent)
         except (OSError, EvonasError) as error:
             # A journal was opened only when there was no run: what lies here is ours.
-            _remove(folder, (DATA, JOURNAL, LOCK) if journal is not None else (), made)
-            _close(journal, lock)
+            remove_made(folder, (DATA, JOURNAL, LOCK) if journal is not None else (), made)
+            close_all(journal, lock)
             if isinstance(error, EvonasError):
                 raise
             raise EvonasError(
@@ -93,7 +89,7 @@ class Store:
                 exit_code=EXIT_FAILED if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO) else EXIT_USAGE,
             ) from error
         except BaseException:  # Ctrl-C
-            _close(journal, lock)
+            close_all(journal, lock)
             raise
         store = cls(folder, State(full, Entries(folder / DATA)), lock, journal)
         store._made = made
@@ -106,7 +102,7 @@ class Store:
         Raises EvonasError where there is none, it is damaged or of a newer schema, or (``write``) another
         process writes it.
         """
-        with _collector_paused():
+        with collector_paused():
             return cls._open(find_run(run), write)
 
     @classmethod
@@ -119,12 +115,14 @@ class Store:
             return cls(path, read_state(path / DATA, path / JOURNAL), None, None)
         lock = journal = None
         try:
-            with _disk(f"can't open run {path.name!r} for writing", lambda: "Check that its folder can be written."):
+            with disk_errors(
+                f"can't open run {path.name!r} for writing", lambda: "Check that its folder can be written."
+            ):
                 lock = WriterLock(path / LOCK)
                 state = read_state(path / DATA, path / JOURNAL)
                 journal = Journal(path / JOURNAL, state.journal_bytes)
         except BaseException:
-            _close(journal, lock)
+            close_all(journal, lock)
             raise
         return cls(path, state, lock, journal)
 
@@ -146,7 +144,7 @@ class Store:
         line = encode_line(journal_row(evaluation, entry))
         if len(line) > MAX_LINE:
             raise EvonasError(f"evaluation of {genome.id} takes {len(line)} bytes; at most {MAX_LINE} are stored")
-        with _disk(f"can't store the evaluation of {genome.id}", self._kept):
+        with disk_errors(f"can't store the evaluation of {genome.id}", self._kept):
             journal.append(line)
         if entry is not None:
             self._state.genomes.add(entry)
@@ -191,7 +189,7 @@ class Store:
             state.populations[number] = list(population)
             self._members += len(population)
 
-        with _disk(f"can't commit generation {number}", self._kept):
+        with disk_errors(f"can't commit generation {number}", self._kept):
             if due or len(line) > MAX_LINE:
                 self._merge([*state.pending, (row, members)], committed)
             else:
@@ -225,7 +223,7 @@ class Store:
         new = {name: value for name, value in new.items() if value != self._state.header[name]}
         if not new:
             return
-        with _disk(f"can't change the settings of run {self.name!r}", self._kept):
+        with disk_errors(f"can't change the settings of run {self.name!r}", self._kept):
             line = encode_line({"header": new})
             if len(line) > MAX_LINE:
                 # Together with the journal: an older line of it must not come after this one.
@@ -239,7 +237,7 @@ class Store:
         """Close and remove a run in which nothing was evaluated; its folder too where nothing else lies in it."""
         self._writer()
         assert not self._state.evaluations, "a run with evaluations is never removed"
-        _remove(self._path, (DATA, JOURNAL, LOCK), self._made)
+        remove_made(self._path, (DATA, JOURNAL, LOCK), self._made)
         self.close()
 
     def writer(self) -> dict[str, Any] | None:
@@ -257,7 +255,7 @@ class Store:
                     self._merge(self._state.pending)
         finally:
             self._journal = self._lock = None
-            _close(journal, lock)
+            close_all(journal, lock)
 
     def __enter__(self) -> Store:
         return self
@@ -272,8 +270,6 @@ class Store:
     @property
     def reference(self) -> str:
         """What a command line takes to find this run; see ``name_for_commands``."""
-        from .runs import name_for_commands
-
         return name_for_commands(self._path)
 
     def _kept(self) -> str:
@@ -420,72 +416,3 @@ class Store:
 def _spent(notes: Mapping[str, Any]) -> float:
     found = notes.get(SPENT)
     return float(found) if type(found) in (int, float) and 0 <= found < 1e15 else 0.0
-
-
-@contextlib.contextmanager
-def _collector_paused() -> Iterator[None]:
-    """Hundreds of thousands of objects that all stay: looking through them for garbage again and again would take half
-    of the time."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
-
-
-def _close(*held: Journal | WriterLock | None) -> None:
-    with contextlib.ExitStack() as stack:  # all of them, whatever one raises
-        for one in held:
-            if one is not None:
-                stack.callback(one.close)
-
-
-@contextlib.contextmanager
-def _disk(what: str, cure: Callable[[], str]) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        hint = (
-            "The run's folder was moved, removed or written by someone else meanwhile; resume it where it is now."
-            if error.errno in (errno.ENOENT, errno.ESTALE)
-            else cure()
-        )
-        raise EvonasError(f"{what}: {error.strerror or error}", hint, exit_code=EXIT_FAILED) from error
-
-
-def _refuse_existing(folder: Path) -> None:
-    from .runs import name_for_commands
-
-    journal = folder / JOURNAL
-    try:
-        if (folder / DATA).exists() or (journal.exists() and journal.stat().st_size):
-            raise EvonasError(
-                f"run {folder.name!r} exists in {folder.parent}",
-                f"Choose another name with --run NAME, or go on with 'evonas resume {name_for_commands(folder)}'.",
-            )
-    except OSError:
-        return  # not a folder, or not ours to look into: creating the run will say so
-
-
-def _remove(folder: Path, names: Sequence[str], made: Sequence[Path]) -> None:
-    with contextlib.suppress(OSError):
-        for name in names:
-            (folder / name).unlink(missing_ok=True)
-        for parent in made:
-            parent.rmdir()  # raises, and stops here, where someone else put something
-
-
-def _now() -> str:
-    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
-
-
-def _versions() -> dict[str, str]:
-    out = {"evonas": __version__, "python": platform.python_version()}
-    for package in ("torch", "numpy", "deap", "moocore", "scipy", "h5py"):
-        try:
-            out[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return out

@@ -295,7 +295,7 @@ def test_what_is_stored_reaches_the_search(evolve, monkeypatch):
     seen = []
 
     def run(self, *_, **__):
-        seen.append((self.timeout, self.engine.goals, self.engine.screening, self.engine.reduction))
+        seen.append((self._account.timeout(), self.engine.goals, self.engine.screening, self.engine.reduction))
         raise KeyboardInterrupt
 
     monkeypatch.setattr("evonas.search.Search.run", run)

@@ -452,7 +452,7 @@ def test_a_run_that_has_ended_says_why(cli, in_copy, monkeypatch, why, options, 
     if says:
         assert says in done.sentence and "evonas calibrate first" in done.sentence, "which is due"
         about = {"summary": {"genomes": 4}, "done": Store.open("runs/first").evaluated}
-        monkeypatch.setattr("evonas.report.calibration.read_calibration", lambda _: about)
+        monkeypatch.setattr("evonas.report.calibration_file.read_calibration", lambda _: about)
         assert "evonas calibrate" not in cli("resume", "first", *options, code=2).sentence
 
 

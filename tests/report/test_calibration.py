@@ -12,18 +12,15 @@ import pytest
 from evonas.errors import EvonasError
 from evonas.record import Measure, Record
 from evonas.report import build_report
-from evonas.report.calibration import (
+from evonas.report.calibration import lines, seed_noise, summarise, tau
+from evonas.report.calibration_file import (
     AS_LONG,
     EARLIER,
     FILE,
     begin,
     entry,
-    lines,
     note,
     read_calibration,
-    seed_noise,
-    summarise,
-    tau,
     trained_long,
     write_calibration,
 )

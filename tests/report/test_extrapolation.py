@@ -12,18 +12,8 @@ from rich.console import Console
 
 from evonas.genome import TRAITS, Genome
 from evonas.report import build_report, extrapolation, render_table, to_csv, to_html, to_markdown
-from evonas.report.calibration import (
-    AS_LONG,
-    FILE,
-    begin,
-    lines,
-    note,
-    read_calibration,
-    summary_of,
-    tau,
-    trained_long,
-    write_calibration,
-)
+from evonas.report.calibration import lines, summary_of, tau
+from evonas.report.calibration_file import AS_LONG, FILE, begin, note, read_calibration, trained_long, write_calibration
 from evonas.report.cells import _ahead, table_of
 from evonas.report.extrapolation import FEWEST, each_left_out, extrapolate, features
 from evonas.report.sample import choose, choose_again, losses_told
