@@ -47,8 +47,8 @@ class Hands(NamedTuple):
         from ..executors import make_executor
 
         env = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"} if device == "cpu" else None
-        spare = {} if wait or not evaluator.measured_names else {"spare": True}
-        return make_executor(self.executor, evaluator, worker_count(self.workers, device), env, **spare)
+        spare = not wait and bool(evaluator.measured_names)
+        return make_executor(self.executor, evaluator, worker_count(self.workers, device), env, spare)
 
     def to_resume(self, run: str) -> str:
         """What goes on with the run as it was asked for; the store knows where it ends, and whether workers wait."""

@@ -58,7 +58,7 @@ class ProcessExecutor(PoolExecutor):
         if getattr(multiprocessing.current_process(), "_inheriting", False):
             raise SystemExit(_UNGUARDED)  # the parent's message says what to do; see _count_failed_start
         super().__init__(target, workers, spare)
-        self._stops = hasattr(signal, "SIGSTOP") and not getattr(target, "one_device", False)
+        self._asks = spare and (not hasattr(signal, "SIGSTOP") or getattr(target, "one_device", False))
         self._env = {name: str(value) for name, value in (env or {}).items()}
         self._needs_main = b"__main__" in self._target
         # multiprocessing joins its processes at exit; registered after it, this runs before it.
@@ -80,7 +80,7 @@ class ProcessExecutor(PoolExecutor):
 
     def _new_worker(self, spare: bool) -> Worker:
         try:
-            return _ProcessWorker(self._target, self._env, self._needs_main, self._stops)
+            return _ProcessWorker(self._target, self._env, self._needs_main, self._asks)
         except OSError as error:
             raise EvonasError(
                 f"a worker process could not be started: {error}", "Ask for fewer workers.", exit_code=EXIT_FAILED
@@ -110,15 +110,15 @@ class ProcessExecutor(PoolExecutor):
 class _ProcessWorker(Worker):
     left_behind = 0  # by this process: could not be ended
 
-    def __init__(self, target: bytes, env: Mapping[str, str], needs_main: bool, stops: bool) -> None:
-        self._target, self._stops, self._stopped = target, stops, False
+    def __init__(self, target: bytes, env: Mapping[str, str], needs_main: bool, asked: bool) -> None:
+        self._target, self._asked, self._stopped = target, asked, False
         self._order = 0  # the next to rest, until it is to go on
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe(duplex=True)
         from_main_thread = threading.current_thread() is threading.main_thread()
         # Not a daemon: those may not have children, and a data loader is one.
         self.process = context.Process(
-            target=serve, args=(theirs, os.getpid(), from_main_thread, not stops), name="evonas-worker", daemon=False
+            target=serve, args=(theirs, os.getpid(), from_main_thread, asked), name="evonas-worker", daemon=False
         )
         with theirs, _START, _environment(env), _interrupts_blocked(), _main_module(needs_main):
             self.process.start()
@@ -163,20 +163,20 @@ class _ProcessWorker(Worker):
             raise WorkerDied from error
 
     def pause(self) -> bool:
-        if self._stops:
+        if self._asked:
+            self._write(REST + str(self._order).encode())
+        else:
             self._stopped = True
             self._signal_group("SIGSTOP")
-        else:
-            self._write(REST + str(self._order).encode())
-        return self._stops
+        return self._stopped
 
     def go_on(self) -> None:
-        if self._stops:
-            self._stopped = False
-            self._signal_group("SIGCONT")
-        else:
+        if self._asked:
             self._order += 1
             self._write(GO_ON)
+        else:
+            self._stopped = False
+            self._signal_group("SIGCONT")
 
     def _write(self, message: bytes) -> None:
         with contextlib.suppress(OSError):  # dead already: its end is the next event

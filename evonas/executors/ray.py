@@ -66,6 +66,7 @@ class RayExecutor(PoolExecutor):
                 "max_task_retries": 0,
                 "runtime_env": {"env_vars": dict(env or {})},
             }
+            self._actor = _resting(ray) if spare else ray.remote(Actor)
             self._target_ref = ray.put(self._target)
             self._start_missing(self._lanes)
         except BaseException:
@@ -83,7 +84,7 @@ class RayExecutor(PoolExecutor):
     def _new_worker(self, spare: bool) -> Worker:
         needs = ("num_cpus", "num_gpus") if spare else ()
         options = {**self._options, **{name: min(self._options[name], _SPARE) for name in needs}}
-        return _RayWorker(self._ray, options, self._target_ref, self.pauses)
+        return _RayWorker(self._ray, self._actor.options(**options), self._target_ref)
 
     def _wait(self, workers: list[Worker], seconds: float) -> dict[Worker, Event]:
         # What became of its call comes last, and is what counts.
@@ -98,15 +99,9 @@ class RayExecutor(PoolExecutor):
 
 
 class _RayWorker(Worker):
-    def __init__(self, ray: Any, options: Mapping[str, Any], target_ref: Any, rests: bool) -> None:
+    def __init__(self, ray: Any, actor: Any, target_ref: Any) -> None:
         self._ray = ray
-        if rests:  # two threads: an order to rest may be waiting when the one to go on comes
-            for order in (RestingActor.rest, RestingActor.go_on):
-                ray.method(concurrency_group="orders")(order)
-            remote = ray.remote(concurrency_groups={"orders": 2})(RestingActor)
-        else:
-            remote = ray.remote(Actor)
-        self._actor = remote.options(**options).remote(sys.path)
+        self._actor = actor.remote(sys.path)
         self._loaded = False
         self._calls = self._order = 0  # sent; the next to rest, until it is to go on
         self.pending = self._actor.load.remote(target_ref)
@@ -217,6 +212,13 @@ class RestingActor(Actor):
             self._turn.notify_all()
             self._turn.wait_for(lambda: self._over >= order)
             self._resting = -1
+
+
+def _resting(ray: Any) -> Any:
+    """``RestingActor`` for Ray. Two threads: an order to rest may be waiting when the one to go on comes."""
+    for order in (RestingActor.rest, RestingActor.go_on):
+        ray.method(concurrency_group="orders")(order)
+    return ray.remote(concurrency_groups={"orders": 2})(RestingActor)
 
 
 @contextlib.contextmanager

@@ -134,6 +134,7 @@ class Training:
         left, self.left = self.left, None
         begin = 0 if left is None else left.steps
         self._under_way = sum(sizes[:begin])
+        at_rest = settle(self.device)
         self.model.train()
         for optimizer in self.optimizers:
             if isinstance(optimizer, Muon):
@@ -149,7 +150,7 @@ class Training:
                     self._check(step)
                 if after_step is not None:
                     after_step(step)
-                safepoint(settle(self.device))
+                safepoint(at_rest)
         self.cycles += 1
         self.sequences, self._under_way = self.sequences + sum(sizes), 0
         return len(sizes)
@@ -251,12 +252,12 @@ def _is_of(training: Training, steps: int, marks: Collection[int]) -> bool:
 def validate(model: Transformer, task: Task, tokens: int | None, device: str, precision: str = "float32") -> HeldOut:
     """The loss on held-out sequences; ``tokens`` as in ``Task.validation``."""
     model.eval()
-    losses = []
+    losses, at_rest = [], settle(device)
     for x, y in task.validation(tokens, VALIDATION_BATCH):
         with autocast(device, precision):
             logits = model(to_device(x, device))
         losses.append(task.loss(logits, to_device(y, device)))
-        safepoint(settle(device))
+        safepoint(at_rest)
     model.train()
     each = torch.cat(losses).double().cpu().numpy()
     blocks = block_means(each)

@@ -589,7 +589,7 @@ def test_a_run_too_short_for_its_rungs_says_so_first(cli, in_tmp_path, small, op
 def test_what_a_cluster_searches_is_calibrated_here_by_as_many_as_there_are_cpus(cli, in_tmp_path, small, monkeypatch):
     asked = []
 
-    def make_here(name, target, workers, env):
+    def make_here(name, target, workers, *rest):
         asked.append(workers)
         return SerialExecutor(target)
 

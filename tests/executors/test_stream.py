@@ -20,6 +20,7 @@ NO_RAY = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray
 OF_PROCESSES = ["stopped", "asked"]  # how what pauses is held up
 ASKED = ["asked", pytest.param("ray asked", marks=NO_RAY)]
 PAUSING = ["stopped", *ASKED]
+WITH_SPARE = {"stopped", "asked", "ray asked"}
 BACKENDS = ["serial", "processes", pytest.param("ray", marks=NO_RAY), *PAUSING]
 ISOLATED = BACKENDS[1:]
 
@@ -31,7 +32,7 @@ def start(make, targets, tmp_path):
     def _start(backend: str, workers: int = 2):
         target = (targets.OneDevice if backend == "asked" else targets.Target)(tmp_path)
         kind = "processes" if backend in OF_PROCESSES else backend.partition(" ")[0]
-        return make(kind, workers, target, spare=backend in (*OF_PROCESSES, "ray asked"))
+        return make(kind, workers, target, spare=backend in WITH_SPARE)
 
     return _start
 
@@ -138,7 +139,7 @@ def test_what_is_done_alone_beside_it_meets_nothing(start, backend, tmp_path):
             inside = name if event == "begin" and name.startswith("alone") else ""
     else:
         assert not any("alone" in name for pair in overlapping(lines) for name in pair)
-    assert executor.pauses == (backend in (*OF_PROCESSES, "ray asked"))
+    assert executor.pauses == (backend in WITH_SPARE)
 
 
 def both_up(executor):
@@ -148,6 +149,12 @@ def both_up(executor):
     assert len(list(executor.map(calls, timeout=PATIENCE))) == 2
     assert list(executor.map_alone([Call("square", (2,), 0)], timeout=PATIENCE)) == [(0, 4)]
     return executor
+
+
+def then(call: Call, do):
+    """A source of that call, which does something when it is asked for more."""
+    steps = iter((lambda: call, do))
+    return lambda: next(steps, lambda: None)()
 
 
 def beside(executor, folder, alone, timeout=PATIENCE):
@@ -225,18 +232,14 @@ def test_a_pause_counts_for_no_timeout(start, tmp_path, backend):
 @pytest.mark.parametrize("backend", ASKED)
 def test_only_the_rest_itself_is_a_pause(start, tmp_path, backend):
     """One that comes to its safepoint late has worked until then."""
-    executor, asked = both_up(start(backend)), []
+    executor = both_up(start(backend))
 
-    def more() -> Call | None:
-        asked.append(len(asked))
-        if len(asked) == 1:
-            return Call("rest_late", ("begun", 1.5), "late")
-        if len(asked) == 2:
-            assert eventually((tmp_path / "begun").exists)
-            assert list(executor.map_alone([Call("square_later", (3, 0.3), "alone")])) == [("alone", 9)]
-        return None
+    def alone() -> None:
+        assert eventually((tmp_path / "begun").exists)
+        assert list(executor.map_alone([Call("square_later", (3, 0.3), "alone")])) == [("alone", 9)]
 
-    assert list(executor.stream(more, timeout=PATIENCE)) == [("late", "begun")]
+    flow = executor.stream(then(Call("rest_late", ("begun", 1.5), "late"), alone), timeout=PATIENCE)
+    assert list(flow) == [("late", "begun")]
     assert 0.3 <= executor.paused < 1.3
 
 
@@ -275,18 +278,13 @@ def test_one_that_comes_to_no_safepoint_is_waited_for_while_the_others_go_on(sta
 
 @pytest.mark.parametrize("backend", ASKED)
 def test_one_that_comes_to_no_safepoint_is_timed(start, tmp_path, backend):
-    executor, asked = both_up(start(backend)), []
+    executor = both_up(start(backend))
 
-    def more() -> Call | None:
-        asked.append(len(asked))
-        if len(asked) == 1:
-            return Call("meet", ("hangs", "never"), "hangs")
-        if len(asked) == 2:
-            assert eventually((tmp_path / "hangs").exists)
-            assert list(executor.map_alone([Call("square", (3,), "alone")], timeout=PATIENCE)) == [("alone", 9)]
-        return None
+    def alone() -> None:
+        assert eventually((tmp_path / "hangs").exists)
+        assert list(executor.map_alone([Call("square", (3,), "alone")], timeout=PATIENCE)) == [("alone", 9)]
 
-    found = dict(executor.stream(more, timeout=3.0))
+    found = dict(executor.stream(then(Call("meet", ("hangs", "never"), "hangs"), alone), timeout=3.0))
     assert found == {"hangs": Failure("timeout", "took longer than 3 s", 1)}
 
 
@@ -305,9 +303,8 @@ def test_the_deadline_ends_what_pauses(start, tmp_path, when, backend):
         return None
 
     flow = dict(executor.stream(more, timeout=PATIENCE, deadline=deadline))
-    assert flow == {"ticking": Failure("deadline", "stopped at the deadline", 1)} and seen == ["asked"] * 2 + [
-        "deadline"
-    ]
+    assert flow == {"ticking": Failure("deadline", "stopped at the deadline", 1)}
+    assert seen == ["asked", "asked", "deadline"]
     assert dict(executor.map([Call("square", (k,), k) for k in range(4)])) == {k: k * k for k in range(4)}
 
 
