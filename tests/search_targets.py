@@ -193,7 +193,7 @@ def run(
 ) -> str:  # fmt: skip
     """Start the run in ``folder``, or go on with it."""
     goals = [o if isinstance(o, Objective) else objective(o) for o in objectives]
-    after = [c for c in options.get("constraints", ()) if c.name in evaluator.trained_names]
+    others = [c for c in options.get("constraints", ()) if c.name not in evaluator.exact_names]
     engine = (AsynchronousEngine if asynchronous else Engine)(
         space or own_space(),
         goals,
@@ -206,8 +206,8 @@ def run(
         rungs=len(evaluator.rungs),
         surrogate=surrogate,
         known=known,
-        watched=[c.name for c in after if c.name not in [g.name for g in goals]],
-        broken=(lambda values: sum(c.violation(values[c.name]) for c in after)) if after else None,
+        watched=[c.name for c in others if c.name not in [g.name for g in goals]],
+        broken=lambda values: sum(c.violation(values[c.name]) for c in others if c.name in values),
     )
     exists = (Path(folder) / "population.h5").exists()
     with (

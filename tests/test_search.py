@@ -161,6 +161,11 @@ def test_what_breaks_a_constraint_there_is_no_parent(targets, tmp_path, curve):
     slow = {i for i, e in Store.open(folder).genomes.items() if 10 < e.genome["width"] <= 20}
     assert slow and not any(i.feasible for i in engine.population if i.genome.id in slow)
     assert engine.front() and all(i.told[-1][1] <= 2 for i in engine.archive.values())
+    # Known of what was ruled out are times of here alone: of what was ruled out before it moved, none.
+    known = {i: individual.partly for i, individual in engine.refused.items()}
+    widths = {i: e.genome["width"] for i, e in Store.open(folder).genomes.items()}
+    assert any(known.values()) and not all(known.values())
+    assert all(values == {"latency": pytest.approx(0.2 * widths[i])} for i, values in known.items() if values)
 
 
 def test_what_was_begun_here_and_goes_on_there_is_judged_there(targets, tmp_path, curve):
@@ -348,6 +353,23 @@ def test_what_breaks_a_constraint_is_not_trained(targets, tmp_path, curve):
         assert set(record.measures) == {"latency"} and "latency<=1.5ms is broken" in record.reason
     assert not wide & set(store.front_ids())
     assert store.generations[-1]["failures"] == {"infeasible": len(wide)}
+
+
+def test_the_engine_is_told_what_was_measured_of_what_is_not_trained(targets, tmp_path, curve, monkeypatch):
+    told, tell = {}, Engine.tell
+
+    def noting(engine, candidate, values, violation=0.0):
+        told[candidate.genome.id] = values
+        tell(engine, candidate, values, violation)
+
+    monkeypatch.setattr(Engine, "tell", noting)
+    bound = {"constraints": [Constraint.parse("latency<=1.5ms")]}
+    targets.run(tmp_path / "run", curve, 4, **bound)
+    records = Store.open(tmp_path / "run").records
+    measured = {r.genome_id: {"latency": r.value("latency")} for r in records if r.status == "infeasible"}
+    assert measured and {i: told[i] for i in measured} == measured
+    again = targets.restored(tmp_path / "run", curve, rungs=1, **bound)
+    assert {i: individual.partly for i, individual in again.refused.items()} == measured
 
 
 def test_a_constraint_on_the_loss_is_checked_after_training(targets, tmp_path, curve):

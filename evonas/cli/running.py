@@ -278,11 +278,11 @@ def _engine(
         values = evaluator.exact(genome)
         return sum(c.violation(values[c.name].value) for c in known)
 
-    # One on a measured objective is judged before the training, and expected by the surrogate.
-    after = [c for c in constraints if c.name in (*evaluator.trained_names, *settings.objectives) and c not in known]
+    # One on what is measured is judged before the training, and expected by the surrogate.
+    others = [c for c in constraints if c not in known]
 
     def broken(values: Mapping[str, float]) -> float:
-        return sum(c.violation(values[c.name]) for c in after)
+        return sum(c.violation(values[c.name]) for c in others if c.name in values)
 
     engine = (Engine if wait else AsynchronousEngine)(
         space,
@@ -295,8 +295,8 @@ def _engine(
         screen=screen if known else None,
         rungs=len(evaluator.rungs),
         reduction=settings.reduction,
-        watched=[n for n in dict.fromkeys(c.name for c in after) if n not in settings.objectives],
-        broken=broken if after else None,
+        watched=[n for n in dict.fromkeys(c.name for c in others) if n not in settings.objectives],
+        broken=broken if others else None,
         goals={goal.name: goal.bound for goal in map(Constraint.parse_goal, settings.goals)},
         known=evaluator.known,
         surrogate=settings.surrogate,

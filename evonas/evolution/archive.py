@@ -38,9 +38,9 @@ class Archive:
         self.broken = broken or (lambda values: 0.0)
         self.goals = check_goals(goals or {}, self.objectives)
         self.archive: dict[str, Individual] = {}  # every candidate that was evaluated and did not fail
-        # Every candidate that failed, at whatever rung, or was found to break a constraint before it had values.
+        # Every candidate that failed, at whatever rung, or was found to break a constraint before it had all values.
         self.failed: dict[str, Genome] = {}
-        self.refused: dict[str, float] = {}  # genome id -> the violation of those of them that broke a constraint
+        self.refused: dict[str, Individual] = {}  # by genome id, those of them that broke a constraint
         self.prices: dict[str, float] = {}  # genome id -> what its evaluation at the first rung took
         self.frugal = False  # whether what is gained counts by what it takes
         self.box: tuple[np.ndarray, np.ndarray] | None = None  # ideal and reference point of the hypervolume
@@ -61,13 +61,16 @@ class Archive:
         birth = number if before is None else before.index
         if not (math.isfinite(violation) and violation >= 0):
             raise EvonasError(f"violation {violation}; it takes a finite number, 0 when all constraints are met")
-        if values is None:
+        given = {name: finite(name, values[name]) for name in self.names if name in values} if values else {}
+        missing = [name for name in self.names if name not in given]
+        if missing and violation > 0:
             worse = ParetoFitness(self.directions, (), violation)
-            return Individual(candidate.genome, worse, birth, (), violation) if violation > 0 else None
-        missing = [name for name in self.names if name not in values]
+            return Individual(candidate.genome, worse, birth, (), violation, {} if candidate.rung else given)
+        if values is None:
+            return None
         if missing:
             raise EvonasError(f"tell needs a value for every objective; missing: {', '.join(missing)}")
-        numbers = tuple(finite(name, values[name]) for name in self.names)
+        numbers = tuple(given[name] for name in self.names)
         told = (*(before.told if before else ()), numbers)
         return Individual(candidate.genome, self._fitness(numbers, violation), birth, told, violation)
 
@@ -90,7 +93,7 @@ class Archive:
         if individual is None or not individual.told:
             self.failed[candidate.genome.id] = candidate.genome
             if individual is not None:
-                self.refused[candidate.genome.id] = individual.violation
+                self.refused[candidate.genome.id] = individual
         before = self.archive.get(candidate.genome.id)
         if before is not None:
             self._at[before.rung] -= 1
@@ -147,12 +150,22 @@ class Archive:
     def breaks(self, values: Sequence[float]) -> float:
         """By how much these, told or expected, break the constraints on them. What is expected may be no number for a
         constraint: that breaks it."""
-        broken = self.broken(dict(zip(self.names, values)))
+        return self.breaks_partly(dict(zip(self.names, values)))
+
+    def breaks_partly(self, known: Mapping[str, float]) -> float:
+        """The same of some values; 0 where ``broken`` looks at others."""
+        try:
+            broken = self.broken(known)
+        except KeyError:
+            if len(known) == len(self.names):
+                raise
+            return 0.0
         return max(broken, 0.0) if math.isfinite(broken) else 1.0
 
     def unexplained(self, individual: Individual) -> float:
         """How much of the violation that it was told its values do not account for; it has some."""
-        left = individual.violation - self.breaks(individual.told[-1])
+        known = dict(zip(self.names, individual.told[-1])) if individual.told else individual.partly
+        left = individual.violation - self.breaks_partly(known)
         return left if left > 1e-9 * individual.violation else 0.0
 
     def points(self, individuals: Sequence[Individual]) -> np.ndarray:

@@ -56,9 +56,10 @@ class Engine(Climbing):
             what is expected of them at the last rung (see ``Ladder``) and kept apart by size (see
             ``evonas.evolution.strata``); ``hypervolume`` counts only what was told there.
         reduction: see ``rungs``.
-        watched: names of further values that ``tell`` is given: constraints on what training changes.
+        watched: names of further values that ``tell`` is given, as constraints look at them.
         broken: {name: value} of objectives and watched -> by how much such constraints are broken. They count at the
-            last rung; below it members, and with a surrogate offspring, are judged by what is expected there.
+            last rung; below it members, and with a surrogate offspring, are judged by what is expected there. Where
+            ``tell`` is given a part of the values, so is this.
         goals: {objective: value} that is good enough: what is better counts as no better, so that the search goes
             where the other objectives still gain (goal programming; Fonseca and Fleming 1998). ``front`` is by what
             was told all the same.
@@ -292,8 +293,8 @@ class Engine(Climbing):
         """Report one result.
 
         Args:
-            values: one finite number per objective and watched name; None for a candidate that failed or was found
-                infeasible before it had them all.
+            values: one finite number per objective and watched name. Of a candidate that was found infeasible before it
+                had them all those that it has, or None: a surrogate learns from what there is. None of one that failed.
             violation: by how much constraints are broken, 0 when they are met. A candidate with ``values`` None and
                 ``violation`` 0 has failed: it is never a parent and never on a front.
 

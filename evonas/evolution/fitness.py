@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 
 from deap import base
@@ -51,10 +51,11 @@ class Individual:
     ``index`` is the order of birth. ``told`` holds the objectives (and what else the engine watches) as they were
     measured, one row per rung reached so far, and ``violation`` by how much constraints were told to be broken;
     ``fitness`` is what they make one expect at the last rung, constraints included, and exactly what was told of one
-    that is there.
+    that is there. ``partly`` holds by name what is known of one that broke constraints before it had all values of the
+    first rung.
     """
 
-    __slots__ = ("fitness", "genome", "index", "told", "violation")
+    __slots__ = ("fitness", "genome", "index", "partly", "told", "violation")
 
     def __init__(
         self,
@@ -63,9 +64,10 @@ class Individual:
         index: int,
         told: Sequence[tuple[float, ...]] = (),
         violation: float = 0.0,
+        partly: Mapping[str, float] | None = None,
     ) -> None:
         self.genome, self.fitness, self.index, self.told = genome, fitness, index, tuple(told)
-        self.violation = violation
+        self.violation, self.partly = violation, dict(partly or {})
 
     @property
     def feasible(self) -> bool:
@@ -73,7 +75,7 @@ class Individual:
 
     @property
     def rung(self) -> int:
-        """The last rung it has reached, -1 where nothing was measured."""
+        """The last rung it has reached, -1 where it has not all values of the first."""
         return len(self.told) - 1
 
     def __repr__(self) -> str:

@@ -20,11 +20,12 @@ from .surrogate import Features, Surrogate
 if TYPE_CHECKING:
     from .engine import Engine
 
-_FEWEST = 12  # individuals told, below which nothing is modelled
+_FEWEST = 12  # individuals told, or ruled out, below which nothing is modelled
 _LATEST = 250  # individuals, besides the population, that a model is fitted to
-_REFUSED = 120  # of those that broke constraints before they had values, that it learns from
+_REFUSED = 120  # of those that broke constraints before they had all values, that it learns from
 _ROUNDS, _PER_ROUND = 4, 144  # of the inner evolution
 _RISKY = 4  # one in so many, at most, is more likely to fail than not
+_SEEKING = 0.75  # share of a generation that looks for the first that meets constraints: where it looks all may fail
 _MEMBERS = 256  # that it keeps at most, where the population is smaller
 _OPTIMISM = 0.5  # standard deviations; none with rungs, where whoever goes on is chosen once more
 _NO_SKILL, _FULL_SKILL = 0.1, 0.5  # Kendall's tau: below it no share of the offspring is chosen so, above it all
@@ -45,8 +46,8 @@ class Expected(NamedTuple):
 class Screening:
     """An inner evolution on the surrogate, from the population; of all its offspring those are chosen that, one after
     the other, are expected to add most to the hypervolume of the front and of what is still being evaluated. While
-    nothing that has values meets the constraints, it is those that are expected to break them least, unless they are
-    likely to fail.
+    nothing that has all values meets the constraints, or very little has all and more was ruled out before, it is
+    those that are expected to break them least, unless they are likely to fail.
 
     What failed is learned from as well (see ``Soundness``). How far all this is followed depends on how well the
     surrogate has lately told right: its share of a generation fades with how well it ranks (``Surrogate.skill``), and
@@ -67,21 +68,25 @@ class Screening:
         """New genomes for that generation, ``most`` of them on average where the surrogate is followed without reserve;
         the same engine state gives the same ones."""
         archive = engine.archive.values()
-        members = [i for i in engine.parents_of(generation) if i.told]
-        if len(archive) < _FEWEST or not members:
+        members = engine.parents_of(generation)
+        leading = _leading(engine, members)
+        # Where most are ruled out, what tells of constraints is enough to look for what meets them.
+        refused = len(engine.refused)
+        seeking = not leading or len(archive) < min(_FEWEST, refused)
+        if len(archive) + seeking * refused < _FEWEST or not members:
             return []
         # The first population is spread over the space: it says what range an objective has.
         first = [i for i in itertools.islice(archive, 2 * engine.population_size) if i.index < engine.population_size]
         latest = list(itertools.islice(reversed(archive), _LATEST))
         surrogate = self._fitted(engine, latest, members)
-        share = _between(surrogate.skill, _NO_SKILL, _FULL_SKILL)
+        skill = surrogate.skill_at_constraints() if seeking else surrogate.skill
+        share = _between(skill, _NO_SKILL, _FULL_SKILL) * (_SEEKING if seeking else 1.0)
         self.judged = {g: found for g, found in self.judged.items() if g >= engine.generation}
-        self.judged[generation] = {"tau": surrogate.skill, "coverage": surrogate.coverage, "share": share}
+        self.judged[generation] = {"tau": skill, "coverage": surrogate.coverage, "share": share}
         by_chance = np.random.default_rng((engine.seed, generation, 2**31 + 3)).random()
         count = int(share * most + by_chance)  # rounded once, so that a small share is no none
         if not count:
             return []
-        leading = _leading(engine, members)
         rng = np.random.default_rng((engine.seed, generation, 2**31 + 1))
         pool = self._pool(engine, surrogate, leading or members, rng)
         if not pool:
@@ -89,7 +94,7 @@ class Screening:
         pool = [entry for entry in pool if not entry.broken] or sorted(pool, key=lambda e: e.broken)[:_PER_ROUND]
         genomes = [entry.proposal.genome for entry in pool]
         chances = self._sound(engine, surrogate, latest).of(genomes)
-        if not leading:
+        if seeking:
             surest = np.lexsort((surrogate.violations(genomes), [entry.broken for entry in pool], chances < 0.5))
             return [pool[k].proposal for k in surest[:count]]
         worth = chances / surrogate.prices(genomes, engine.prices if engine.frugal else {})
@@ -99,18 +104,20 @@ class Screening:
         return [pool[k].proposal for k in chosen]
 
     def _fitted(self, engine: Engine, latest: Sequence[Individual], members: Sequence[Individual]) -> Surrogate:
-        """To these, to those that have climbed, and to what broke constraints before it had values."""
+        """To these, to those that have climbed, and to what broke constraints before it had all values."""
         further = heapq.nlargest(_LATEST, (i for i in engine.climbed() if i.rung > 0), key=lambda i: i.index)
-        known = {i.genome.id: i for i in (*latest, *further, *members)}
+        refused = itertools.islice(
+            (engine.refused[i] for i in reversed(engine.failed) if i in engine.refused), _REFUSED
+        )
+        told = (i for i in members if i.told)
+        known = {i.genome.id: i for i in (*refused, *latest, *further, *told)}
         violations = {i.genome: engine.unexplained(i) for i in known.values() if i.violation}
-        refused = (genome for genome in reversed(engine.failed.values()) if genome.id in engine.refused)
-        violations |= {genome: engine.refused[genome.id] for genome in itertools.islice(refused, _REFUSED)}
         watched = len(engine.names) - len(engine.objectives)
         return Surrogate(self._features, list(known.values()), engine.names, engine.rungs, watched, violations)
 
     def _sound(self, engine: Engine, surrogate: Surrogate, latest: Sequence[Individual]) -> Soundness:
-        """What broke a constraint has failed too, unless the surrogate has learned by how much."""
-        failed = [genome for genome in engine.failed.values() if genome.id not in surrogate.limits]
+        """What broke a constraint has failed too, unless the surrogate accounts for it."""
+        failed = [genome for genome in engine.failed.values() if genome.id not in surrogate.explained]
         of = len(engine.archive), len(failed)
         return Soundness(self._features, [i.genome for i in reversed(latest)], failed, of=of)
 
@@ -158,7 +165,7 @@ def _expected(engine: Engine, surrogate: Surrogate, proposals: Sequence[Proposal
     means, stds = surrogate.predict(genomes)
     stds *= 0.0 if surrogate.coverage is None else _between(surrogate.coverage, _NO_COVERAGE, _FULL_COVERAGE)
     others = np.maximum(surrogate.violations(genomes), 0.0).tolist()
-    broken = [_breaks(engine, mean) + other for mean, other in zip(means, others)]
+    broken = [_breaks(engine, surrogate, mean) + other for mean, other in zip(means, others)]
     return [Expected(*entry) for entry in zip(proposals, means[:, :m], stds[:, :m], broken)]
 
 
@@ -178,9 +185,10 @@ def _hope(engine: Engine, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
     return engine.wanted(mean + better * std)
 
 
-def _breaks(engine: Engine, expected: np.ndarray) -> float:
+def _breaks(engine: Engine, surrogate: Surrogate, expected: np.ndarray) -> float:
     """The violation to be expected, as far as values tell it."""
-    return engine.breaks(expected.tolist())
+    values = zip(engine.names, expected.tolist())
+    return engine.breaks_partly({name: value for name, value in values if name not in surrogate.unknown})
 
 
 def _roots(roots: Mapping[str, tuple[str, ...]], parents: Sequence[str]) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from numbers import Real
+from typing import NamedTuple
 
 import numpy as np
 
@@ -19,10 +20,13 @@ from .rungs import unchanged
 MAX_POINTS = 300  # that a model is fitted to
 _REMEMBERED = 5_000  # genomes of which is kept what is known
 _JUDGED = 24  # of the latest individuals, by which it is judged
+_ENOUGH = 12  # results of those that have all values, from which on these set the scale and judge
 _FEWEST_PRICES = 8
 _NEAR = 0.1  # quantile of the violations, as far beyond the limit as those that break nothing are before it
 _FAR = 100.0  # times that
 _WARP = 4.0  # medians, added to positive values before their logarithm is taken
+_OFF = 3.0  # ranges of those that set the scale, that what was ruled out counts as off
+_LEAST = 0.5  # times the least of them, which none is expected to be below
 
 
 class Features:
@@ -65,6 +69,22 @@ class Features:
         return self._found[genome.id]
 
 
+class _Point(NamedTuple):
+    """A result."""
+
+    of: Individual
+    rung: int
+    value: float
+
+
+class _Over(NamedTuple):
+    """Which results inputs are made of: all rungs, the rung being one more input, or the first alone; and of whom, by
+    id, among those without all values. Models of the same share theirs."""
+
+    all_rungs: bool
+    partly: tuple[str, ...]
+
+
 class Surrogate:
     """One Gaussian process per value that is not known beforehand, fitted to what was told.
 
@@ -72,16 +92,20 @@ class Surrogate:
     what was told lately and what the model says with all of that left out, of the objective it knows least about; 0
     where there is too little to say. ``coverage`` is the share of it within one standard deviation of what the model
     says, likewise; 0.68 where its uncertainty is right, None where there is too little to say or nothing unknown. A
-    value that was the same for all is taken to stay so. ``limits`` holds the ids of the genomes from which violations
-    were learned.
+    value that was the same for all is taken to stay so.
+
+    Attributes: ``skill``, ``coverage``; ``unknown``, the names that nobody has a value of; ``explained``, the ids of
+    those without all values whose violation these, or a model of violations, account for.
 
     Args:
-        individuals: told ones. Where they have more than MAX_POINTS results, the oldest of the first rung are left out.
+        individuals: told ones, and such as broke constraints before they had all values, which count as far as they
+            have some. Where there are more than MAX_POINTS results, the oldest told ones of the first rung are left
+            out.
         names: of the objectives, in order, then of what is ``watched``.
         rungs: how many there are.
         watched: how many of the names, the last ones, are of values that only constraints look at.
-        violations: genome -> by how much it breaks constraints that no value tells of, be it one of the individuals or
-            one without values; individuals that it does not name break none.
+        violations: genome -> by how much it breaks constraints that no value tells of; individuals that it does not
+            name break none.
     """
 
     def __init__(
@@ -95,53 +119,70 @@ class Surrogate:
     ) -> None:
         self._features, self._names, self._rungs = features, names, rungs
         self._objectives = len(names) - watched
-        chosen = self._individuals = sorted(individuals, key=lambda i: i.index)
-        self._range = self._known_range(chosen)
-        self._models: dict[int, tuple[GaussianProcess, _Warp, bool]] = {}
-        self._over: dict[bool, Inputs] = {}  # with the rung as one more input or without
-        self._exact: list[int] = []
+        chosen = sorted(individuals, key=lambda i: i.index)
+        told = [i for i in chosen if i.told]
+        told = told if len(told) >= _ENOUGH else chosen
+        self._exact = [j for j, name in enumerate(names) if all(name in features.known(i.genome) for i in told)]
+        self._range = self._known_range(told)
+        chosen = self._individuals = [i for i in chosen if i.told or self._has_inputs(i.genome)]
+        violations = violations or {}
+        self._models: dict[int, tuple[GaussianProcess, _Warp, _Over]] = {}
+        self._over: dict[_Over, Inputs] = {}
         self._constant: dict[int, float] = {}
-        skills, covered = [], []
+        self.unknown: set[str] = set()
         climbed = [i.told for i in chosen if len(i.told) > 1]
         same = unchanged([told[0] for told in climbed], [told[-1] for told in climbed])
-        for j, name in enumerate(names):
-            if all(name in features.known(i.genome) for i in chosen):
-                self._exact.append(j)
-                continue
-            changes = bool(climbed) and not same[j]
-            points = _points(chosen, changes)
-            y = np.array([i.told[r][j] for i, r in points])
-            with np.errstate(over="ignore", invalid="ignore"):
-                spread = y.std()
-            if not (np.isfinite(spread) and np.ptp(y)):  # all alike, or too far apart for the model's numbers
-                self._constant[j] = float(np.sort(y)[len(y) // 2])
-                skills += [] if np.isfinite(spread) or j >= self._objectives else [0.0]
-                continue
-            warp = _Warp(y)
-            if changes not in self._over:
-                x = self._inputs([i.genome for i, _ in points], [r for _, r in points] if changes else None)
-                self._over[changes] = Inputs(x, self._groups(changes))
-            model = GaussianProcess(self._over[changes], warp.heights)
-            self._models[j] = model, warp, changes
-            if j < self._objectives:
-                skill, coverage = _judged(model, points, warp.heights)
-                skills.append(skill)
-                covered += [] if coverage is None else [coverage]
-        self._breaking, self.limits = self._broken_by(violations) if violations else (None, frozenset())
-        ranked = [skill for skill in skills if skill is not None]
-        unknown = skills or any(j < self._objectives for j in self._constant)
-        self.skill = min(ranked, default=0.0 if unknown else 1.0)
-        self.coverage = min(covered, default=None)
+        judged = {
+            j: self._learn(j, name, bool(climbed) and not same[j])
+            for j, name in enumerate(names)
+            if j not in self._exact
+        }
+        self._breaking = self._broken_by(violations)
+        partly = [i.genome for i in chosen if not i.told]
+        self.explained = {g.id for g in partly if self._breaking is not None or not violations.get(g)}
+        skills, coverages = (
+            [found[k] for j, found in judged.items() if j < self._objectives and found[k] is not None] for k in (0, 1)
+        )
+        self.skill = min(skills, default=0.0 if any(j < self._objectives for j in judged) else 1.0)
+        self.coverage = min(coverages, default=None)
+        self._skills = [skill for skill, _ in judged.values() if skill is not None]
 
-    def _broken_by(self, violations: Mapping[Genome, float]) -> tuple[_Breaking | None, frozenset[str]]:
-        """A model of the violations of the individuals and of those without values, and whom it knows."""
-        told = [i.genome for i in self._individuals]
-        others = set(violations).difference(told)
-        others = [g for g in others if all(self._features.known(g).get(name, 0.0) > 0 for name in self._range)]
-        genomes = [*told[-MAX_POINTS:], *sorted(others, key=lambda genome: genome.id)]
+    def _learn(self, j: int, name: str, changes: bool) -> tuple[float | None, float | None]:
+        """Model the value of that place and name, which ``changes`` from rung to rung or not; how far to trust it, as
+        ``_judged`` says it."""
+        points = _points(self._individuals, j, name, changes)
+        if not points:
+            self.unknown.add(name)
+            return None, None
+        y, whole = (np.array([point.value for point in some]) for some in (points, _whole(points)))
+        with np.errstate(over="ignore", invalid="ignore"):
+            spread = whole.std()
+        warp = _Warp(y, whole) if np.isfinite(spread) else None
+        if warp is None or not np.ptp(warp.heights):  # too far apart for the model's numbers, or all alike
+            self._constant[j] = float(np.sort(whole)[len(whole) // 2])
+            return (0.0 if warp is None else None), None
+        over = _Over(changes, tuple(p.of.genome.id for p in points if not p.of.told))
+        if over not in self._over:
+            x = self._inputs([p.of.genome for p in points], [p.rung for p in points] if changes else None)
+            self._over[over] = Inputs(x, self._groups(changes))
+        model = GaussianProcess(self._over[over], warp.heights)
+        self._models[j] = model, warp, over
+        return _judged(model, points, warp.heights)
+
+    def skill_at_constraints(self) -> float:
+        """The same of all that can be judged, be it an objective, what constraints look at, or a violation."""
+        of_violations = [] if self._breaking is None else [self._breaking.skill()]
+        return min((*self._skills, *of_violations), default=0.0)
+
+    def _broken_by(self, violations: Mapping[Genome, float]) -> _Breaking | None:
+        """A model of the violations of the individuals, but of those without all values only where they have one left:
+        of the others nobody has looked at what they would break."""
+        some = [i for i in self._individuals if i.told or violations.get(i.genome)]
+        genomes = [i.genome for i in _capped(some, MAX_POINTS)]
         y = np.array([violations.get(genome, 0.0) for genome in genomes])
-        model = _Breaking.fitted(self._inputs(genomes, None), y, self._groups(False))
-        return model, frozenset(genome.id for genome in genomes if model is not None)
+        if not (y > 0).any() or not np.ptp(y):
+            return None
+        return _Breaking(self._inputs(genomes, None), y, self._groups(False))
 
     def violations(self, genomes: Sequence[Genome]) -> np.ndarray:
         """By how much each is expected to break constraints that no value tells of (k,); below 0 where it breaks none,
@@ -154,6 +195,10 @@ class Surrogate:
         names = [n for n in rows[0] if all(row.get(n, 0.0) > 0 for row in rows)]
         logs = {n: [math.log(row[n]) for row in rows] for n in names}
         return {n: (min(v), max(v)) for n, v in logs.items() if max(v) > min(v)}
+
+    def _has_inputs(self, genome: Genome) -> bool:
+        known = self._features.known(genome)
+        return all(known.get(name, 0.0) > 0 for name in self._range)
 
     def _groups(self, rung: bool) -> list[int]:
         groups = list(self._features.groups)
@@ -196,33 +241,56 @@ class Surrogate:
             mean[:, j] = value
         last = [self._rungs - 1] * len(genomes)
         across = {
-            changes: inputs.across(self._inputs(genomes, last if changes else None))
-            for changes, inputs in self._over.items()
+            over: inputs.across(self._inputs(genomes, last if over.all_rungs else None))
+            for over, inputs in self._over.items()
         }
-        for j, (model, warp, changes) in self._models.items():
-            mean[:, j], std[:, j] = warp.back(*model.predict(across[changes]))
+        for j, (model, warp, over) in self._models.items():
+            mean[:, j], std[:, j] = warp.back(*model.predict(across[over]))
             if j >= self._objectives:  # constraints may not take just any number
                 mean[:, j] = np.clip(mean[:, j], *warp.seen)
         return mean, std
 
 
-def _points(individuals: Sequence[Individual], all_rungs: bool) -> list[tuple[Individual, int]]:
-    """Results that a model is fitted to, (whose, at which rung), MAX_POINTS at most: those of the first rung, and those
-    of the others where these are results of their own."""
-    further = [(i, r) for i in individuals for r in range(1, len(i.told) if all_rungs else 1)][-MAX_POINTS // 2 :]
-    return [(i, 0) for i in individuals][len(further) - MAX_POINTS :] + further
+def _points(individuals: Sequence[Individual], j: int, name: str, all_rungs: bool) -> list[_Point]:
+    """Results that a model of the value of that place and name is fitted to, MAX_POINTS at most: those of the first
+    rung, and those of the others where these are results of their own."""
+    told = [i for i in individuals if i.told or name in i.partly]
+    further = [_Point(i, r, i.told[r][j]) for i in told for r in range(1, len(i.told) if all_rungs else 1)]
+    further = further[-MAX_POINTS // 2 :]
+    first = _capped(told, MAX_POINTS - len(further))
+    return [_Point(i, 0, i.told[0][j] if i.told else i.partly[name]) for i in first] + further
+
+
+def _whole(points: Sequence[_Point]) -> Sequence[_Point]:
+    """Those of the told ones, where these are enough."""
+    told = [point for point in points if point.of.told]
+    return told if len(told) >= _ENOUGH else points
+
+
+def _capped(individuals: Sequence[Individual], most: int) -> list[Individual]:
+    """So many of them at most: of the told ones the latest."""
+    told = [k for k, i in enumerate(individuals) if i.told]
+    left_out = set(told[: max(len(individuals) - most, 0)])
+    return [i for k, i in enumerate(individuals) if k not in left_out]
 
 
 class _Warp:
     """The scale on which values (n,) are modelled. Of positive ones it is the logarithm, some medians added before:
     what is far above comes closer, as a few outliers would bend the model everywhere, and the others stay as far apart
-    as they are, which is how they count in a hypervolume (of those near 0 the logarithm alone goes to any length)."""
+    as they are, which is how they count in a hypervolume (of those near 0 the logarithm alone goes to any length).
+    Nothing that is positive is expected to be below half of the least.
 
-    def __init__(self, y: np.ndarray) -> None:
-        self.seen = float(y.min()), float(y.max())
-        self._shift = _WARP * float(np.median(y)) if y.min() > 0 else None
-        self.heights = self.of(y)  # of the values themselves
+    The ``whole`` ones among them (all by default) set the scale. Others lie beyond, as they were ruled out for it, and
+    count as no further off than tells them from these."""
+
+    def __init__(self, y: np.ndarray, whole: np.ndarray | None = None) -> None:
+        whole = y if whole is None else whole
+        self._shift = _WARP * float(np.median(whole)) if y.min() > 0 else None
+        self.heights = _no_further(self.of(y), self.of(whole))  # of the values themselves
         self._most = float(self.heights.max() + np.ptp(self.heights))  # an exponential of more might have no number
+        ends = np.array([self.heights.min(), self.heights.max()])
+        low, high = (ends if self._shift is None else np.exp(ends) - self._shift).tolist()
+        self.seen = max(low, float(y.min())), min(high, float(y.max()))
 
     def of(self, y: np.ndarray) -> np.ndarray:
         return y if self._shift is None else np.log(y + self._shift)
@@ -232,7 +300,18 @@ class _Warp:
         if self._shift is None:
             return mean, std
         raw = np.exp(np.minimum(mean, self._most))
-        return raw - self._shift, -raw * np.expm1(-std)
+        return np.maximum(raw - self._shift, _LEAST * self.seen[0]), -raw * np.expm1(-std)
+
+
+def _no_further(heights: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """Heights (n,), those beyond the ``whole`` ones brought closer: the nearest are up to ``_OFF`` times as far off as
+    these lie apart, and all others as far beyond them, at most, as all of that."""
+    low, high = whole.min(), whole.max()
+    reach = _OFF * (high - low) or np.inf
+    high = max(high, min(heights[heights > high].min(initial=np.inf), high + reach)) if heights.max() > high else high
+    low = min(low, max(heights[heights < low].max(initial=-np.inf), low - reach)) if heights.min() < low else low
+    with np.errstate(over="ignore"):
+        return np.clip(heights, low - (high - low), high + (high - low))
 
 
 class _Breaking:
@@ -240,43 +319,43 @@ class _Breaking:
     that come close, so that it is expected about halfway; and what is very far beyond counts as no more than far, or it
     would hide all others."""
 
-    def __init__(self, model: GaussianProcess, near: float) -> None:
-        self._model, self._near = model, near
-
-    @classmethod
-    def fitted(cls, x: np.ndarray, violations: np.ndarray, groups: Sequence[int]) -> _Breaking | None:
-        """None where none (n,) is broken, or all are as much."""
+    def __init__(self, x: np.ndarray, violations: np.ndarray, groups: Sequence[int]) -> None:
         broken = violations > 0
-        if not broken.any() or not np.ptp(violations):
-            return None
-        near = min(float(np.quantile(violations[broken], _NEAR)), 1e300)
-        heights = np.where(broken, np.minimum(violations / near, _FAR), -1.0)
-        return cls(GaussianProcess(Inputs(x, groups), heights), near)
+        self._near = min(float(np.quantile(violations[broken], _NEAR)), 1e300)
+        self._heights = np.where(broken, np.minimum(violations / self._near, _FAR), -1.0)
+        self._model = GaussianProcess(Inputs(x, groups), self._heights)
+
+    def skill(self) -> float:
+        """Kendall's tau between them and what is said of each left out."""
+        return _tau(self._model.each_left_out(), self._heights)
 
     def of(self, x: np.ndarray) -> np.ndarray:
         return self._near * np.clip(self._model.predict(self._model.inputs.across(x))[0], -_FAR, _FAR)
 
 
-def _judged(
-    model: GaussianProcess, points: Sequence[tuple[Individual, int]], y: np.ndarray
-) -> tuple[float | None, float | None]:
+def _judged(model: GaussianProcess, points: Sequence[_Point], y: np.ndarray) -> tuple[float | None, float | None]:
     """How well the latest individuals are ranked at the first rung by a model that has none of their results, None
-    where they are all alike; and which share of these lies within one standard deviation of what it says, None where
-    they are too few."""
-    latest = sorted({i.index for i, _ in points})[-_JUDGED:]
-    if len(latest) < 8 or len(latest) > len(points) // 2:
-        latest = latest[-max(len(points) // 3, 1) :]
-    indices = set(latest)
-    rows = np.array([k for k, (i, _) in enumerate(points) if i.index in indices])
-    first = np.array([points[k][1] == 0 for k in rows])
+    where they are all alike or too few; and which share of these lies within one standard deviation of what it says,
+    None where they are too few. Those without all values, which are far off, are easily told from the rest: they count
+    where there is little else."""
+    judged = _whole(points)
+    latest = sorted({point.of.index for point in judged})[-_JUDGED:]
+    if len(latest) < 8 or len(latest) > len(judged) // 2:
+        latest = latest[-max(len(judged) // 3, 1) :]
+    of_latest = set(latest)
+    left_out = {point.of.genome.id for point in judged if point.of.index in of_latest}
+    rows = np.array([k for k, point in enumerate(points) if point.of.genome.id in left_out])
+    first = np.array([points[k].rung == 0 for k in rows])
     if first.sum() < 4:
-        return 0.0, None
+        return None, None
     found, std = (values[first] for values in model.left_out_and_spread(rows))
     told = y[rows][first]
     coverage = float((np.abs(found - told) <= std).mean())
-    if not np.ptp(told):
-        return None, coverage
+    return (_tau(found, told) if np.ptp(told) else None), coverage
+
+
+def _tau(found: np.ndarray, told: np.ndarray) -> float:
     from scipy.stats import kendalltau  # a second to import
 
     tau = float(kendalltau(found, told).statistic)
-    return (tau if math.isfinite(tau) else 0.0), coverage
+    return tau if math.isfinite(tau) else 0.0

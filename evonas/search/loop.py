@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -332,20 +332,26 @@ class Search:
         """What the engine is told of a record: values, violation."""
         if record.status not in ("ok", "infeasible"):
             return None, 0.0
-        complete = all(name in record.measures for name in self.engine.names)
-        values = {name: record.measures[name].value for name in self.engine.names} if complete else None
-        return values, self._violation(record) if record.status == "infeasible" else 0.0
+        values = self._values(record, self.engine.names)
+        violation = self._violation(record) if record.status == "infeasible" else 0.0
+        return (values if violation or len(values) == len(self.engine.names) else None), violation
 
     def _told_here(self, record: Record) -> tuple[dict[str, float] | None, float]:
-        """The same with times of this device alone, judged by these."""
+        """The same with times of this device alone, judged by these where it was measured again; what was ruled out on
+        another is not, and stays so."""
         here = self._measurements.here(record)
         if here is None:
             return None, self._violation(record) if record.status == "infeasible" else 0.0
         if here.ok:  # measured again, it may break what it did not
             measured = tuple(c for c in self.constraints if c.name in self.evaluator.measured_names)
             if (violation := total_violation(measured, here)) > 0:
-                return None, violation
+                return self._values(here, self.evaluator.measured_names), violation
         return self._told(here)
+
+    def _values(self, record: Record, names: Iterable[str]) -> dict[str, float]:
+        """Those of these names that it has, without times of other devices."""
+        found = ((name, record.measures.get(name)) for name in names)
+        return {name: m.value for name, m in found if m is not None and self._measurements.counts(name, m)}
 
     def _violation(self, record: Record) -> float:
         return total_violation(self.constraints, record)

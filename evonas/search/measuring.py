@@ -57,6 +57,10 @@ class Measurements:
             self._times[architecture] = record.times_measured
             self._of[architecture] = Outcome(measures=measures, provenance=record.provenance)
 
+    def counts(self, name: str, measure: Measure) -> bool:
+        """Whether it may be compared with what is measured here."""
+        return name not in self._names or _is_here({name: measure}, self._device)
+
     def here(self, record: Record) -> Record | None:
         """The record with what is known of its architecture here: that of another genome may have been measured again,
         or its own on another device. None where nothing is, as it could not be measured here."""

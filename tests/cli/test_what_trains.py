@@ -83,6 +83,17 @@ def test_one_in_full_too(cli, in_tmp_path, text_file):
     assert curves["float32"] != curves["bfloat16"] == curves["auto"]
 
 
+def test_what_is_measured_for_a_constraint_is_known_to_the_engine(finished):
+    store = Store.open(finished[0] / "runs" / "first")
+    limits = ("memory<=0.02MB", "params<=6k", "loss<=3", "latency<=5ms")
+    _, engine = joined(store, constraints=limits)
+    assert set(engine.names[len(engine.objectives) :]) == {"memory", "loss", "latency"} - {
+        o.name for o in engine.objectives
+    }
+    assert engine.broken({"memory": 0.04, "loss": 1.0, "latency": 1.0}) == engine.broken({"memory": 0.04}) > 0
+    assert engine.broken({"latency": 1.0}) == 0
+
+
 def test_muons_rate_at_the_first_rung_is_that_of_a_training_so_short(cli, in_tmp_path, small, text_file, space_file):
     """Rates are meant for trainings of --tokens, and a quarter of them takes twice the rate."""
     text = space_file.read_text().replace('["adamw", "muon"]', '"muon"')

@@ -459,6 +459,8 @@ def test_values_of_an_infeasible_candidate_do_not_reach_the_front():
         ({"error": "low", "size": 1.0}, 0.0, "'error' is low"),
         ({"error": None, "size": 1.0}, 0.0, "'error' is None"),
         ({"error": 1.0}, 0.0, "missing: size"),
+        ({"error": math.nan}, 1.0, "'error' is nan"),
+        ({"error": "low"}, 1.0, "'error' is low"),
         ({}, 0.0, "missing: error, size"),
         (None, math.nan, "violation nan"),
         (None, math.inf, "violation inf"),
@@ -476,6 +478,21 @@ def test_numbers_that_are_none_are_refused_and_nothing_changes(values, violation
     engine.tell(one, {"error": 1, "size": np.float32(2), "more": "ignored"})  # it is still outstanding
     engine.tell(other, None)
     assert [m.fitness.values for m in engine.front()] == [(1.0, 2.0)]
+
+
+def test_what_was_refused_is_kept_with_the_values_that_it_has():
+    engine = make(population_size=4)
+    some, none, failed, sound = engine.ask()
+    engine.tell(some, {"size": np.float32(3), "more": 1.0}, 0.5)
+    engine.tell(none, None, 0.25)
+    engine.tell(failed, None)
+    engine.tell(sound, {"error": 1.0, "size": 1.0})
+    assert {i: r.partly for i, r in engine.refused.items()} == {some.genome.id: {"size": 3.0}, none.genome.id: {}}
+    assert [m.genome for m in engine.front()] == [sound.genome] and set(engine.archive) == {sound.genome.id}
+    assert {m.genome.id: m.violation for m in engine.population if m.violation} == {
+        some.genome.id: 0.5,
+        none.genome.id: 0.25,
+    }
 
 
 # -- objectives ----------------------------------------------------------------------------------------------------

@@ -232,10 +232,13 @@ def test_restoring_with_constraints_and_failures_continues_exactly():
         broken = above(genome)
         if genome.x1 > 0.7:
             return None, 0.0
-        return (None if broken and genome.x2 < 0.5 else {**zdt(genome), "rest": 1.0 - genome.x3}), broken
+        values = {**zdt(genome), "rest": 1.0 - genome.x3}
+        if broken and genome.x2 < 0.5:
+            return (None if genome.x4 < 0.5 else {"f": values["f"]}), broken
+        return values, broken
 
     def engine() -> Engine:
-        limit = {"watched": ["rest"], "broken": lambda values: max(0.0, values["rest"] - 0.9)}
+        limit = {"watched": ["rest"], "broken": lambda values: max(0.0, values.get("rest", 0.0) - 0.9)}
         return Engine(
             SPACE, GOALS, population_size=16, offspring_size=8, initial_size=10, seed=2, surrogate=True, **limit
         )
@@ -310,7 +313,7 @@ def test_what_is_expected_to_break_a_constraint_is_not_proposed(monkeypatch):
         return sum(late) / len(late)
 
     aware = share()
-    monkeypatch.setattr("evonas.evolution.screening._breaks", lambda engine, expected: 0.0)
+    monkeypatch.setattr("evonas.evolution.screening._breaks", lambda *expected: 0.0)
     assert aware < 0.8 * share()
 
 
@@ -336,6 +339,74 @@ def test_constraints_on_what_is_no_objective_are_learned_too(way):
         found[surrogate] = np.median(volumes), np.mean(late)
     assert found[True][0] > found[False][0] + 0.01
     assert found[True][1] < 0.5  # 1.0 where they are not learned
+
+
+def rarely_met(genome, values_too: bool) -> tuple[dict[str, float] | None, float]:
+    """As ``tell`` takes it, where one in some hundred meets the constraint, judged by what is known first."""
+    slow = 1 + 9 * zdt(genome)["g"]
+    broken = max(0.0, slow - 8.0)
+    if not broken:
+        return {"f": genome.x0, "g": slow}, 0.0
+    return ({"g": slow} if values_too else None), broken
+
+
+def seeking(seed: int, values_too: bool, surrogate: bool = True, **options) -> Engine:
+    settings = {"population_size": 16, "offspring_size": 4, "seed": seed, "surrogate": surrogate}
+    return Engine(SPACE, GOALS, broken=lambda values: max(0.0, values["g"] - 8.0), **{**settings, **options})
+
+
+def test_what_was_ruled_out_leads_to_what_meets_the_constraints():
+    """Before anything was trained, and while very little was."""
+
+    def meet_it(values_too: bool, surrogate: bool) -> list[int]:
+        found = []
+        for seed in range(5):
+            engine = seeking(seed, values_too, surrogate)
+            while engine.generation < 16:
+                for c in engine.ask():
+                    engine.tell(c, *rarely_met(c.genome, values_too))
+            found.append(len(engine.archive))
+        return found
+
+    alone = np.median(meet_it(False, False))
+    assert np.median(meet_it(True, True)) > 1.5 * alone and np.median(meet_it(False, True)) > 1.5 * alone
+
+
+@pytest.mark.parametrize("done", [1, 3])
+@pytest.mark.parametrize("values_too", [True, False])
+@pytest.mark.parametrize("rungs", [1, 2])
+def test_restoring_continues_exactly_where_nothing_meets_the_constraints_so_far(done, values_too, rungs):
+    def go_on(engine: Engine, generations: int, asked: list) -> list:
+        while engine.generation < generations:
+            for c in engine.ask():
+                asked.append(c)
+                engine.tell(c, *rarely_met(c.genome, values_too))
+        return asked
+
+    whole = go_on(seeking(1, values_too, rungs=rungs), 12, [])
+    first, second = seeking(1, values_too, rungs=rungs), seeking(1, values_too, rungs=rungs)
+    asked = go_on(first, done, [])
+    box = None if first.box is None else tuple(p.tolist() for p in first.box)
+    told = [(c, *rarely_met(c.genome, values_too)) for c in asked]
+    members, reserve = ([i.genome.id for i in group] for group in (first.population, first.reserve))
+    second.restore(told, members, done, box, reserve=reserve)
+    assert len(first.archive) < 12 and any(c.operator.startswith(SCREENED) for c in asked) == (done > 1)
+    assert [c.genome.id for c in go_on(second, 12, asked)] == [c.genome.id for c in whole]
+
+
+def test_of_very_many_that_were_ruled_out_some_are_learned_from(monkeypatch):
+    fitted = []
+
+    class Noting(Surrogate):
+        def __init__(self, features, individuals, *args):
+            fitted.append(len(individuals))
+            super().__init__(features, individuals, *args)
+
+    monkeypatch.setattr(screening, "Surrogate", Noting)
+    engine = seeking(0, True, population_size=600)
+    for c in engine.ask():
+        engine.tell(c, {"g": 9.0 + c.genome.x1}, 1.0 + c.genome.x1)
+    assert len(engine.population) == 600 and engine.ask() and fitted == [screening._REFUSED]
 
 
 @pytest.mark.parametrize("no_number", [math.inf, math.nan])

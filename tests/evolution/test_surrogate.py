@@ -38,6 +38,12 @@ def individuals(count: int, rungs: int = 1, seed: int = 0, told=error) -> list[I
     return out
 
 
+def refused(individual: Individual, **values: float) -> Individual:
+    """The same, had it broken a constraint when no more than these values were known."""
+    worse = ParetoFitness(("min", "min"), (), 0.3)
+    return Individual(individual.genome, worse, individual.index, (), 0.3, values)
+
+
 def known(genome) -> dict[str, float]:
     return {"cost": cost(genome), "width": float(genome.width), "nothing": float("nan")}
 
@@ -226,10 +232,11 @@ def test_violations_are_learned_from_both_sides():
     surrogate = Surrogate(Features(LAYERED, known), told, ["error", "cost"], 1, violations=violations)
     found, true = surrogate.violations(fresh), np.array([broken(genome) for genome in fresh])
     assert ((found > 0) == (true > 0)).mean() > 0.9 and np.corrcoef(found, true)[0, 1] > 0.9
-    met = [i for i in told if i.genome not in violations]  # the others have no values
-    surrogate = Surrogate(Features(LAYERED, known), met, ["error", "cost"], 1, violations=violations)
+    partly = [refused(i) if i.genome in violations else i for i in told]
+    surrogate = Surrogate(Features(LAYERED, known), partly, ["error", "cost"], 1, violations=violations)
     found = surrogate.violations(fresh)
     assert ((found > 0) == (true > 0)).mean() > 0.9 and np.corrcoef(found, true)[0, 1] > 0.9
+    assert surrogate.explained == {genome.id for genome in violations}
     # What is far off hides nothing of the others.
     far = {genome: 1e300 if genome.width == 64 else value for genome, value in violations.items()}
     found = Surrogate(Features(LAYERED, known), told, ["error", "cost"], 1, violations=far).violations(fresh)
@@ -240,7 +247,91 @@ def test_of_violations_that_say_nothing_none_is_expected():
     told, fresh = individuals(80), [i.genome for i in individuals(60, seed=1)]
     for violations in ({}, {i.genome: 0.1 for i in told}):
         surrogate = Surrogate(Features(LAYERED, known), told, ["error", "cost"], 1, violations=violations)
-        assert surrogate.violations(fresh).tolist() == [0.0] * 60 and not surrogate.limits
+        assert surrogate.violations(fresh).tolist() == [0.0] * 60 and not surrogate.explained
+
+
+def test_what_broke_constraints_counts_as_far_as_it_has_values():
+    """Wide ones were measured and never trained: their cost is learned all the same, and their error is not."""
+    told, fresh = individuals(120), [i.genome for i in individuals(60, seed=1) if i.genome.width > 40]
+    wide = [i for i in told if i.genome.width > 40]
+    partly = [refused(i, cost=cost(i.genome)) if i in wide else i for i in told]
+    names, violations = ["error", "cost"], {i.genome: 0.0 for i in wide}
+    surrogate = Surrogate(Features(LAYERED, None), partly, names, 1, violations=violations)
+    narrow = Surrogate(Features(LAYERED, None), [i for i in told if i not in wide], names, 1)
+    costs = np.array([cost(genome) for genome in fresh])
+    with_it, without = (np.abs(np.log(s.predict(fresh)[0][:, 1] / costs)).mean() for s in (surrogate, narrow))
+    assert with_it < 0.7 * without
+    assert surrogate.predict(fresh)[0][:, 0].tolist() == pytest.approx(narrow.predict(fresh)[0][:, 0].tolist(), abs=0.1)
+    assert surrogate.explained == {i.genome.id for i in wide} and not surrogate.violations(fresh).any()
+    # Some whose violation no value explains, and that nothing can be learned from: alone, and all alike.
+    violations = dict.fromkeys(violations, 0.3)
+    alike = Surrogate(Features(LAYERED, None), [i for i in partly if i.partly], names, 1, violations=violations)
+    assert not alike.explained and alike.unknown == {"error"}
+    assert alike.skill > 0.7, "as far as there is something to judge"
+
+
+def test_what_is_far_off_changes_little_of_the_scale_of_the_rest():
+    told = individuals(120)
+    wide = [i for i in told if i.genome.width > 40]
+    narrow = [i for i in told if i not in wide]
+    fresh = [i.genome for i in individuals(80, seed=1) if i.genome.width <= 40]
+    found = []
+    for factor in (1e4, 1e290):
+        ruled_out = [refused(i, cost=factor * cost(i.genome)) for i in wide]
+        violations = {i.genome: 0.0 for i in ruled_out}
+        found.append(Surrogate(Features(LAYERED, None), narrow + ruled_out, ["error", "cost"], 1, 0, violations))
+    costs = [surrogate.predict(fresh)[0][:, 1] for surrogate in found]
+    assert costs[0].tolist() == costs[1].tolist(), "further off than the rest lie apart is as far as any"
+    assert found[0].skill > 0.7 and np.corrcoef(np.log(costs[0]), np.log([cost(g) for g in fresh]))[0, 1] > 0.9
+
+
+def test_however_many_there_are_what_was_ruled_out_is_learned_from():
+    everyone = individuals(surrogate.MAX_POINTS + 200)
+    early = [refused(i) for i in everyone[:100] if i.genome.width > 40]
+    told = [*early, *(i for i in everyone if i.genome.width <= 40)]
+    assert len(early) > 20 and len(told) > surrogate.MAX_POINTS
+    violations = {i.genome: i.genome.width / 8 - 5 for i in early}
+    model = Surrogate(Features(LAYERED, None), told, ["error", "cost"], 1, violations=violations)
+    assert model.explained == {i.genome.id for i in early}
+    fresh = [i.genome for i in individuals(60, seed=1)]
+    assert ((model.violations(fresh) > 0) == [g.width > 40 for g in fresh]).mean() > 0.9
+
+
+def test_what_is_watched_is_expected_to_break_a_limit_that_only_the_ruled_out_broke():
+    """All that has all values lies within it, some of it alike."""
+    everyone, fresh = individuals(120), [i.genome for i in individuals(60, seed=1)]
+    for alike in (False, True):
+        told = []
+        for i in everyone:
+            memory = 1.0 if alike and i.genome.width <= 40 else 0.1 * i.genome.width
+            i.told = ((*i.told[0][:2], memory),)
+            told.append(refused(i, memory=memory) if i.genome.width > 40 else i)
+        violations = {i.genome: 0.0 for i in told if not i.told}
+        model = Surrogate(Features(LAYERED, known), told, ["error", "cost", "memory"], 1, 1, violations)
+        found = model.predict(fresh)[0][:, 2]
+        assert ((found > 4.4) == [g.width > 40 for g in fresh]).mean() > 0.9
+
+
+@pytest.mark.parametrize("count", [1, 2, 11])
+def test_few_results_beside_what_was_ruled_out_make_no_scale(count):
+    everyone = individuals(60)
+    told = [i if k < count else refused(i, cost=cost(i.genome)) for k, i in enumerate(everyone)]
+    violations = {i.genome: 0.0 for i in told if not i.told}
+    model = Surrogate(Features(LAYERED, known), told, ["error", "time"], 1, 0, violations)
+    assert model.unknown == set() and model.skill == 0.0
+    model = Surrogate(Features(LAYERED, None), told, ["error", "cost"], 1, 0, violations)
+    fresh = [i.genome for i in individuals(40, seed=1)]
+    found = np.log(model.predict(fresh)[0][:, 1])
+    assert np.corrcoef(found, np.log([cost(g) for g in fresh]))[0, 1] > 0.9 and model.skill_at_constraints() > 0.5
+
+
+def test_what_is_positive_is_never_expected_to_be_nothing():
+    """Far below the least, as a short length scale may bend it."""
+    y = np.array([0.1, 0.2, 0.4, 3.0, 9.0])
+    warp = _Warp(y)
+    low = warp.heights.min() - 10 * np.ptp(warp.heights)
+    assert warp.back(np.array([low]), np.array([0.1]))[0].tolist() == pytest.approx([0.05])
+    assert warp.back(warp.heights, np.zeros(5))[0].tolist() == pytest.approx(y.tolist())
 
 
 def test_what_only_constraints_look_at_is_expected_within_what_was_seen():
