@@ -99,8 +99,8 @@ def search_options(command):
                 "--asynchronous/--synchronous",
                 default=None,
                 help="Whether a worker goes on to the next candidate as soon as it is free, or waits for the slowest of"
-                " the generation; then the same seed is the same search. Default: asynchronous where there is a"
-                " --budget and two workers or more train on CPUs of this machine.",
+                " the generation; then, unless something measured decides, the same seed is the same search. Default:"
+                " asynchronous where there is a --budget and two workers or more train on CPUs of this machine.",
             ),
             click.option(
                 "--calibrate",
@@ -113,7 +113,8 @@ def search_options(command):
                 default="auto",
                 show_default=True,
                 metavar="auto|serial|processes|ray",
-                help="Where candidates train. serial: in this process; --budget and --timeout can't stop a training.",
+                help="Where candidates train. serial: in this process; --budget and --timeout can't stop a training."
+                " ray: on the cluster of RAY_ADDRESS, else on a local instance.",
             ),
         )
     ):

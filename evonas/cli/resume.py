@@ -42,8 +42,9 @@ def resume(run, generations, timeout, data, budget, patience, workers, asynchron
 
     Without options an interrupted search ends as it was told to: after its generations, with what was left of its
     budget (a minute at least), by its patience, with its calibration. One that was killed once its search was done
-    gets what follows it: near-ties are measured again, and its calibration. --generations and --budget are another
-    end, and then only what is given here counts.
+    gets what follows it: near-ties are measured again, and its calibration. --generations (in all) and --budget (from
+    now on) are another end, and then only what is given here counts. --workers and --executor are not remembered: give
+    them again.
 
     \b
     evonas resume my-run
