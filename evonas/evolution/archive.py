@@ -92,7 +92,8 @@ class Archive:
     def _note(self, candidate: Candidate, individual: Individual | None) -> None:
         if individual is None or not individual.told:
             self.failed[candidate.genome.id] = candidate.genome
-            if individual is not None:
+            before = self.refused.get(candidate.genome.id)
+            if individual is not None and not (before and before.partly):
                 self.refused[candidate.genome.id] = individual
         before = self.archive.get(candidate.genome.id)
         if before is not None:
@@ -108,7 +109,8 @@ class Archive:
     def _put_in_order(self, children: Sequence[Candidate]) -> None:
         """Of a generation that is done, and of what was told of later ones: archive and failures are by birth, whatever
         the order of arrival was."""
-        for kept, members in ((self.archive, [c for c in children if not c.rung]), (self.failed, children)):
+        born = [c for c in children if not c.rung]
+        for kept, members in ((self.archive, born), (self.failed, children), (self.refused, children)):
             for genome_id in (c.genome.id for c in members if c.genome.id in kept):
                 kept[genome_id] = kept.pop(genome_id)
 
@@ -153,7 +155,9 @@ class Archive:
         return self.breaks_partly(dict(zip(self.names, values)))
 
     def breaks_partly(self, known: Mapping[str, float]) -> float:
-        """The same of some values; 0 where ``broken`` looks at others."""
+        """The same of some values; 0 where ``broken`` looks at others, or there are none."""
+        if not known:
+            return 0.0
         try:
             broken = self.broken(known)
         except KeyError:

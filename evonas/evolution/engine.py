@@ -59,7 +59,7 @@ class Engine(Climbing):
         watched: names of further values that ``tell`` is given, as constraints look at them.
         broken: {name: value} of objectives and watched -> by how much such constraints are broken. They count at the
             last rung; below it members, and with a surrogate offspring, are judged by what is expected there. Where
-            ``tell`` is given a part of the values, so is this.
+            ``tell`` is given a part of the values, so is this, and as long as nobody has others.
         goals: {objective: value} that is good enough: what is better counts as no better, so that the search goes
             where the other objectives still gain (goal programming; Fonseca and Fleming 1998). ``front`` is by what
             was told all the same.

@@ -50,10 +50,10 @@ class Screening:
     those that are expected to break them least, unless they are likely to fail.
 
     What failed is learned from as well (see ``Soundness``). How far all this is followed depends on how well the
-    surrogate has lately told right: its share of a generation fades with how well it ranks (``Surrogate.skill``), and
-    the rest comes from variation alone; and what its uncertainty is made of, hope, fades with how often that was right
-    (``Surrogate.coverage``). ``judged`` says so of each generation that it was asked for lately: {"tau", "coverage" (or
-    None), "share" (of its places, by its skill alone)}.
+    surrogate has lately told right: its share of a generation fades with how well it ranks (``Surrogate.skill``, or, as
+    long as it looks for what meets constraints, ``skill_at_constraints``), and the rest comes from variation alone; and
+    what its uncertainty is made of, hope, fades with how often that was right (``Surrogate.coverage``). ``judged`` says
+    so of each generation that it was asked for lately: {"tau", "coverage" (or None), "share" (of its places, by that)}.
 
     Args:
         known: genome -> values that are exact and free: objectives, or what tells of them (parameters, FLOPs).
@@ -95,7 +95,9 @@ class Screening:
         genomes = [entry.proposal.genome for entry in pool]
         chances = self._sound(engine, surrogate, latest).of(genomes)
         if seeking:
-            surest = np.lexsort((surrogate.violations(genomes), [entry.broken for entry in pool], chances < 0.5))
+            order = -np.arange(len(pool))  # of as good ones those that evolved longest
+            keys = order, surrogate.violations(genomes), [entry.broken for entry in pool], chances < 0.5
+            surest = np.lexsort(keys)
             return [pool[k].proposal for k in surest[:count]]
         worth = chances / surrogate.prices(genomes, engine.prices if engine.frugal else {})
         expected = [(entry.mean, entry.std) for entry in pool]
@@ -106,9 +108,7 @@ class Screening:
     def _fitted(self, engine: Engine, latest: Sequence[Individual], members: Sequence[Individual]) -> Surrogate:
         """To these, to those that have climbed, and to what broke constraints before it had all values."""
         further = heapq.nlargest(_LATEST, (i for i in engine.climbed() if i.rung > 0), key=lambda i: i.index)
-        refused = itertools.islice(
-            (engine.refused[i] for i in reversed(engine.failed) if i in engine.refused), _REFUSED
-        )
+        refused = itertools.islice(reversed(engine.refused.values()), _REFUSED)
         told = (i for i in members if i.told)
         known = {i.genome.id: i for i in (*refused, *latest, *further, *told)}
         violations = {i.genome: engine.unexplained(i) for i in known.values() if i.violation}

@@ -20,12 +20,14 @@ from .rungs import unchanged
 MAX_POINTS = 300  # that a model is fitted to
 _REMEMBERED = 5_000  # genomes of which is kept what is known
 _JUDGED = 24  # of the latest individuals, by which it is judged
-_ENOUGH = 12  # results of those that have all values, from which on these set the scale and judge
+_ENOUGH = 12  # individuals by whom it is judged, and that set the scale, at least
 _FEWEST_PRICES = 8
 _NEAR = 0.1  # quantile of the violations, as far beyond the limit as those that break nothing are before it
 _FAR = 100.0  # times that
+_FEWEST_BROKEN = 4  # that break something, or do not, by which a model of violations is judged
 _WARP = 4.0  # medians, added to positive values before their logarithm is taken
-_OFF = 3.0  # ranges of those that set the scale, that what was ruled out counts as off
+_OFF = 3.0  # ranges of those that set the scale, that what was ruled out counts as off at most
+_MOST = 700.0  # an exponential of more has no number
 _LEAST = 0.5  # times the least of them, which none is expected to be below
 
 
@@ -89,10 +91,10 @@ class Surrogate:
     """One Gaussian process per value that is not known beforehand, fitted to what was told.
 
     Results of lower rungs are points of their own, the rung being one more input. ``skill`` is Kendall's tau between
-    what was told lately and what the model says with all of that left out, of the objective it knows least about; 0
-    where there is too little to say. ``coverage`` is the share of it within one standard deviation of what the model
-    says, likewise; 0.68 where its uncertainty is right, None where there is too little to say or nothing unknown. A
-    value that was the same for all is taken to stay so.
+    what was told lately and what the model says with all of that left out, of the objective it knows least about of
+    those that can be judged; 0 where none can. ``coverage`` is the share of it within one standard deviation of what
+    the model says, likewise; 0.68 where its uncertainty is right, None where there is too little to say or nothing
+    unknown. A value that was the same for all is taken to stay so.
 
     Attributes: ``skill``, ``coverage``; ``unknown``, the names that nobody has a value of; ``explained``, the ids of
     those without all values whose violation these, or a model of violations, account for.
@@ -171,8 +173,8 @@ class Surrogate:
 
     def skill_at_constraints(self) -> float:
         """The same of all that can be judged, be it an objective, what constraints look at, or a violation."""
-        of_violations = [] if self._breaking is None else [self._breaking.skill()]
-        return min((*self._skills, *of_violations), default=0.0)
+        of_violations = None if self._breaking is None else self._breaking.skill()
+        return min((*self._skills, *([] if of_violations is None else [of_violations])), default=self.skill)
 
     def _broken_by(self, violations: Mapping[Genome, float]) -> _Breaking | None:
         """A model of the violations of the individuals, but of those without all values only where they have one left:
@@ -280,38 +282,57 @@ class _Warp:
     as they are, which is how they count in a hypervolume (of those near 0 the logarithm alone goes to any length).
     Nothing that is positive is expected to be below half of the least.
 
-    The ``whole`` ones among them (all by default) set the scale. Others lie beyond, as they were ruled out for it, and
-    count as no further off than tells them from these."""
+    The ``whole`` ones among them (all by default) set the scale. Others lie beyond, as they were ruled out for it: that
+    far off they would set it alone, so they are brought closer, and what is expected there is stretched again."""
 
     def __init__(self, y: np.ndarray, whole: np.ndarray | None = None) -> None:
         whole = y if whole is None else whole
         self._shift = _WARP * float(np.median(whole)) if y.min() > 0 else None
-        self.heights = _no_further(self.of(y), self.of(whole))  # of the values themselves
-        self._most = float(self.heights.max() + np.ptp(self.heights))  # an exponential of more might have no number
-        ends = np.array([self.heights.min(), self.heights.max()])
-        low, high = (ends if self._shift is None else np.exp(ends) - self._shift).tolist()
-        self.seen = max(low, float(y.min())), min(high, float(y.max()))
+        self._least = _LEAST * float(y.min())
+        heights, of_whole = self.of(y), self.of(whole)
+        self._below = _Beyond(-heights, -of_whole)
+        self._above = _Beyond(heights, of_whole)
+        self.heights = self._above.closer(-self._below.closer(-heights))  # of the values themselves
+        self._ends = float(self.heights.min()), float(self.heights.max())
+        self.seen = tuple(np.clip(self._value(np.array(self._ends)), y.min(), y.max()).tolist())
 
     def of(self, y: np.ndarray) -> np.ndarray:
         return y if self._shift is None else np.log(y + self._shift)
 
     def back(self, mean: np.ndarray, std: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Mean and standard deviation of the values, the latter towards the small ones."""
+        low, high = self._ends
+        mean = np.minimum(mean, high + (high - low))
+        value = self._value(mean)
         if self._shift is None:
-            return mean, std
-        raw = np.exp(np.minimum(mean, self._most))
-        return np.maximum(raw - self._shift, _LEAST * self.seen[0]), -raw * np.expm1(-std)
+            return value, std
+        return np.maximum(value, self._least), value - self._value(mean - std)
+
+    def _value(self, heights: np.ndarray) -> np.ndarray:
+        heights = -self._below.off(-self._above.off(heights))
+        if self._shift is None:
+            return np.clip(heights, -math.exp(_MOST), math.exp(_MOST))
+        return np.exp(np.minimum(heights, _MOST)) - self._shift
 
 
-def _no_further(heights: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """Heights (n,), those beyond the ``whole`` ones brought closer: the nearest are up to ``_OFF`` times as far off as
-    these lie apart, and all others as far beyond them, at most, as all of that."""
-    low, high = whole.min(), whole.max()
-    reach = _OFF * (high - low) or np.inf
-    high = max(high, min(heights[heights > high].min(initial=np.inf), high + reach)) if heights.max() > high else high
-    low = min(low, max(heights[heights < low].max(initial=-np.inf), low - reach)) if heights.min() < low else low
-    with np.errstate(over="ignore"):
-        return np.clip(heights, low - (high - low), high + (high - low))
+class _Beyond:
+    """Heights above those of the whole ones, brought closer: the nearest is ``_OFF`` times as far off as these lie
+    apart, or as it is, and no other is more than twice as far off as that one."""
+
+    def __init__(self, heights: np.ndarray, whole: np.ndarray) -> None:
+        self._high, reach = whole.max(), _OFF * np.ptp(whole)
+        nearest = float(heights[heights > self._high].min(initial=np.inf)) - self._high
+        self._most = 2 * nearest
+        self._share = min(1.0, reach / nearest) if reach > 0 and np.isfinite(nearest) else 1.0
+
+    def closer(self, heights: np.ndarray) -> np.ndarray:
+        off = np.minimum(heights - self._high, self._most)
+        return self._high + np.where(off > 0, self._share * off, off)
+
+    def off(self, heights: np.ndarray) -> np.ndarray:
+        """Where such heights were before."""
+        off = heights - self._high
+        return self._high + np.where(off > 0, off / self._share, off)
 
 
 class _Breaking:
@@ -325,9 +346,15 @@ class _Breaking:
         self._heights = np.where(broken, np.minimum(violations / self._near, _FAR), -1.0)
         self._model = GaussianProcess(Inputs(x, groups), self._heights)
 
-    def skill(self) -> float:
-        """Kendall's tau between them and what is said of each left out."""
-        return _tau(self._model.each_left_out(), self._heights)
+    def skill(self) -> float | None:
+        """How well it tells what breaks something from what does not, each left out: the share of pairs told apart, as
+        much above a half as of a whole; where all break something Kendall's tau, and None where too few do."""
+        found, broken = self._model.each_left_out(), self._heights > 0
+        if broken.sum() < _FEWEST_BROKEN:
+            return None
+        if (~broken).sum() < _FEWEST_BROKEN:
+            return _tau(found, self._heights)
+        return float(2 * (found[broken][:, None] > found[~broken][None]).mean() - 1)
 
     def of(self, x: np.ndarray) -> np.ndarray:
         return self._near * np.clip(self._model.predict(self._model.inputs.across(x))[0], -_FAR, _FAR)
@@ -343,6 +370,8 @@ def _judged(model: GaussianProcess, points: Sequence[_Point], y: np.ndarray) -> 
     if len(latest) < 8 or len(latest) > len(judged) // 2:
         latest = latest[-max(len(judged) // 3, 1) :]
     of_latest = set(latest)
+    if len({point.of.genome.id for point in judged}) < _ENOUGH:
+        return None, None
     left_out = {point.of.genome.id for point in judged if point.of.index in of_latest}
     rows = np.array([k for k, point in enumerate(points) if point.of.genome.id in left_out])
     first = np.array([points[k].rung == 0 for k in rows])

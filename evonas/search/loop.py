@@ -337,8 +337,8 @@ class Search:
         return (values if violation or len(values) == len(self.engine.names) else None), violation
 
     def _told_here(self, record: Record) -> tuple[dict[str, float] | None, float]:
-        """The same with times of this device alone, judged by these where it was measured again; what was ruled out on
-        another is not, and stays so."""
+        """The same with times of this device alone, judged by these where it was measured again; what was ruled out by
+        those of another, before it was trained, is not, and stays so."""
         here = self._measurements.here(record)
         if here is None:
             return None, self._violation(record) if record.status == "infeasible" else 0.0

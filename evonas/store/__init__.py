@@ -59,10 +59,10 @@ Groups of 1-D datasets of equal length, one row per entry:
     generation, evaluations, front_size, hypervolume, seconds, failures (JSON), rng (JSON), best (JSON), extra (JSON:
     whatever else the search noted: ``asked``, index and genome id of each candidate; ``hopeless``, generations in a row
     after which no member met the constraints; ``credit``, the rate of each mutation from then on; ``surrogate``, where
-    it was asked: Kendall's ``tau`` of what it said of the latest results without having seen them, ``coverage``, the
-    share of them within a standard deviation of that (null: too few), and ``share``, of its places by its skill; with
-    rungs ``rungs``, genomes told at each, and ``expected``, for each rung below the last the pairs and the standard
-    error from which the last one is expected).
+    it was asked: Kendall's ``tau`` of what it said of the latest results without having seen them (while nothing meets
+    the constraints, of what tells of these), ``coverage``, the share of them within a standard deviation of that (null:
+    too few), and ``share``, of its places by its skill; with rungs ``rungs``, genomes told at each, and ``expected``,
+    for each rung below the last the pairs and the standard error from which the last one is expected).
 ``population``
     generation, genome_id, rank (0 is non-dominated among the members of the same fidelity, -1 has no complete
     measurement); the members of each generation in the order the search gave them.

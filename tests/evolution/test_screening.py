@@ -387,7 +387,7 @@ def test_restoring_continues_exactly_where_nothing_meets_the_constraints_so_far(
     first, second = seeking(1, values_too, rungs=rungs), seeking(1, values_too, rungs=rungs)
     asked = go_on(first, done, [])
     box = None if first.box is None else tuple(p.tolist() for p in first.box)
-    told = [(c, *rarely_met(c.genome, values_too)) for c in asked]
+    told = [(c, *rarely_met(c.genome, values_too)) for c in sorted(asked, key=lambda c: (c.generation, c.index))]
     members, reserve = ([i.genome.id for i in group] for group in (first.population, first.reserve))
     second.restore(told, members, done, box, reserve=reserve)
     assert len(first.archive) < 12 and any(c.operator.startswith(SCREENED) for c in asked) == (done > 1)
