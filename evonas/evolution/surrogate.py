@@ -20,7 +20,7 @@ from .rungs import unchanged
 MAX_POINTS = 300  # that a model is fitted to
 _REMEMBERED = 5_000  # genomes of which is kept what is known
 _JUDGED = 24  # of the latest individuals, by which it is judged
-_ENOUGH = 12  # individuals by whom it is judged, and that set the scale, at least
+_ENOUGH = 12  # individuals by whom it is judged, and results that set the scale, at least
 _FEWEST_PRICES = 8
 _NEAR = 0.1  # quantile of the violations, as far beyond the limit as those that break nothing are before it
 _FAR = 100.0  # times that
@@ -142,12 +142,10 @@ class Surrogate:
         self._breaking = self._broken_by(violations)
         partly = [i.genome for i in chosen if not i.told]
         self.explained = {g.id for g in partly if self._breaking is not None or not violations.get(g)}
-        skills, coverages = (
-            [found[k] for j, found in judged.items() if j < self._objectives and found[k] is not None] for k in (0, 1)
-        )
-        self.skill = min(skills, default=0.0 if any(j < self._objectives for j in judged) else 1.0)
-        self.coverage = min(coverages, default=None)
-        self._skills = [skill for skill, _ in judged.values() if skill is not None]
+        of_objectives = [found for j, found in judged.items() if j < self._objectives]
+        self.skill = min((s for s, _ in of_objectives if s is not None), default=0.0 if of_objectives else 1.0)
+        self.coverage = min((c for _, c in of_objectives if c is not None), default=None)
+        self._skills = [skill for skill, _ in judged.values()]
 
     def _learn(self, j: int, name: str, changes: bool) -> tuple[float | None, float | None]:
         """Model the value of that place and name, which ``changes`` from rung to rung or not; how far to trust it, as
@@ -173,8 +171,8 @@ class Surrogate:
 
     def skill_at_constraints(self) -> float:
         """The same of all that can be judged, be it an objective, what constraints look at, or a violation."""
-        of_violations = None if self._breaking is None else self._breaking.skill()
-        return min((*self._skills, *([] if of_violations is None else [of_violations])), default=self.skill)
+        skills = (*self._skills, self._breaking and self._breaking.skill())
+        return min((skill for skill in skills if skill is not None), default=self.skill)
 
     def _broken_by(self, violations: Mapping[Genome, float]) -> _Breaking | None:
         """A model of the violations of the individuals, but of those without all values only where they have one left:
@@ -366,14 +364,14 @@ def _judged(model: GaussianProcess, points: Sequence[_Point], y: np.ndarray) -> 
     None where they are too few. Those without all values, which are far off, are easily told from the rest: they count
     where there is little else."""
     judged = _whole(points)
-    latest = sorted({point.of.index for point in judged})[-_JUDGED:]
-    if len(latest) < 8 or len(latest) > len(judged) // 2:
-        latest = latest[-max(len(judged) // 3, 1) :]
-    of_latest = set(latest)
-    if len({point.of.genome.id for point in judged}) < _ENOUGH:
+    indices = sorted({point.of.index for point in judged})
+    if len(indices) < _ENOUGH:
         return None, None
-    left_out = {point.of.genome.id for point in judged if point.of.index in of_latest}
-    rows = np.array([k for k, point in enumerate(points) if point.of.genome.id in left_out])
+    latest = indices[-_JUDGED:]
+    if len(latest) > len(judged) // 2:
+        latest = latest[-max(len(judged) // 3, 1) :]
+    left_out = set(latest)
+    rows = np.array([k for k, point in enumerate(points) if point.of.index in left_out])
     first = np.array([points[k].rung == 0 for k in rows])
     if first.sum() < 4:
         return None, None

@@ -350,7 +350,7 @@ def rarely_met(genome, values_too: bool) -> tuple[dict[str, float] | None, float
     return ({"g": slow} if values_too else None), broken
 
 
-def seeking(seed: int, values_too: bool, surrogate: bool = True, **options) -> Engine:
+def seeking(seed: int, surrogate: bool = True, **options) -> Engine:
     settings = {"population_size": 16, "offspring_size": 4, "seed": seed, "surrogate": surrogate}
     return Engine(SPACE, GOALS, broken=lambda values: max(0.0, values["g"] - 8.0), **{**settings, **options})
 
@@ -361,7 +361,7 @@ def test_what_was_ruled_out_leads_to_what_meets_the_constraints():
     def meet_it(values_too: bool, surrogate: bool) -> list[int]:
         found = []
         for seed in range(5):
-            engine = seeking(seed, values_too, surrogate)
+            engine = seeking(seed, surrogate)
             while engine.generation < 16:
                 for c in engine.ask():
                     engine.tell(c, *rarely_met(c.genome, values_too))
@@ -383,8 +383,8 @@ def test_restoring_continues_exactly_where_nothing_meets_the_constraints_so_far(
                 engine.tell(c, *rarely_met(c.genome, values_too))
         return asked
 
-    whole = go_on(seeking(1, values_too, rungs=rungs), 12, [])
-    first, second = seeking(1, values_too, rungs=rungs), seeking(1, values_too, rungs=rungs)
+    whole = go_on(seeking(1, rungs=rungs), 12, [])
+    first, second = seeking(1, rungs=rungs), seeking(1, rungs=rungs)
     asked = go_on(first, done, [])
     box = None if first.box is None else tuple(p.tolist() for p in first.box)
     told = [(c, *rarely_met(c.genome, values_too)) for c in sorted(asked, key=lambda c: (c.generation, c.index))]
@@ -403,7 +403,7 @@ def test_of_very_many_that_were_ruled_out_some_are_learned_from(monkeypatch):
             super().__init__(features, individuals, *args)
 
     monkeypatch.setattr(screening, "Surrogate", Noting)
-    engine = seeking(0, True, population_size=600)
+    engine = seeking(0, population_size=600)
     for c in engine.ask():
         engine.tell(c, {"g": 9.0 + c.genome.x1}, 1.0 + c.genome.x1)
     assert len(engine.population) == 600 and engine.ask() and fitted == [screening._REFUSED]
